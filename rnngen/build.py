@@ -1,0 +1,261 @@
+"""A graph built value by value, each in its simplest form.
+
+The passes that rewrite graphs add values to a `Builder`. It computes shapes, gives an equal value back instead of
+adding it twice, folds constants and applies the identities below, so that no pass has to clean up after another.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from rnngen.equations import Expression
+from rnngen.ir import Shape, Value, block_shape, blocks_of
+from rnngen.ops import OPS
+
+
+class ShapeConflict(Exception):
+    """Operands do not fit; the arguments are a sentence and, perhaps, a hint."""
+
+
+def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
+    """The shape that an operation gives; a leaf's own. Raises ShapeConflict."""
+    match value.op:
+        case "pick":
+            return block_shape(operands[0])
+        case "slice":
+            start, stop = value.attribute
+            return (stop - start, *block_shape(operands[0]))
+        case "stack":
+            if len(set(operands)) > 1:
+                raise ShapeConflict(f"A stack needs equal shapes, not {shown(*operands)}.")
+            return (len(operands), *operands[0])
+        case "join":
+            return (sum(map(blocks_of, operands)), *block_shape(operands[0]))
+        case "matmul":
+            matrix, vector = operands
+            if len(block_shape(matrix)) != 2 or len(vector) != 1:
+                hint = "* and @ bind equally strongly; write r * (U @ h)" if len(matrix) < 2 else ""
+                raise ShapeConflict(f"'@' takes a matrix and a vector, not {shown(*operands)}.", hint)
+            *rows, columns = matrix
+            if columns != vector[0]:
+                raise ShapeConflict(f"A matrix {shown(matrix)} cannot be applied to a vector {shown(vector)}.")
+            return tuple(rows)
+        case "matmul_t":
+            matrix, vector = operands
+            if matrix[:-1] != vector:
+                raise ShapeConflict(f"A transposed {shown(matrix)} cannot be applied to {shown(vector)}.")
+            return (matrix[-1],)
+        case "outer":
+            return (*operands[0], *operands[1])
+        case op if op in OPS:
+            shapes = {shape for shape in operands if shape != ()}
+            if len(shapes) > 1:
+                raise ShapeConflict(f"'{OPS[op].sign or op}' cannot combine {shown(*operands)}.")
+            return shapes.pop() if shapes else ()
+    return value.shape
+
+
+def shown(*shapes: Shape) -> str:
+    """Shapes as an error message writes them."""
+    return " and ".join(f"({', '.join(map(str, shape))})" if shape else "a scalar" for shape in shapes)
+
+
+class Builder:
+    """Collects `values`; every method returns the name of the value that it made or found."""
+
+    def __init__(self, values: tuple[Value, ...] = ()):
+        self.values: dict[str, Value] = {}
+        self._known: dict[tuple, str] = {}
+        for value in values:
+            self.keep(value)
+
+    def keep(self, value: Value) -> str:
+        """Add a value as it is."""
+        self.values[value.name] = value
+        self._known.setdefault(_key(value), value.name)
+        return value.name
+
+    def leaf(self, value: Value) -> str:
+        return value.name if value.name in self.values else self.keep(value)
+
+    def constant(self, number: float) -> str:
+        name = f"{number:g}" if float(f"{number:g}") == number else repr(number)
+        return self.add(Value(name, "constant", attribute=float(number)))
+
+    def copy(self, value: Value, names: Mapping[str, str]) -> str:
+        """Add a value of another graph, its operands renamed."""
+        return self.add(replace(value, operands=tuple(names.get(o, o) for o in value.operands)))
+
+    def make(self, name: str, op: str, *operands: str, attribute: float | int | tuple[int, int] | None = None) -> str:
+        """Add a value; `name` is what to call it if it is new."""
+        return self.add(Value(name, op, operands, attribute=attribute))
+
+    def add(self, value: Value) -> str:
+        simpler = self._simpler(value)
+        if isinstance(simpler, str):
+            return simpler
+        if _key(simpler) in self._known:
+            return self._known[_key(simpler)]
+        shape = shape_of(simpler, tuple(self.values[o].shape for o in simpler.operands))
+        return self.keep(replace(simpler, name=self.fresh(simpler.name), shape=shape))
+
+    def fresh(self, name: str) -> str:
+        """`name`, or with the first number behind it that makes it new."""
+        if name not in self.values:
+            return name
+        return next(new for n in range(1, len(self.values) + 2) if (new := f"{name}.{n}") not in self.values)
+
+    def expression(self, tree: Expression, names: Mapping[str, str], name: str) -> str:
+        """Add an expression; `names` says which values its names mean."""
+        if tree.op == "number":
+            return self.constant(tree.number)
+        if tree.op == "name":
+            return names[tree.name]
+        operands = [self.expression(operand, names, f"{name}.1") for operand in tree.operands]
+        return self.make(name, tree.op, *operands)
+
+    def number(self, name: str) -> float | None:
+        value = self.values[name]
+        return value.attribute if value.op == "constant" else None
+
+    def _simpler(self, value: Value) -> Value | str:
+        rule = _RULES.get(value.op)
+        if value.op in _FOLDS:
+            numbers = [self.number(operand) for operand in value.operands]
+            if None not in numbers and (folded := _fold(value.op, numbers)) is not None:
+                return self.constant(folded)
+        return (rule(self, value, *value.operands) if rule else None) or value
+
+
+def _key(value: Value) -> tuple:
+    if value.op in ("input", "state", "parameter"):
+        return value.op, value.name
+    return value.op, value.operands, value.attribute
+
+
+_FOLDS: dict[str, Callable[..., float]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "exp": math.exp,
+    "log": math.log,
+    "log1p": math.log1p,
+    "sqrt": math.sqrt,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tanh": math.tanh,
+    "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
+    "abs": abs,
+    "max": max,
+    "min": min,
+}
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+
+
+def _fold(op: str, numbers: list[float]) -> float | None:
+    """The result of an operation on constants, if it is a finite number."""
+    try:
+        result = _FOLDS[op](*numbers)
+    except (ArithmeticError, ValueError):  # a division by zero, a logarithm of -1: left to the target
+        return None
+    return result if math.isfinite(result) else None
+
+
+# Each rule gives a simpler value, or the name of an equal one, or None. A zero comes only from a partial derivative
+# that is zero, so that dropping what it multiplies loses no infinity of the user's.
+
+
+def _add(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
+    if to.number(a) == 0:
+        return b
+    if to.number(b) == 0:
+        return a
+    if to.values[b].op == "neg":
+        return to.add(replace(value, op="sub", operands=(a, to.values[b].operands[0])))
+    return None
+
+
+def _sub(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
+    if to.number(b) == 0:
+        return a
+    if to.number(a) == 0:
+        return to.add(replace(value, op="neg", operands=(b,)))
+    if to.values[b].op == "neg":
+        return to.add(replace(value, op="add", operands=(a, to.values[b].operands[0])))
+    return None
+
+
+def _mul(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
+    for factor, other in ((a, b), (b, a)):
+        number, chosen = to.number(factor), to.values[factor]
+        if number == 1:
+            return other
+        if number == -1:
+            return to.add(replace(value, op="neg", operands=(other,)))
+        if chosen.op == "where" and [to.number(o) for o in chosen.operands[1:]] == [1, 0]:
+            return to.add(replace(value, op="where", operands=(chosen.operands[0], other, to.constant(0))))
+        if chosen.op == "where" and [to.number(o) for o in chosen.operands[1:]] == [0, 1]:
+            return to.add(replace(value, op="where", operands=(chosen.operands[0], to.constant(0), other)))
+    return None
+
+
+def _div(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
+    return a if to.number(b) == 1 else None
+
+
+def _neg(to: Builder, value: Value, a: str) -> Value | str | None:
+    return to.values[a].operands[0] if to.values[a].op == "neg" else None
+
+
+def _where(to: Builder, value: Value, condition: str, a: str, b: str) -> Value | str | None:
+    compared = to.values[condition]
+    numbers = [to.number(operand) for operand in compared.operands]
+    if None not in numbers:
+        return a if _COMPARED[compared.op](*numbers) else b
+    return a if a == b else None
+
+
+def _pick(to: Builder, value: Value, a: str) -> Value | str | None:
+    packed = to.values[a]
+    if packed.op == "stack":
+        return packed.operands[value.attribute]
+    if packed.op == "slice":
+        return to.add(replace(value, operands=packed.operands, attribute=packed.attribute[0] + value.attribute))
+    return None
+
+
+def _slice(to: Builder, value: Value, a: str) -> Value | str | None:
+    return a if value.attribute == (0, blocks_of(to.values[a].shape)) else None
+
+
+def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
+    picks = [to.values[block] for block in blocks]
+    first = picks[0]
+    if any(p.op != "pick" or p.operands != first.operands or p.attribute != first.attribute + n
+           for n, p in enumerate(picks)):  # fmt: skip
+        return None
+    run = (first.attribute, first.attribute + len(picks))
+    return to.add(replace(value, op="slice", operands=first.operands, attribute=run))
+
+
+_RULES: dict[str, Callable[..., Value | str | None]] = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "where": _where,
+    "pick": _pick,
+    "slice": _slice,
+    "stack": _stack,
+}

@@ -1,0 +1,82 @@
+"""The whole road on one page: the text of a model to the text of a module."""
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from rnngen.description import Cell, Description, describe
+from rnngen.emit.module import cell_view, model_view
+from rnngen.emit.render import render
+from rnngen.emit.views import ModuleView
+from rnngen.ir import Program
+from rnngen.passes.differentiate import differentiate
+from rnngen.passes.hoist import hoist
+from rnngen.passes.infer import infer
+from rnngen.passes.lower import lower
+from rnngen.passes.pack import pack
+from rnngen.passes.resolve import resolve
+from rnngen.passes.save import save
+from rnngen.passes.simplify import simplify
+from rnngen.passes.verify import verify
+from rnngen.source import Source
+
+VERSION = "0.1.0"
+PASSES: tuple[Callable[[Program], Program], ...] = (simplify, pack, hoist, differentiate, save, lower)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A generated module: its name, without .py, and its text."""
+
+    name: str
+    text: str
+
+
+def stages(cell: Cell) -> Iterator[tuple[str, Program]]:
+    """The cell after each stage, by the stage's name.
+
+    Raises ModelError if the cell is rejected.
+    """
+    program = resolve(cell)
+    yield "resolve", program
+    program = verify(infer(program, cell))
+    yield "infer", program
+    for step in PASSES:
+        program = verify(step(program))
+        yield step.__name__, program
+
+
+def program_of(cell: Cell) -> Program:
+    """The cell after all stages."""
+    *_, (_, program) = stages(cell)
+    return program
+
+
+def compile_model(source: Source) -> Module:
+    """The module that a model file describes.
+
+    Raises ModelError with every mistake of the first stage that finds any.
+    """
+    description = describe(source)
+    view = _module_view(description)
+    body = render("triton", "module.py.jinja", module=view, body_digest="0" * 64)
+    digest = sha256(body.encode()).hexdigest()
+    text = body.replace("0" * 64, digest, 1)
+    ast.parse(text)
+    return Module(description.name, text)
+
+
+def _module_view(description: Description) -> ModuleView:
+    cells = tuple(cell_view(program_of(cell), cell.class_name, cell.about) for cell in description.cells)
+    names = {"Cell", "Facts", "Layer", "Pass", "Scan", "Weight", "blocks", "loop", "outer", "product"}
+    names |= {"product_transposed"} | ({"Stack"} if description.layers else set())
+    return ModuleView(
+        version=VERSION,
+        source=description.source.name,
+        digest=description.source.digest,
+        docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
+        published=tuple(sorted(names)),
+        cells=cells,
+        model=model_view(description) if description.layers else None,
+    )

@@ -1,0 +1,123 @@
+"""A compiled program as the records that the templates place."""
+
+from hashlib import sha256
+
+from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
+from rnngen.emit.statements import Names
+from rnngen.emit.torch import SPELLING, TorchText
+from rnngen.emit.views import CellView, FunctionView, ModelView, PassView, RunView, WeightView
+from rnngen.ir import CellGraph, Program, blocks_of
+
+_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "reverse", "schedule", "Scan"}
+
+
+def cell_view(program: Program, class_name: str, about: str) -> CellView:
+    """The record of one cell."""
+    name = program.cell.name
+    scan, adjoint = program.scan, program.adjoint
+    parameters = tuple(leaf.name for leaf in scan.leaves("parameter"))
+    return CellView(
+        name=name,
+        class_name=class_name,
+        about=about,
+        identity=f"{name}_{_digest(program)}",
+        equations=tuple(equation.text for equation in program.equations),
+        forward=_pass(f"{name}_step", scan, program, parameters),
+        adjoint=_pass(f"{name}_adjoint_step", adjoint, program, parameters),
+        gradients=_gradients(f"{name}_gradients", program.gradients, parameters),
+        gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
+        sources=_sources(program),
+        stream_gradients=program.stream_gradients,
+        run=_run(program),
+        reference=_reference(program),
+        weights=tuple(WeightView(p.name, len(p.blocks), p.shape, p.init, p.heads) for p in program.parameters),
+    )
+
+
+def model_view(description: Description) -> ModelView:
+    """The record of a stack."""
+    class_name = "".join(part[:1].upper() + part[1:] for part in description.name.split("_"))
+    return ModelView(class_name, description.inputs, tuple(_layer(layer) for layer in description.layers))
+
+
+def tuple_text(items: list[str] | tuple[str, ...]) -> str:
+    """Items as a tuple of Python's."""
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def _digest(program: Program) -> str:
+    what = repr((program.cell.values, program.cell.states, program.cell.outputs, program.parameters))
+    return sha256(what.encode()).hexdigest()[:12]
+
+
+def _pass(name: str, graph: CellGraph, program: Program, parameters: tuple[str, ...]) -> PassView:
+    text = TorchText(graph, equations=program.equations, apart=True)
+    arguments = [*text.arguments("input", "state"), *(text.names[parameter] for parameter in parameters)]
+    states = tuple_text([text.text(state.update) for state in graph.states])
+    outputs = tuple_text([tuple_text(text.blocks(value)) for _, value in graph.outputs])
+    shapes = graph.by_name()
+    return PassView(
+        inputs=tuple(leaf.name for leaf in graph.leaves("input")),
+        states=tuple(state.name for state in graph.states),
+        outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
+        step=FunctionView(name, tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
+        facts="",
+        kernels=(),
+    )
+
+
+def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> FunctionView:
+    text = TorchText(graph)
+    arguments = [*text.arguments("input"), *(text.names[parameter] for parameter in parameters)]
+    returns = tuple_text([text.text(value) for _, value in graph.outputs])
+    return FunctionView(name, tuple(arguments), tuple(text.lines), returns)
+
+
+def _sources(program: Program) -> dict[str, tuple[str, ...]]:
+    sources: dict[str, tuple[str, ...]] = {}
+    for binding in program.bindings:
+        kind = "output" if binding.kind == "saved" else binding.kind
+        state = (binding.leaf,) if kind == "previous" else ()
+        sources[binding.leaf] = (kind, binding.name, *state)
+    return sources
+
+
+def _run(program: Program) -> RunView:
+    graphs = (program.once, program.before, program.scan, program.after)
+    names = Names(graphs, _RUN_NAMES - {"x"})
+    once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
+    return RunView(
+        weights=tuple(names[parameter.name] for parameter in program.parameters),
+        states=tuple(names[state.name] for state in program.scan.states),
+        before=(*once.lines, *before.lines),
+        streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
+        parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
+        outputs=tuple(names[value] for label, value in program.scan.outputs if label != "saved"),
+        after=tuple(after.lines),
+        output=after.text(program.after.outputs[0][1]),
+    )
+
+
+def _reference(program: Program) -> FunctionView:
+    text = TorchText(program.described, equations=program.equations)
+    states = tuple(text.names[state.name] for state in program.cell.states)
+    weights = tuple(text.names[parameter.name] for parameter in program.parameters)
+    opening = (f"{tuple_text(states)[1:-1]} = states", f"{tuple_text(weights)[1:-1]} = weights")
+    updates = tuple_text([text.text(state.update) for state in program.described.states])
+    output = text.text(program.described.outputs[0][1])
+    arguments = (text.names["x"], "states", "weights")
+    return FunctionView(f"{program.cell.name}_equations", arguments, (*opening, *text.lines), f"{output}, {updates}")
+
+
+def _layer(layer: Layer) -> str:
+    match layer:
+        case DropoutLayer():
+            return f"nn.Dropout({layer.probability!r})"
+        case DenseLayer():
+            bias = "" if layer.bias else ", bias=False"
+            return f"nn.Linear({layer.inputs}, {layer.outputs}{bias}, **options)"
+        case CellLayer():
+            usual = {"heads": 1, "initial_state": "zeros", "reverse": False, "schedule": "auto"}
+            given = [f"{key}={getattr(layer, key)!r}" for key, value in usual.items() if getattr(layer, key) != value]
+            arguments = ", ".join([str(layer.inputs), str(layer.hidden), *given, "**options"])
+            return f"{layer.cell.class_name}({arguments})"

@@ -1,0 +1,65 @@
+"""Templates to text.
+
+Templates may loop over lists and test booleans; everything else is done before. Text of the user's reaches the output
+only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comments of one line, or as identifiers.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+@cache
+def environment(target: str) -> Environment:
+    """The templates of a target."""
+    made = Environment(
+        loader=FileSystemLoader(_folder() / target),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the output is Python, not HTML
+    )
+    made.filters |= {
+        "lines": lines,
+        "text": _text,
+        "tuple_of": lambda items: _tuple(items),
+        "tuple_of_text": lambda items: _tuple([_text(item) for item in items]),
+        "unpack": lambda names: ", ".join(names) + ("," if len(names) == 1 else ""),
+    }
+    return made
+
+
+def render(target: str, template: str, **values: object) -> str:
+    """A template with its holes filled; runs of blank lines are cut to what Python style allows."""
+    rendered = environment(target).get_template(template).render(**values)
+    rendered = re.sub(r"[ \t]+$", "", rendered, flags=re.MULTILINE)
+    rendered = re.sub(r"\n{4,}", "\n\n\n", rendered)
+    return rendered.rstrip("\n") + "\n"
+
+
+def lines(items: Sequence[str], indent: int) -> str:
+    """Lines at an indentation."""
+    return "\n".join(" " * indent + item for item in items)
+
+
+def _text(item: object) -> str:
+    """A value as Python writes it, in ASCII whatever is in it, with the quotes that formatters prefer."""
+    if not isinstance(item, str):
+        return ascii(item)
+    written = ascii(item)
+    return '"' + written[1:-1].replace("\\'", "'") + '"' if '"' not in written else written
+
+
+def _tuple(items: Sequence[str]) -> str:
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def _folder() -> Path:
+    """The templates: inside the installed package, or beside `pyproject.toml` in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "templates"
+    return inside if inside.is_dir() else package.parent / "templates"

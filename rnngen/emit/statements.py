@@ -1,0 +1,151 @@
+"""A graph as statements: which values get a line of their own, what they are called, how an expression is written.
+
+A value becomes a line if the user named it, if several others use it, or if a target must see it alone (a product);
+everything else is written where it is used, so that the lines read like the equations they came from.
+"""
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, blocks_of
+from rnngen.ops import COMPARISONS, OPS
+
+_SUM, _PRODUCT, _UNARY, _ATOM = 1, 2, 3, 4
+_LEVELS = {"add": _SUM, "sub": _SUM, "mul": _PRODUCT, "div": _PRODUCT, "neg": _UNARY} | dict.fromkeys(COMPARISONS, 0)
+_INLINE = OPS.keys() | PRODUCTS
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`target = text`; `comment` is the equation that begins here, "" if none does."""
+
+    value: Value
+    target: str
+    text: str
+    comment: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (*([f"# {self.comment}"] if self.comment else []), f"{self.target} = {self.text}")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a target writes the operations. `calls` are formats over the operands, {0} and {1}.
+
+    `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse.
+    """
+
+    calls: Mapping[str, str]
+    with_number: Mapping[str, str]
+    reserved: frozenset[str]
+
+
+class Names:
+    """Identifiers for the values of graphs that share a function: their own names, made fit for Python and for the template around them."""
+
+    def __init__(self, graphs: Iterable[CellGraph], reserved: Iterable[str]):
+        self._taken = set(reserved) | set(keyword.kwlist)
+        self._found: dict[str | tuple[str, int], str] = {}
+        self._counts: dict[str, int] = {}
+        for graph in graphs:
+            for value in graph.values:  # names of the user's first: what is made up gives way to them
+                if "." not in value.name and value.op != "constant" and value.name not in self._found:
+                    self._found[value.name] = self._free(_identifier(value.name))
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._found:
+            stem = _identifier(name.split(".")[0])
+            self._counts[stem] = number = self._counts.get(stem, 0) + 1
+            self._found[name] = self._free(f"{stem}_{number}")
+        return self._found[name]
+
+    def block(self, pack: str, number: int) -> str:
+        """A name for a block of a pack that has none."""
+        if (pack, number) not in self._found:
+            self._found[pack, number] = self._free(f"{self[pack]}_{number}")
+        return self._found[pack, number]
+
+    def _free(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W+", "_", name.replace("'", "_next")).strip("_")
+
+
+def statements(
+    graph: CellGraph,
+    spelling: Spelling,
+    names: Names,
+    atom: Callable[[Value], str | None],
+    equations: Iterable[Equation] = (),
+    apart: bool = False,
+) -> list[Statement]:
+    """The graph's values as lines, in order.
+
+    atom(value) is how the target writes a value that it has already, such as a leaf or a block of one; None for a value
+    that is to be computed. apart: a stack that is only an output gets no line, since its blocks are written one by one.
+    """
+    users = graph.users()
+    roots = set(graph.roots())
+    comments = {equation.target: equation for equation in equations}
+    texts: dict[str, tuple[str, int]] = {}
+    found: list[Statement] = []
+    for value in graph.values:
+        known = atom(value)
+        if value.op == "constant":
+            texts[value.name] = number(value.attribute), _ATOM if value.attribute >= 0 else _UNARY
+        elif known is not None:
+            texts[value.name] = known, _ATOM
+        else:
+            text, level = _expression(value, spelling, texts, graph)
+            uses = sum(user.operands.count(value.name) for user in users[value.name])
+            if apart and value.op == "stack" and not users[value.name]:
+                continue
+            inline = "." in value.name and uses == 1 and value.name not in roots and value.op in _INLINE
+            if inline and users[value.name][0].op in _INLINE:
+                texts[value.name] = text, level
+                continue
+            target = names[value.name]
+            equation = comments.get(value.name)
+            comment = f"{equation.text}    {equation.place}" if equation else ""
+            found.append(Statement(value, target, text, comment))
+            texts[value.name] = target, _ATOM
+    return found
+
+
+def number(value: float) -> str:
+    """A number as Python writes it, whole ones without a point."""
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
+
+
+def _expression(
+    value: Value, spelling: Spelling, texts: Mapping[str, tuple[str, int]], graph: CellGraph
+) -> tuple[str, int]:
+    operands = [texts[operand] for operand in value.operands]
+    if value.op in _LEVELS:
+        level = _LEVELS[value.op]
+        sign = OPS[value.op].sign
+        if value.op == "neg":
+            return f"-{_within(operands[0], _UNARY)}", _UNARY
+        left, right = _within(operands[0], level), _within(operands[1], level + 1)
+        return f"{left} {sign} {right}", level
+    numbers = graph.by_name()[value.operands[-1]].op == "constant" if len(operands) == 2 else False
+    form = spelling.with_number.get(value.op) if numbers else None
+    form = form or spelling.calls[value.op]
+    atoms = [text for text, _ in operands]
+    if "{*}" in form:
+        return form.replace("{*}", ", ".join(atoms)), _ATOM
+    count = blocks_of(graph.by_name()[value.operands[0]].shape)
+    return form.format(*atoms, at=value.attribute, of=count), _ATOM
+
+
+def _within(operand: tuple[str, int], level: int) -> str:
+    text, its_level = operand
+    return text if its_level >= level else f"({text})"

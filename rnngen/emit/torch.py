@@ -1,0 +1,124 @@
+"""Graphs in torch: the CPU's steps, and what runs over all rows before and after a scan on any device.
+
+A pack of k vectors is one tensor with the blocks side by side in its last dimension, so that a product of a stack is
+one `F.linear`; a pack of a parameter's blocks has them one after another in dimension 0, as torch.nn stores them.
+"""
+
+from dataclasses import replace
+
+from rnngen.emit.statements import Names, Spelling, statements
+from rnngen.ir import CellGraph, Equation, Value, blocks_of
+
+_CALLS = {
+    "sigmoid": "torch.sigmoid({0})",
+    "tanh": "torch.tanh({0})",
+    "exp": "torch.exp({0})",
+    "log": "torch.log({0})",
+    "log1p": "torch.log1p({0})",
+    "sqrt": "torch.sqrt({0})",
+    "sin": "torch.sin({0})",
+    "cos": "torch.cos({0})",
+    "abs": "torch.abs({0})",
+    "max": "torch.maximum({0}, {1})",
+    "min": "torch.minimum({0}, {1})",
+    "where": "torch.where({0}, {1}, {2})",
+    "matmul": "product({0}, {1})",
+    "linear": "product({0}, {1}, {2})",
+    "matmul_t": "product_transposed({0}, {1}, {of})",
+    "outer": "outer({0}, {1}, {2})",
+    "total": "{0}.sum(0)",
+    "total_number": "{0}.sum().reshape(1)",
+    "slice": "blocks({0}, {of}, {at[0]}, {at[1]})",
+    "stack": "torch.cat(({*}), dim=-1)",
+    "join": "torch.cat(({*}))",
+}
+# The reference keeps derived operations, in torch's own functions: another definition than the one in `ops`.
+_DERIVED = {
+    "relu": "torch.relu({0})",
+    "softplus": "F.softplus({0})",
+    "silu": "F.silu({0})",
+    "hardsigmoid": "F.hardsigmoid({0})",
+    "logsigmoid": "F.logsigmoid({0})",
+}
+SPELLING = Spelling(
+    calls=_CALLS | _DERIVED,
+    with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
+    reserved=frozenset({"F", "torch", "product", "product_transposed", "outer", "blocks", "total"}),
+)
+
+
+class TorchText:
+    """One graph as the body of a torch function: `lines`, and how to refer to its values before and after them."""
+
+    def __init__(
+        self,
+        graph: CellGraph,
+        names: Names | None = None,
+        equations: tuple[Equation, ...] = (),
+        apart: bool = False,
+    ):
+        self.graph = _in_torch(graph)
+        self.values = self.graph.by_name()
+        self.names = names or Names([graph], SPELLING.reserved)
+        self.lines: list[str] = []
+        for leaf in self.graph.values:
+            if leaf.op in ("input", "parameter"):
+                self.lines += self._unpacked(leaf)
+        for statement in statements(self.graph, SPELLING, self.names, self._atom, equations, apart):
+            self.lines += statement.lines
+            self.lines += self._unpacked(statement.value)
+
+    def arguments(self, *ops: str) -> list[str]:
+        """Names of the function's arguments: the leaves of these kinds, in order."""
+        return [self.names[leaf.name] for op in ops for leaf in self.graph.leaves(op)]
+
+    def text(self, name: str) -> str:
+        """How the end of the function refers to a value."""
+        return self._atom(self.values[name]) or self.names[name]
+
+    def blocks(self, name: str) -> list[str]:
+        """A stack's blocks if nothing else needs them put together, so that the caller writes each where it belongs."""
+        value = self.values[name]
+        apart = value.op == "stack" and not any(name in user.operands for user in self.graph.values)
+        return [self.text(operand) for operand in value.operands] if apart else [self.text(name)]
+
+    def _atom(self, value: Value) -> str | None:
+        if value.op == "pick":
+            named = "." not in value.name
+            return self.names[value.name] if named else self.names.block(value.operands[0], value.attribute)
+        return self.names[value.name] if value.op in ("input", "state", "parameter") else None
+
+    def _unpacked(self, value: Value) -> list[str]:
+        """A line that gives the blocks of a pack their names, if anything uses them one by one."""
+        picks = {p.attribute: p for p in self.graph.values if p.op == "pick" and p.operands[0] == value.name}
+        if not picks:
+            return []
+        count = blocks_of(value.shape)
+        whole = self.names[value.name]
+        blocks = [self._atom(picks[n]) if n in picks else self.names.block(value.name, n) for n in range(count)]
+        if count == 1:
+            return [f"{blocks[0]} = {whole}"]
+        along = "" if value.op == "parameter" else ", dim=-1"
+        return [f"{', '.join(blocks)} = {whole}.chunk({count}{along})"]
+
+
+def _in_torch(graph: CellGraph) -> CellGraph:
+    """The graph with two operations of torch's own: a product with its bias, and a total that is one number."""
+    users = graph.users()
+    definitions = graph.by_name()
+    linears: dict[str, Value] = {}  # the sum, and the product that goes into it
+    for value in graph.values:
+        product = definitions[value.operands[0]] if value.op == "add" else None
+        if product and product.op == "matmul" and users[product.name] == [value]:
+            if definitions[value.operands[1]].op == "parameter":
+                linears[value.name] = product
+    products = {product.name for product in linears.values()}
+    values = []
+    for value in graph.values:
+        if value.name in linears:
+            value = replace(value, op="linear", operands=(*linears[value.name].operands, value.operands[1]))
+        elif value.op == "total" and value.shape == ():
+            value = replace(value, op="total_number")
+        if value.name not in products:
+            values.append(value)
+    return replace(graph, values=tuple(values))

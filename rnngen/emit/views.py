@@ -1,0 +1,92 @@
+"""What the templates receive: records of text, with nothing left to compute."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionView:
+    """A torch function. lines: its body; returns: the expression after the last line."""
+
+    name: str
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+    returns: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassView:
+    """One direction of a scan, as the fields of `rnngen.runtime.Pass`."""
+
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+    outputs: dict[str, int]
+    step: FunctionView
+    facts: str
+    kernels: tuple["KernelView", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """The function that runs a cell over a sequence: lines before the scan, its call, lines after it."""
+
+    weights: tuple[str, ...]
+    states: tuple[str, ...]
+    before: tuple[str, ...]
+    streams: tuple[str, ...]
+    parameters: tuple[str, ...]
+    outputs: tuple[str, ...]
+    after: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightView:
+    """A parameter, as the fields of `rnngen.runtime.Weight`."""
+
+    name: str
+    blocks: int
+    shape: tuple[str, ...]
+    init: tuple[str | float, ...]
+    heads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """Everything about one cell. identity: its name and a digest of what it computes, for the operators' names."""
+
+    name: str
+    class_name: str
+    about: str
+    identity: str
+    equations: tuple[str, ...]
+    forward: PassView
+    adjoint: PassView
+    gradients: FunctionView
+    gradient_inputs: tuple[str, ...]
+    sources: dict[str, tuple[str, ...]]
+    stream_gradients: tuple[str | None, ...]
+    run: RunView
+    reference: FunctionView
+    weights: tuple[WeightView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A stack: its class and the expressions that make its layers."""
+
+    class_name: str
+    inputs: int
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleView:
+    """A file. source: the path as it was given, relative; digest: of the source's text."""
+
+    version: str
+    source: str
+    digest: str
+    docstring: str
+    published: tuple[str, ...]
+    cells: tuple[CellView, ...]
+    model: ModelView | None

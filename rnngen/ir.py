@@ -1,0 +1,179 @@
+"""Values and cells: the one form that every pass reads and writes.
+
+A `CellGraph` is one step of a recurrence in single-assignment form: a tuple of `Value`s in an order in which every
+operand stands before its use. Forward steps, adjoint steps, and the stateless graphs before and after a scan are all
+`CellGraph`s, so one printer, one verifier and one emitter serve them.
+
+Shapes name dimensions ("hidden", "inputs") rather than numbers: one graph serves every size. A leading integer says
+that the value is a pack of that many equal blocks, as the four gates of an LSTM in one `weight_ih`.
+
+Operations are the rows of `ops.OPS` and these structural ones:
+
+    input, state, parameter     leaves; a state's leaf is its value at t-1
+    constant                    a leaf; `attribute` is its number
+    pick                        block `attribute` of a pack
+    slice                       blocks `attribute[0]` up to `attribute[1]` of a pack, again a pack
+    stack                       vectors to a pack
+    join                        packs and blocks, one after another, to a longer pack
+    matmul                      M @ v for each block of M; a pack if M is one
+    matmul_t                    the sum over blocks of M.T @ v: what a product passes back to its operand
+    outer                       the sum over all rows of d v.T, laid out like a parameter, the third operand
+    total                       the sum over all rows, down to the shape that the value has
+"""
+
+from dataclasses import dataclass, field, replace
+
+from rnngen.source import Span
+
+Shape = tuple[str | int, ...]
+
+LEAVES = frozenset({"input", "state", "parameter", "constant"})
+STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "matmul", "matmul_t", "outer", "total"})
+PRODUCTS = frozenset({"matmul", "matmul_t"})
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One definition. Where it came from is carried along but is no part of what it is."""
+
+    name: str
+    op: str
+    operands: tuple[str, ...] = ()
+    shape: Shape = ()
+    attribute: float | int | tuple[int, int] | None = None
+    origin: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A learnable tensor as the user declared it: `blocks` equal blocks of `shape`, stacked on dimension 0.
+
+    Block-diagonal matrices (`heads`) are stored as heads square blocks: a stack of k of them has the torch shape
+    (k * heads, rows / heads, columns / heads).
+    """
+
+    name: str
+    shape: Shape
+    blocks: tuple[str, ...]
+    init: str
+    heads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A value carried over time: the leaf `name` holds it at t-1, `update` is its value at t."""
+
+    name: str
+    update: str
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """A line of the user's, kept for the comments of the emitted code."""
+
+    target: str
+    text: str
+    place: str = field(compare=False, default="")
+
+
+@dataclass(frozen=True)
+class CellGraph:
+    """One step. `outputs` are (label, value) pairs; `heads` names the parameters that are block-diagonal."""
+
+    name: str
+    values: tuple[Value, ...]
+    states: tuple[State, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+    heads: frozenset[str] = frozenset()
+
+    def by_name(self) -> dict[str, Value]:
+        return {value.name: value for value in self.values}
+
+    def leaves(self, op: str) -> tuple[Value, ...]:
+        return tuple(value for value in self.values if value.op == op)
+
+    def users(self) -> dict[str, list[Value]]:
+        users: dict[str, list[Value]] = {value.name: [] for value in self.values}
+        for value in self.values:
+            for operand in dict.fromkeys(value.operands):
+                users[operand].append(value)
+        return users
+
+    def roots(self) -> tuple[str, ...]:
+        return tuple(state.update for state in self.states) + tuple(value for _, value in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where the adjoint scan finds one of its per-step inputs.
+
+    kind: "stream" an input of the forward scan, "output" one of its outputs, "previous" that output one step earlier
+    (a state's old value), "saved" the pack it stored for this purpose, "gradient" the incoming gradient of an output.
+    """
+
+    leaf: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A cell on its way through the passes; a field is None until its pass has run.
+
+    cell: the step as a whole. described: the step before any product was packed, for the reference.
+    """
+
+    cell: CellGraph
+    parameters: tuple[Parameter, ...]
+    equations: tuple[Equation, ...] = ()
+    described: CellGraph | None = None
+    once: CellGraph | None = None
+    before: CellGraph | None = None
+    scan: CellGraph | None = None
+    after: CellGraph | None = None
+    adjoint: CellGraph | None = None
+    gradients: CellGraph | None = None
+    bindings: tuple[Binding, ...] = ()
+    stream_gradients: tuple[str | None, ...] = ()  # for each input of the scan its gradient among the adjoint's outputs
+
+    def graphs(self) -> dict[str, CellGraph]:
+        """The graphs that exist by now, by name, in the order in which a training step runs them."""
+        names = ("once", "before", "scan", "after", "adjoint", "gradients")
+        found = {name: graph for name in names if (graph := getattr(self, name)) is not None}
+        return found or {"cell": self.cell}
+
+
+def blocks_of(shape: Shape) -> int:
+    """How many blocks a value of this shape packs; 1 for one that is no pack."""
+    return shape[0] if shape and isinstance(shape[0], int) else 1
+
+
+def block_shape(shape: Shape) -> Shape:
+    """The shape of one block."""
+    return shape[1:] if shape and isinstance(shape[0], int) else shape
+
+
+def reaching(graph: CellGraph, seeds: set[str]) -> set[str]:
+    """Names of the values that depend on any of `seeds`, these included."""
+    found = set(seeds)
+    for value in graph.values:
+        if not found.isdisjoint(value.operands):
+            found.add(value.name)
+    return found
+
+
+def needed(graph: CellGraph, roots: set[str]) -> set[str]:
+    """Names of the values that `roots` depend on, these included."""
+    found = set(roots)
+    for value in reversed(graph.values):
+        if value.name in found:
+            found.update(value.operands)
+    return found
+
+
+def prune(graph: CellGraph, *, keep_leaves: bool = True) -> CellGraph:
+    """Without the values that nothing needs; leaves other than constants are an interface and stay if asked."""
+    alive = needed(graph, set(graph.roots()))
+    interface = {"input", "state", "parameter"} if keep_leaves else {"state"}
+    values = tuple(v for v in graph.values if v.name in alive or v.op in interface)
+    return graph if len(values) == len(graph.values) else replace(graph, values=values)

@@ -1,0 +1,65 @@
+"""The operations of the equation language, one row each.
+
+A row is the whole operation: its partial derivatives, and its definition where it has one, are written in the same
+language the user writes. In them `a b c` are the operands and `y` is the result. An operation with a definition is
+derived: it is expanded before any target sees it, so a target spells only the primitives.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation.
+
+    partials: the derivative of the result by each operand, "" where there is none (a condition).
+    definition: the operation in terms of others; "" for a primitive.
+    sign: how the equation language writes it when it is not a call.
+    """
+
+    name: str
+    operands: str
+    partials: tuple[str, ...] = ()
+    definition: str = ""
+    sign: str = ""
+
+    @property
+    def arity(self) -> int:
+        return len(self.operands.split())
+
+
+# At a kink the derivative is torch's: relu'(0) = 0, abs'(0) = 0, and max and min share a tie between both operands.
+_ROWS = (
+    Op("add", "a b", ("1", "1"), sign="+"),
+    Op("sub", "a b", ("1", "-1"), sign="-"),
+    Op("mul", "a b", ("b", "a"), sign="*"),
+    Op("div", "a b", ("1 / b", "-y / b"), sign="/"),
+    Op("neg", "a", ("-1",), sign="-"),
+    Op("sigmoid", "a", ("y * (1 - y)",)),
+    Op("tanh", "a", ("1 - y * y",)),
+    Op("exp", "a", ("y",)),
+    Op("log", "a", ("1 / a",)),
+    Op("log1p", "a", ("1 / (1 + a)",)),
+    Op("sqrt", "a", ("0.5 / y",)),
+    Op("sin", "a", ("cos(a)",)),
+    Op("cos", "a", ("-sin(a)",)),
+    Op("abs", "a", ("where(a > 0, 1, where(a < 0, -1, 0))",)),
+    Op("max", "a b", ("where(a > b, 1, where(a == b, 0.5, 0))", "where(b > a, 1, where(a == b, 0.5, 0))")),
+    Op("min", "a b", ("where(a < b, 1, where(a == b, 0.5, 0))", "where(b < a, 1, where(a == b, 0.5, 0))")),
+    Op("where", "a b c", ("", "where(a, 1, 0)", "where(a, 0, 1)")),
+    Op("lt", "a b", ("", ""), sign="<"),
+    Op("le", "a b", ("", ""), sign="<="),
+    Op("gt", "a b", ("", ""), sign=">"),
+    Op("ge", "a b", ("", ""), sign=">="),
+    Op("eq", "a b", ("", ""), sign="=="),
+    Op("ne", "a b", ("", ""), sign="!="),
+    Op("relu", "a", ("where(y > 0, 1, 0)",), definition="max(a, 0)"),
+    Op("softplus", "a", ("sigmoid(a)",), definition="max(a, 0) + log1p(exp(-abs(a)))"),
+    Op("silu", "a", ("sigmoid(a) * (1 + a * (1 - sigmoid(a)))",), definition="a * sigmoid(a)"),
+    Op("hardsigmoid", "a", ("where(abs(a) < 3, 1 / 6, 0)",), definition="min(max(a / 6 + 0.5, 0), 1)"),
+    Op("logsigmoid", "a", ("sigmoid(-a)",), definition="min(a, 0) - log1p(exp(-abs(a)))"),
+)
+
+OPS: dict[str, Op] = {op.name: op for op in _ROWS}
+COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+FUNCTIONS: dict[str, Op] = {op.name: op for op in _ROWS if not op.sign}

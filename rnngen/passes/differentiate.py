@@ -1,0 +1,227 @@
+"""differentiate: the adjoint of a step is a step.
+
+Reverse-mode differentiation of one step of a cell gives a cell again. Its states are the adjoints of the states, its
+inputs at step t are the incoming gradients of the outputs and the values of the forward step, its outputs are the
+adjoints of the inputs and of every product, and it is scanned the other way in time:
+
+    forward                          adjoint
+    p  = U @ h                       d_a  = d_h * (1 - h' * h')          h' is recomputed or was saved
+    a  = w + p                       d_h' = U.T @ d_a                    d_h is the state: the adjoint of h' at t
+    h' = tanh(a)                     outputs d_w = d_a, d_p = d_a
+
+A matrix gets no gradient inside the loop: `gradients` multiplies the adjoint of each product with the operand it had,
+as one GEMM over all rows, after the scan. A vector or scalar that is used elementwise gets an accumulator, one more
+state of the adjoint, so that every sum has a fixed order.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from rnngen.build import Builder
+from rnngen.equations import parse_expression
+from rnngen.ir import PRODUCTS, Binding, CellGraph, Program, State, Value, blocks_of, prune
+from rnngen.ops import OPS
+
+_VIEWS = frozenset({"pick", "slice"})
+_PRIME = "'"
+
+
+def differentiate(program: Program) -> Program:
+    """The program with `adjoint` and `gradients`.
+
+    Every value of the forward step is still in the adjoint, computed again from its leaves; products are inputs, since
+    they are never computed twice. The pass `save` decides what is kept instead.
+    """
+    work = _Differentiation(program.scan)
+    return replace(
+        program,
+        adjoint=work.adjoint(),
+        gradients=work.gradients(),
+        bindings=tuple(work.bindings),
+        stream_gradients=work.stream_gradients(),
+    )
+
+
+class _Differentiation:
+    """Walks the forward step backwards; `to` collects the adjoint step."""
+
+    def __init__(self, scan: CellGraph):
+        self.scan = scan
+        self.forward = scan.by_name()
+        self.to = Builder()
+        self.names = _forward_copies(scan, self.to)
+        self.sums: dict[str, list[str]] = defaultdict(list)  # of each forward value: parts of its adjoint
+        self.blocks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))  # of each block of a pack
+        self.outputs: dict[str, str] = {}  # label: adjoint
+        self.products: list[tuple[Value, str]] = []  # a product and the label of its adjoint
+        self.accumulators: list[tuple[Value, State]] = []  # a parameter, or a block of one, and its state
+        self.carried: dict[str, str] = {}  # state: the adjoint state's leaf
+        self.updates: dict[str, str] = {}  # state: the adjoint of its old value
+        self.bindings = [Binding(leaf.name, "stream", leaf.name) for leaf in scan.leaves("input")]
+        self._seed()
+        self.active = self._active()
+        for value in reversed(scan.values):
+            if value.name in self.active:
+                self._pass_back(value, self._total(value))
+
+    def adjoint(self) -> CellGraph:
+        states = [State(self.carried[state.name], self.updates[state.name]) for state in self.scan.states]
+        states += [state for _, state in self.accumulators]
+        labels: dict[str, str] = {}  # two adjoints that are one value are written once
+        for label, value in self.outputs.items():
+            labels.setdefault(value, label)
+        outputs = tuple((label, value) for value, label in labels.items())
+        name = f"{self.scan.name} adjoint"
+        values = tuple(self.to.values.values())
+        return prune(CellGraph(name, values, tuple(states), outputs, self.scan.heads), keep_leaves=False)
+
+    def stream_gradients(self) -> tuple[str | None, ...]:
+        """For each input of the scan the label of the adjoint's output that is its gradient."""
+        labels = {value: label for label, value in self.adjoint().outputs}
+        return tuple(labels.get(self.outputs.get(f"d_{leaf.name}")) for leaf in self.scan.leaves("input"))
+
+    def gradients(self) -> CellGraph:
+        """The gradient of each parameter of the scan, from streams over all rows."""
+        to = Builder()
+        forward = _forward_copies(self.scan, to)
+        labels = {value: label for label, value in self.adjoint().outputs}
+        parts: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        for value, adjoint in self.products:
+            matrix, vector = value.operands
+            d = to.leaf(Value(labels[adjoint], "input", shape=value.shape))
+            product = to.make(f"d_{matrix}", "outer", d, forward[vector], self._parameter_of(matrix))
+            self._add_part(parts, matrix, product)
+        for parameter, state in self.accumulators:
+            leaf = to.leaf(Value(state.name, "input", shape=self.to.values[state.name].shape))
+            total = to.keep(Value(to.fresh(f"{state.name}.total"), "total", (leaf,), parameter.shape))
+            self._add_part(parts, parameter.name, total)
+        leaves = self.scan.leaves("parameter")
+        outputs = tuple((f"d_{leaf.name}", _assembled(to, leaf, parts[leaf.name])) for leaf in leaves)
+        name = f"{self.scan.name} gradients"
+        return prune(CellGraph(name, tuple(to.values.values()), (), outputs, self.scan.heads), keep_leaves=False)
+
+    def _add_part(self, parts: dict[str, list[tuple[int, int, str]]], name: str, gradient: str) -> None:
+        value = self.forward[name]
+        start, stop = 0, blocks_of(value.shape)
+        while value.op in _VIEWS:
+            first = value.attribute if value.op == "pick" else value.attribute[0]
+            start, stop = start + first, stop + first
+            value = self.forward[value.operands[0]]
+        parts[value.name].append((start, stop, gradient))
+
+    def _seed(self) -> None:
+        """The adjoints that come from outside: of the outputs, and of the states from the step after this one."""
+        for label, value in self.scan.outputs:
+            shape = self.forward[value].shape
+            leaf = self.to.keep(Value(self.to.fresh(f"d_{label}"), "input", shape=shape))
+            self.bindings.append(Binding(leaf, "gradient", label))
+            self.sums[value].append(leaf)
+        for state in self.scan.states:
+            leaf = self.to.keep(Value(self.to.fresh(f"d_{state.name}"), "state", shape=("hidden",)))
+            self.carried[state.name] = leaf
+            self.sums[state.update].append(leaf)
+
+    def _active(self) -> set[str]:
+        """Values with an adjoint: all but constants, conditions, and what depends on these alone."""
+        active: set[str] = set()
+        for value in self.scan.values:
+            differentiable = value.op not in OPS or any(OPS[value.op].partials)
+            if value.op in ("input", "state", "parameter") or differentiable and active.intersection(value.operands):
+                active.add(value.name)
+        return active
+
+    def _total(self, value: Value) -> str | None:
+        """The adjoint of a value: the sum of its parts, in the order in which they came."""
+        label = f"d_{value.name.rstrip(_PRIME)}"
+        parts = self.sums[value.name]
+        if blocks := self.blocks[value.name]:
+            sums = {number: self._sum(label, blocks[number]) for number in sorted(blocks)}
+            some = next(iter(sums.values()))
+            for number in range(blocks_of(value.shape)):
+                if number not in sums:
+                    sums[number] = self.to.make("zeros", "mul", self.to.constant(0.0), some)
+            parts = [*parts, self.to.make(label, "stack", *(sums[number] for number in sorted(sums)))]
+        return self._sum(label, parts) if parts else None
+
+    def _sum(self, label: str, parts: list[str]) -> str:
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.to.make(label, "add", total, part)
+        return total
+
+    def _pass_back(self, value: Value, adjoint: str | None) -> None:
+        if value.op == "state":
+            self.updates[value.name] = adjoint or self.to.constant(0.0)
+        elif adjoint is None:
+            return
+        elif value.op == "input":
+            self.outputs[f"d_{value.name}"] = adjoint
+        elif value.op == "parameter" or value.op in _VIEWS and self._views_parameter(value):
+            leaf = self.to.keep(
+                Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape)
+            )
+            self.accumulators.append((value, State(leaf, self.to.make(f"{leaf}'", "add", leaf, adjoint))))
+        elif value.op == "pick":
+            self.blocks[value.operands[0]][value.attribute].append(adjoint)
+        elif value.op == "slice":
+            for number in range(*value.attribute):
+                block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number - value.attribute[0])
+                self.blocks[value.operands[0]][number].append(block)
+        elif value.op in PRODUCTS:
+            matrix, vector = value.operands
+            self.outputs[f"d_{value.name}"] = adjoint
+            self.products.append((value, adjoint))
+            if vector in self.active:
+                transposed = "matmul_t" if value.op == "matmul" else "matmul"
+                back = self.to.make(f"d_{vector}.{value.name}", transposed, self.names[matrix], adjoint)
+                self.sums[vector].append(back)
+        else:
+            self._pass_through_row(value, adjoint)
+
+    def _views_parameter(self, value: Value) -> bool:
+        return self.forward[self._parameter_of(value.name)].op == "parameter"
+
+    def _parameter_of(self, name: str) -> str:
+        """What a view is a view of."""
+        while self.forward[name].op in _VIEWS:
+            name = self.forward[name].operands[0]
+        return name
+
+    def _pass_through_row(self, value: Value, adjoint: str) -> None:
+        op = OPS[value.op]
+        meaning = dict(zip(op.operands.split(), (self.names[o] for o in value.operands), strict=True))
+        meaning["y"] = self.names[value.name]
+        for operand, partial in zip(value.operands, op.partials, strict=True):
+            if operand in self.active and partial:
+                label = f"d_{operand.rstrip(_PRIME)}"
+                factor = self.to.expression(parse_expression(partial), meaning, f"{label}.1")
+                if self.to.number(factor) != 0:
+                    self.sums[operand].append(self.to.make(label, "mul", adjoint, factor))
+
+
+
+
+def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:
+    """The forward step in another graph: states and products are inputs, the rest is computed from them."""
+    names: dict[str, str] = {}
+    for value in scan.values:
+        if value.op == "state" or value.op in PRODUCTS:
+            names[value.name] = to.keep(Value(value.name, "input", shape=value.shape, origin=value.origin))
+        else:
+            names[value.name] = to.copy(value, names)
+    return names
+
+
+def _assembled(to: Builder, leaf: Value, parts: list[tuple[int, int, str]]) -> str:
+    """One gradient from those of parts of the parameter, which may overlap."""
+    bounds = sorted({bound for start, stop, _ in parts for bound in (start, stop)})
+    pieces = []
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        total = ""
+        for start, stop, part in parts:
+            if start <= low and high <= stop:
+                if blocks_of(to.values[part].shape) > 1:
+                    part = to.make(f"{part}[{low}:{high}]", "slice", part, attribute=(low - start, high - start))
+                total = to.make(f"d_{leaf.name}", "add", total, part) if total else part
+        pieces.append(total)
+    return pieces[0] if len(pieces) == 1 else to.make(f"d_{leaf.name}", "join", *pieces)

@@ -1,0 +1,251 @@
+"""hoist: what does not depend on the state leaves the loop.
+
+A step falls into four graphs:
+
+    once      expressions of parameters alone: evaluated once a call
+    before    products of the input, with the biases added to them: one GEMM over all rows of the sequence
+    scan      the recurrence, and the pointwise work around it, which costs less there than the memory it would pass
+    after     products that no state needs: one GEMM over all rows
+
+    pre = W @ x + U @ h + b      →      before: w = W @ x + b        scan: pre = w + U @ h
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from rnngen.build import Builder
+from rnngen.ir import LEAVES, CellGraph, Program, State, Value, blocks_of, needed, prune, reaching
+from rnngen.ops import OPS
+from rnngen.passes.simplify import renamed
+
+_VIEWS = frozenset({"pick", "slice"})
+_SUMS = frozenset({"add", "sub"})
+
+
+def hoist(program: Program) -> Program:
+    """The program with its cell split into `once`, `before`, `scan` and `after`."""
+    graph, biased = _with_biases(_regrouped(program.cell))
+    phase = _phases(graph, biased)
+    output = graph.outputs[0][1]
+    after = _extract(graph, phase, "after", (), [output])
+    from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan"]
+    scan = _extract(graph, phase, "scan", graph.states, from_scan)
+    later = [leaf.name for g in (scan, after) for leaf in g.leaves("input")]
+    before = _extract(graph, phase, "before", (), [n for n in dict.fromkeys(later) if phase[n] == "before"])
+    leaves = [leaf.name for g in (before, scan, after) for leaf in g.leaves("parameter")]
+    once = _extract(graph, phase, "once", (), [n for n in dict.fromkeys(leaves) if phase[n] == "once"])
+    scan = replace(scan, outputs=tuple(("y" if name == output else name, name) for name in from_scan))
+    after = replace(after, outputs=(("y", output),))
+    return replace(program, once=once, before=before, scan=scan, after=after)
+
+
+def _ranks(graph: CellGraph) -> dict[str, int]:
+    """0 for what depends on parameters alone, 1 for what depends on the input too, 2 for the state."""
+    with_input = reaching(graph, {"x"})
+    with_state = reaching(graph, {state.name for state in graph.states})
+    return {v.name: 2 if v.name in with_state else 1 if v.name in with_input else 0 for v in graph.values}
+
+
+def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
+    """The graph that each value belongs to; "leaf" and "view" values belong to every graph that uses them."""
+    rank = _ranks(graph)
+    products = {v.name for v in graph.values if v.op == "matmul"}
+    before = needed(graph, biased | {name for name in products if rank[name] == 1})
+    recurrent = needed(graph, {state.update for state in graph.states})
+    after = reaching(graph, {name for name in products if rank[name] == 2 and name not in recurrent})
+    phase = {}
+    for value in graph.values:
+        if value.op in LEAVES:
+            phase[value.name] = "leaf"
+        elif value.op in _VIEWS:
+            phase[value.name] = "view"
+        elif rank[value.name] == 0:
+            phase[value.name] = "once"
+        else:
+            name = value.name
+            phase[name] = "before" if name in before else "after" if name in after else "scan"
+    # A parameter of which the scan uses only some blocks is cut up outside, so that its gradient has their size.
+    for parameter, views in _views_of_parameters(graph, phase).items():
+        blocks = {n for view in views for n in _blocks(view)}
+        if len(blocks) < blocks_of(parameter.shape):
+            phase |= {view.name: "once" for view in views}
+    return phase
+
+
+def _views_of_parameters(graph: CellGraph, phase: dict[str, str]) -> dict[Value, list[Value]]:
+    """The views of each parameter that the values of the scan use directly."""
+    definitions = graph.by_name()
+    found: dict[Value, list[Value]] = defaultdict(list)
+    for value in graph.values:
+        for operand in map(definitions.get, value.operands):
+            if phase[value.name] == "scan" and operand.op in _VIEWS:
+                parameter = definitions[operand.operands[0]]
+                if parameter.op == "parameter" and operand not in found[parameter]:
+                    found[parameter].append(operand)
+    return {parameter: views for parameter, views in found.items() if views}
+
+
+def _blocks(view: Value) -> Iterable[int]:
+    return [view.attribute] if view.op == "pick" else range(*view.attribute)
+
+
+def _extract(
+    graph: CellGraph, phase: dict[str, str], part: str, states: tuple[State, ...], outputs: list[str]
+) -> CellGraph:
+    """The values of one phase; what they take from an earlier phase becomes a leaf."""
+    definitions = graph.by_name()
+    builder = Builder()
+
+    def bring(name: str) -> None:
+        value = definitions[name]
+        if name in builder.values:
+            return
+        if phase[name] in (part, "view"):
+            for operand in value.operands:
+                bring(operand)
+        elif phase[name] != "leaf":
+            op = "parameter" if phase[name] == "once" else "input"
+            value = Value(name, op, shape=value.shape, origin=value.origin)
+        builder.keep(value)
+
+    for state in states:
+        bring(state.name)
+    for value in graph.values:
+        if phase[value.name] == part and (part != "once" or value.name in needed(graph, set(outputs))):
+            bring(value.name)
+    for name in [*outputs, *(state.update for state in states)]:
+        bring(name)
+    values = tuple(builder.values.values())
+    return CellGraph(graph.name, values, states, tuple((name, name) for name in outputs), graph.heads)
+
+
+def _regrouped(graph: CellGraph) -> CellGraph:
+    """Sums reordered: terms of the input first, then of parameters, then of the state.
+
+    Only unnamed parts of an equation are taken apart; a sum that has a name keeps it.
+    """
+    rank = _ranks(graph)
+    users = graph.users()
+    definitions = graph.by_name()
+
+    def inner(value: Value) -> bool:
+        single = len(users[value.name]) == 1 and users[value.name][0].operands.count(value.name) == 1
+        return value.op in _SUMS and "." in value.name and single and users[value.name][0].op in _SUMS
+
+    def terms(value: Value, sign: int) -> Iterator[tuple[int, str]]:
+        left, right = value.operands
+        for name, its_sign in ((left, sign), (right, sign if value.op == "add" else -sign)):
+            part = definitions[name]
+            yield from terms(part, its_sign) if inner(part) else [(its_sign, name)]
+
+    builder = Builder()
+    names: dict[str, str] = {}
+    for value in graph.values:
+        if inner(value):
+            continue
+        parts = list(terms(value, 1)) if value.op in _SUMS else []
+        if len({rank[name] for _, name in parts}) < 2:
+            names |= _copied(value, parts, builder, names)
+            continue
+        sums = []
+        for wanted in (1, 0, 2):
+            group = [(sign, names[name]) for sign, name in parts if rank[name] == wanted]
+            group.sort(key=lambda term: -term[0])  # a positive term first, as far as there is one
+            if group:
+                sums.append(_sum(builder, value.name, group))
+        names[value.name] = _sum(builder, value.name, [(1, part) for part in sums])
+    return prune(renamed(graph, builder, names))
+
+
+def _copied(value: Value, parts: list, builder: Builder, names: dict[str, str]) -> dict[str, str]:
+    if len(parts) > 2:
+        return {value.name: _sum(builder, value.name, [(sign, names[name]) for sign, name in parts])}
+    return {value.name: builder.copy(value, names)}
+
+
+def _sum(builder: Builder, name: str, terms: list[tuple[int, str]]) -> str:
+    (sign, total), *rest = terms
+    if sign < 0:
+        total = builder.make(f"{name}.1", "neg", total)
+    for sign, term in rest:
+        total = builder.make(name, "add" if sign > 0 else "sub", total, term)
+    return total
+
+
+def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
+    """Biases moved from the blocks of a product of the input to the product, and the names of the sums so made.
+
+    a = P[0] + b, c = P[1] + d   →   Q = P + stack(b, d), a = Q[0], c = Q[1]; torch adds Q's bias within the GEMM.
+    """
+    rank = _ranks(graph)
+    users = graph.users()
+    builder = Builder()
+    names: dict[str, str] = {}
+    biased: set[str] = set()
+    lifted: dict[str, tuple[str, int | None]] = {}  # the sum that goes away: its product and the block of it
+    for value in graph.values:
+        if value.name in lifted:
+            product, block = lifted[value.name]
+            whole = names[product]
+            names[value.name] = whole if block is None else builder.make(value.name, "pick", whole, attribute=block)
+            continue
+        names[value.name] = builder.copy(value, names)
+        if value.op != "matmul" or rank[value.name] != 1:
+            continue
+        blocks = blocks_of(value.shape)
+        picks = {p.attribute: p for p in users[value.name] if p.op == "pick"}
+        if blocks > 1 and len(picks) < len(users[value.name]):
+            continue
+        found: dict[int, str] = {}
+        for number in range(blocks):
+            block = value if blocks == 1 else picks.get(number)
+            bias = block and _only_bias(block, users[block.name], rank)
+            if bias:
+                total, found[number] = bias
+                lifted[total] = (value.name, None if blocks == 1 else number)
+        if found:
+            # The biases may stand later in the graph; they depend on parameters alone, so they can be made now.
+            bias = _stacked_biases(graph, found, blocks, builder, names)
+            label = f"{value.name}_b"
+            names[value.name] = builder.make(label, "add", names[value.name], bias)
+            biased.add(names[value.name])
+    return prune(renamed(graph, builder, names)), biased
+
+
+def _only_bias(block: Value, users: list[Value], rank: dict[str, int]) -> tuple[str, str] | None:
+    """The sum that a block goes into and what is added there, if that is its only use and only parameters are."""
+    if len(users) != 1 or users[0].op != "add" or users[0].operands[0] != block.name:
+        return None
+    other = users[0].operands[1]
+    return (users[0].name, other) if rank[other] == 0 else None
+
+
+def _stacked_biases(
+    graph: CellGraph, found: dict[int, str], blocks: int, builder: Builder, names: dict[str, str]
+) -> str:
+    definitions = graph.by_name()
+
+    def bring(name: str) -> str:
+        if name not in names:
+            value = definitions[name]
+            for operand in value.operands:
+                bring(operand)
+            names[name] = builder.copy(value, names)
+        return names[name]
+
+    zero = builder.constant(0.0) if len(found) < blocks else ""
+    parts = [bring(found[number]) if number in found else zero for number in range(blocks)]
+    if zero:
+        parts = [part if part != zero else builder.make("zeros", "mul", zero, parts[min(found)]) for part in parts]
+    return parts[0] if blocks == 1 else _stacked(builder, parts)
+
+
+def _stacked(builder: Builder, parts: list[str]) -> str:
+    """stack(a + c, b + d) as stack(a, b) + stack(c, d): whole parameters rather than copies of their blocks."""
+    values = [builder.values[part] for part in parts]
+    ops = {value.op for value in values}
+    if len(ops) == 1 and (op := ops.pop()) in OPS:
+        columns = zip(*(value.operands for value in values), strict=True)
+        return builder.make("bias", op, *(_stacked(builder, list(column)) for column in columns))
+    return builder.make("bias", "stack", *parts)

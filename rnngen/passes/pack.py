@@ -1,0 +1,66 @@
+"""pack: the products of one stack's blocks with one vector become one product of the stack.
+
+    a = W_i @ x            weight_ih_x = weight_ih @ x
+    b = W_f @ x       →    a = weight_ih_x[0]
+                           b = weight_ih_x[1]
+
+One product of the four gates of an LSTM is one large GEMM instead of four small ones, in both directions: what it
+passes back to its operand is one product too, and its weight gradient is one GEMM of the layout of the parameter.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import groupby
+
+from rnngen.build import Builder
+from rnngen.ir import Program, blocks_of, prune
+from rnngen.passes.simplify import renamed
+
+_PRIME = "'"
+
+
+def pack(program: Program) -> Program:
+    """Products packed, and each product without a name named after its operands."""
+    graph = program.cell
+    definitions = graph.by_name()
+    groups: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for value in graph.values:
+        if value.op == "matmul" and definitions[value.operands[0]].op == "pick":
+            block, vector = definitions[value.operands[0]], value.operands[1]
+            groups[block.operands[0], vector][block.attribute] = value.name
+    runs = {
+        product: (stack, vector, run)
+        for (stack, vector), products in groups.items()
+        for run in _runs(sorted(products))
+        for product in (products[number] for number in run)
+        if len(run) > 1
+    }
+    builder = Builder()
+    names: dict[str, str] = {}
+    for value in graph.values:
+        if value.name not in runs:
+            unnamed = value.op == "matmul" and "." in value.name
+            label = _product_name(*value.operands) if unnamed else value.name
+            names[value.name] = builder.copy(replace(value, name=label), names)
+            continue
+        stack, vector, run = runs[value.name]
+        part = builder.make(
+            f"{stack}[{run[0]}:{run[-1] + 1}]", "slice", names[stack], attribute=(run[0], run[-1] + 1)
+        )
+        whole = blocks_of(builder.values[part].shape) == blocks_of(definitions[stack].shape)
+        name = stack if whole else f"{stack}_{run[0]}"
+        product = builder.make(_product_name(name, vector), "matmul", part, names[vector])
+        number = definitions[value.operands[0]].attribute - run[0]
+        names[value.name] = builder.add(replace(value, op="pick", operands=(product,), attribute=number))
+    return replace(program, cell=prune(renamed(graph, builder, names)), described=graph)
+
+
+def _product_name(matrix: str, vector: str) -> str:
+    """`weight_hh_h` for weight_hh @ h; an operand without a name of its own is not named."""
+    return f"{matrix}_product" if "." in vector else f"{matrix}_{vector.rstrip(_PRIME)}"
+
+
+def _runs(numbers: list[int]) -> list[list[int]]:
+    """Consecutive numbers grouped."""
+    groups = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
+    return [[number for _, number in group] for _, group in groups]

@@ -1,0 +1,115 @@
+"""save: what the forward scan stores for the adjoint, as a minimum cut.
+
+Everything that the adjoint needs of the forward step is either read from memory or computed again from what was read.
+A product is never computed again; pointwise work costs nothing. The cheapest set to read is a minimum cut between what
+is known only to the forward scan and what the adjoint uses. For an LSTM it is i, f, g, o and c; for a GRU r, z, n and
+U_n h + b_n beside the output; for an IndRNN the output alone.
+"""
+
+from dataclasses import replace
+
+import networkx as nx
+
+from rnngen.build import Builder
+from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Program, Value, blocks_of, needed, prune
+from rnngen.ops import COMPARISONS
+
+# Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
+# read. Anything else is written and read. To keep an input of the scan alive takes as much memory as writing it would,
+# so it costs the same, except in a tie; and it is kept whole. Of two equal cuts the one with fewer values is taken.
+_READ, _KEEP, _WRITE_AND_READ = 101, 199, 201
+
+
+def save(program: Program) -> Program:
+    """The program with a scan that stores, under the label "saved", what its adjoint and gradients read."""
+    scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
+    forward = scan.by_name()
+    wanted = _uses_of_forward(adjoint, forward) | _uses_of_forward(gradients, forward)
+    chosen = _cut(scan, wanted)
+    outputs = {value: label for label, value in scan.outputs}
+    carried = {state.name: state.update for state in scan.states}
+    bindings = {b.leaf: b for b in program.bindings if b.kind == "gradient"}
+    stored: list[str] = []
+    for name in chosen:
+        if forward[name].op == "input":
+            bindings[name] = Binding(name, "stream", name)
+        elif name in outputs:
+            bindings[name] = Binding(name, "output", outputs[name])
+        elif carried.get(name) in outputs:
+            bindings[name] = Binding(name, "previous", outputs[carried[name]])
+        else:
+            stored.append(name)
+    to = Builder(scan.values)
+    pack = to.make("saved", "stack", *stored) if stored else None
+    if pack:
+        bindings["saved"] = Binding("saved", "saved", "saved")
+        scan = replace(scan, values=tuple(to.values.values()), outputs=(*scan.outputs, ("saved", pack)))
+    adjoint = _reading(adjoint, forward, chosen, stored)
+    gradients = _reading(gradients, forward, chosen, stored)
+    read = {leaf.name for graph in (adjoint, gradients) for leaf in graph.leaves("input")}
+    kept = tuple(binding for leaf, binding in bindings.items() if leaf in read)
+    return replace(program, scan=scan, adjoint=adjoint, gradients=gradients, bindings=kept)
+
+
+def _uses_of_forward(graph: CellGraph, forward: dict[str, Value]) -> set[str]:
+    """Forward values that the graph's own values, or its roots, use."""
+    own = [value for value in graph.values if value.name not in forward]
+    return {o for value in own for o in value.operands if o in forward} | {r for r in graph.roots() if r in forward}
+
+
+def _cut(scan: CellGraph, wanted: set[str]) -> list[str]:
+    """The forward values to read, in the order of the scan."""
+    definitions = scan.by_name()
+    outputs = {value for _, value in scan.outputs}
+    in_memory = outputs | {state.name for state in scan.states if state.update in outputs}
+    network = nx.DiGraph()
+    for value in scan.values:
+        if value.op in ("constant", "parameter") or _is_parameter(definitions, value):
+            continue
+        entry, exit_ = (value.name, "in"), (value.name, "out")
+        if value.op == "input":
+            cost, readable = _KEEP * blocks_of(value.shape), True
+        else:
+            cost = _READ if value.name in in_memory else _WRITE_AND_READ
+            readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS
+        network.add_edge(entry, exit_, **({"capacity": cost} if readable else {}))
+        if value.op in LEAVES or value.op in PRODUCTS:
+            network.add_edge("forward", entry)
+        else:
+            for operand in value.operands:
+                network.add_edge((operand, "out"), entry)
+        if value.name in wanted:
+            network.add_edge(exit_, "adjoint")
+    if "adjoint" not in network or "forward" not in network:
+        return []
+    _, (known, _) = nx.minimum_cut(network, "forward", "adjoint")
+    return [v.name for v in scan.values if (v.name, "in") in known and (v.name, "out") not in known]
+
+
+def _is_parameter(definitions: dict[str, Value], value: Value) -> bool:
+    while value.op in ("pick", "slice"):
+        value = definitions[value.operands[0]]
+    return value.op == "parameter"
+
+
+def _reading(graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str]) -> CellGraph:
+    """The graph with the chosen values as leaves: blocks of "saved", blocks of streams, or whole streams."""
+    builder = Builder()
+    names: dict[str, str] = {}
+    if stored:
+        shape = (len(stored), *forward[stored[0]].shape) if len(stored) > 1 else (1, *forward[stored[0]].shape)
+        builder.keep(Value("saved", "input", shape=shape))
+    for name in chosen:
+        value = forward[name]
+        if name in stored:
+            block = replace(value, op="pick", operands=("saved",), attribute=stored.index(name))
+            names[name] = builder.keep(block)
+        else:
+            names[name] = builder.leaf(replace(value, op="input", operands=(), attribute=None))
+    alive = needed(graph, set(graph.roots()))
+    for value in graph.values:
+        if value.name not in names and value.name in alive:
+            names[value.name] = builder.copy(value, names)
+    states = tuple(replace(s, update=names.get(s.update, s.update)) for s in graph.states)
+    outputs = tuple((label, names.get(value, value)) for label, value in graph.outputs)
+    return prune(replace(graph, values=tuple(builder.values.values()), states=states, outputs=outputs), keep_leaves=False)

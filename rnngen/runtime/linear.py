@@ -1,0 +1,43 @@
+"""Products with stacks of matrices, dense or block-diagonal over heads.
+
+A dense stack of k matrices (rows, columns) is one tensor (k * rows, columns). A block-diagonal one, with n square
+blocks to a matrix, is (k * n, width, width). Vectors have any leading dimensions; a pack of k vectors has them side by
+side in its last dimension.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def product(stack: Tensor, vector: Tensor, bias: Tensor | None = None) -> Tensor:
+    """M @ v for each matrix M of the stack: (..., columns) to (..., k * rows), plus a bias (k * rows,)."""
+    if stack.dim() == 2:
+        return F.linear(vector, stack, bias)
+    heads = vector.shape[-1] // stack.shape[-1]
+    by_head = vector.unflatten(-1, (heads, -1))
+    result = torch.einsum("knij,...nj->...kni", stack.unflatten(0, (-1, heads)), by_head).flatten(-3)
+    return result if bias is None else result + bias
+
+
+def product_transposed(stack: Tensor, pack: Tensor, count: int) -> Tensor:
+    """The sum of M.T @ v over the `count` matrices of the stack: (..., count * rows) to (..., columns)."""
+    if stack.dim() == 2:
+        return pack @ stack
+    by_head = pack.unflatten(-1, (count, -1, stack.shape[-1]))
+    return torch.einsum("knij,...kni->...nj", stack.unflatten(0, (count, -1)), by_head).flatten(-2)
+
+
+def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
+    """The sum of d v.T over all rows, in the layout of the stack `like`: what a product passes back to its matrices."""
+    rows, columns = pack.flatten(0, -2), vector.flatten(0, -2)
+    if like.dim() == 2:
+        return rows.T @ columns
+    by_head = columns.unflatten(-1, (-1, like.shape[-1]))
+    rows = rows.unflatten(-1, (-1, *by_head.shape[-2:]))
+    return torch.einsum("bkni,bnj->knij", rows, by_head).flatten(0, 1)
+
+
+def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:
+    """Blocks `start` up to `stop` of a parameter that stacks `count` of them; a view."""
+    return stack.unflatten(0, (count, -1))[start:stop].flatten(0, 1)

@@ -1,0 +1,22 @@
+"""The loop around a cell's reference step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def loop(
+    step: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    reverse: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs)."""
+    order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
+    outputs: dict[int, Tensor] = {}
+    states = tuple(states)
+    for t in order:
+        outputs[t], states = step(x[t], states, weights)
+    return torch.stack([outputs[t] for t in range(len(x))]), states

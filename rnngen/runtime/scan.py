@@ -1,0 +1,338 @@
+"""A scan over time as two torch operators, one for each direction, with everything torch wants to know of them.
+
+A generated module fills in a `Scan`: which tensors go in and come out, the steps in torch, and the launchers of its
+kernels. What is here is the same for every cell: registration, shapes, autograd, vmap and autocast rules, and the loop
+over the torch steps that serves a CPU.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnngen.runtime.language import interpreting
+from rnngen.runtime.launch import Arguments, launcher_for
+from rnngen.runtime.machine import Facts
+
+Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One direction of a scan.
+
+    inputs: names of the per-step inputs, (time, batch, blocks * hidden). states: names of (batch, hidden) each.
+    outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
+    step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
+    launchers: for each schedule the function that runs its kernels. facts: what the choice among them rests on.
+    """
+
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+    outputs: Mapping[str, int]
+    step: Step
+    launchers: Mapping[str, Callable[[Arguments], None]]
+    facts: Facts
+
+
+class Scan:
+    """The scan of one cell: `outputs, last_states = scan(streams, states, parameters)`.
+
+    name: unique to the cell's description, since torch silently replaces an operator by another of its name.
+    sources: where each input of the adjoint and of `gradients` comes from: ("stream", name), ("output", label),
+    ("previous", label, state) for an output one step earlier, ("gradient", label) for what comes in from outside,
+    ("adjoint", label) for an output of the adjoint, ("accumulator", name) for one of its last states.
+    stream_gradients: for each stream the label of its adjoint, None if it has none.
+    gradients: gradients(*gradient_inputs, *parameters) gives the gradient of each parameter.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        parameters: tuple[str, ...],
+        forward: Pass,
+        adjoint: Pass,
+        sources: Mapping[str, tuple[str, ...]],
+        stream_gradients: tuple[str | None, ...],
+        gradient_inputs: tuple[str, ...],
+        gradients: Callable[..., tuple[Tensor, ...]],
+    ):
+        self.name = name
+        self.parameters = parameters
+        self.forward, self.adjoint = forward, adjoint
+        self.sources = sources
+        self.stream_gradients = stream_gradients
+        self.gradient_inputs, self.gradients = gradient_inputs, gradients
+        self._carried = len(forward.states)
+        self.forward_op, self.adjoint_op = self._registered()
+
+    def __call__(
+        self,
+        streams: Sequence[Tensor],
+        states: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        *,
+        reverse: bool = False,
+        schedule: str = "auto",
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Run over a sequence.
+
+        streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
+        (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards.
+        Under autocast everything is cast to its dtype.
+        """
+        tensors = [*streams, *states, *parameters]
+        device = tensors[0].device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            tensors = [tensor.to(dtype) for tensor in tensors]
+        save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        results = self.forward_op(*tensors, reverse, save, schedule)
+        last = len(results) - self._carried
+        return [r for r, label in zip(results, self.forward.outputs) if label != "saved"], tuple(results[last:])
+
+    def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
+        forward = self._operator("scan", self._forward, self._counts(self.forward, self._carried), "bool save, ")
+        adjoint = self._operator("adjoint", self._adjoint, self._counts(self.adjoint, self._carried), "")
+        forward.register_fake(self._forward_outputs)
+        adjoint.register_fake(self._adjoint_outputs)
+        forward.register_autograd(self._backward, setup_context=self._keep_for_backward)
+        adjoint.register_autograd(self._no_second_derivative)
+        forward.register_vmap(lambda info, dims, *args: self._vmap(forward, self.forward, info, dims, args))
+        adjoint.register_vmap(lambda info, dims, *args: self._vmap(adjoint, self.adjoint, info, dims, args))
+        return forward, adjoint
+
+    def _counts(self, which: Pass, states: int) -> tuple[int, int]:
+        """Numbers of tensors in and out."""
+        return len(which.inputs) + states + len(self.parameters), len(which.outputs) + len(which.states)
+
+    def _operator(self, suffix: str, function: Callable, counts: tuple[int, int], flags: str):
+        arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
+        results = ", ".join(["Tensor"] * counts[1])
+        schema = f"({arguments}, bool reverse, {flags}str schedule) -> ({results})"
+        name = f"rnngen::{self.name}_{suffix}"
+        return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
+
+    def _split(self, which: Pass, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
+        """Arguments of an operator as inputs, states, parameters and flags."""
+        inputs = len(which.inputs)
+        states = inputs + self._carried
+        parameters = states + len(self.parameters)
+        return list(args[:inputs]), list(args[inputs:states]), list(args[states:parameters]), list(args[parameters:])
+
+    # The forward operator.
+
+    def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
+        streams, states, _, (_, save, _) = self._split(self.forward, args)
+        outputs = self._empty_outputs(self.forward, streams[0], states[0], save)
+        return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
+
+    def _forward(self, *args) -> tuple[Tensor, ...]:
+        streams, states, parameters, (reverse, _, schedule) = self._split(self.forward, args)
+        results = self._forward_outputs(*args)
+        _run(self.forward, streams, states, parameters, results, reverse, schedule)
+        return results
+
+    def _empty_outputs(self, which: Pass, stream: Tensor, state: Tensor, save: bool = True) -> list[Tensor]:
+        time, batch = stream.shape[:2]
+        return [
+            stream.new_empty((time, batch, blocks * state.shape[-1]) if save or label != "saved" else (0,))
+            for label, blocks in which.outputs.items()
+        ]
+
+    # The adjoint operator.
+
+    def _adjoint_outputs(self, *args) -> tuple[Tensor, ...]:
+        inputs, states, _, _ = self._split(self.adjoint, args)
+        outputs = self._empty_outputs(self.adjoint, inputs[0], states[0])
+        last = [torch.empty_like(states[0], memory_format=torch.contiguous_format) for _ in self.adjoint.states]
+        return (*outputs, *last)
+
+    def _adjoint(self, *args) -> tuple[Tensor, ...]:
+        inputs, states, parameters, (reverse, schedule) = self._split(self.adjoint, args)
+        results = self._adjoint_outputs(*args)
+        accumulators = len(self.adjoint.states) - self._carried
+        states = [*states, *(torch.zeros_like(states[0]) for _ in range(accumulators))]
+        _run(self.adjoint, inputs, states, parameters, results, reverse, schedule)
+        return results
+
+    # Autograd.
+
+    def _keep_for_backward(self, ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        streams, states, parameters, (ctx.reverse, _, ctx.schedule) = self._split(self.forward, inputs)
+        outputs = output[: len(self.forward.outputs)]
+        # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
+        kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams)}
+        kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs)}
+        wanted = {source[:2] for source in self.sources.values()}
+        wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
+        ctx.differentiable = not _uses_kernels(streams[0])
+        ctx.kept = [key for key in kept if key in wanted or ctx.differentiable and key[0] == "stream"]
+        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters)
+
+    def _backward(self, ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        count = len(ctx.kept)
+        kept = dict(zip(ctx.kept, ctx.saved_tensors[:count]))
+        states = ctx.saved_tensors[count : count + self._carried]
+        parameters = ctx.saved_tensors[count + self._carried :]
+        flags = (None, None, None)
+        if torch.is_grad_enabled() and ctx.differentiable:
+            streams = [kept["stream", name] for name in self.forward.inputs]
+            return (*self._differentiable_backward(ctx, streams, states, parameters, gradients), *flags)
+
+        outputs = dict(zip(self.forward.outputs, gradients))
+        some = next(iter(kept.values())) if kept else next(g for g in gradients if g is not None)
+        time = some.shape[0]
+        values: dict[str, Tensor] = {}
+
+        def value(name: str) -> Tensor:
+            if name not in values:
+                kind, *where = self.sources[name]
+                if kind == "previous":
+                    state = states[self.forward.states.index(where[1])]
+                    values[name] = _previous(kept["output", where[0]], state, ctx.reverse)
+                elif kind == "gradient":
+                    given = outputs[where[0]]
+                    shape = (time, states[0].shape[0], self.forward.outputs[where[0]] * states[0].shape[-1])
+                    values[name] = states[0].new_zeros(shape) if given is None else given
+                else:
+                    values[name] = kept[kind, where[0]]
+            return values[name]
+
+        last = gradients[len(self.forward.outputs) :]
+        last = [torch.zeros_like(state) if g is None else g for g, state in zip(last, states)]
+        inputs = [value(name) for name in self.adjoint.inputs]
+        results = self.adjoint_op(*inputs, *last, *parameters, ctx.reverse, ctx.schedule)
+        values |= zip(self.adjoint.outputs, results)
+        first = results[len(self.adjoint.outputs) :]
+        values |= zip(self.adjoint.states, first)
+        needs = ctx.needs_input_grad[len(self.forward.inputs) + self._carried :][: len(parameters)]
+        d_parameters: Sequence[Tensor | None] = [None] * len(parameters)
+        if any(needs):
+            d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters)
+        d_streams = [None if label is None else values[label] for label in self.stream_gradients]
+        return (*d_streams, *first[: self._carried], *d_parameters, *flags)
+
+    def _differentiable_backward(self, ctx, streams, states, parameters, gradients) -> tuple[Tensor | None, ...]:
+        """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
+        with torch.enable_grad():
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
+            parts = self._split(self.forward, inputs)
+            outputs, last = _steps(self.forward, parts[0], parts[1], parts[2], ctx.reverse)
+            outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
+            pairs = [(o, g) for o, g in zip((*outputs, *last), gradients) if g is not None and o.requires_grad]
+            found = torch.autograd.grad(
+                [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
+            )
+        return found
+
+    def _no_second_derivative(self, ctx, *gradients: Tensor) -> None:
+        raise NotImplementedError(
+            f"The kernels of '{self.name.rsplit('_', 1)[0]}' have no second derivative. Use the layer's `reference` "
+            "method, or move the module to the CPU: there torch differentiates the steps any number of times."
+        )
+
+    # vmap.
+
+    def _vmap(self, operator: Callable, which: Pass, info, dims: tuple, args: tuple) -> tuple[tuple, tuple]:
+        inputs, states, parameters, flags = self._split(which, args)
+        input_dims, state_dims, parameter_dims, _ = self._split(which, dims)
+        size = info.batch_size
+        if any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
+            members = []
+            for member in range(size):
+                pairs = zip(args, dims)
+                members.append(operator(*(a if d is None else a.select(d, member) for a, d in pairs)))
+            return tuple(torch.stack(results) for results in zip(*members)), (0,) * len(members[0])
+
+        def folded(tensor: Tensor, dim: int | None, at: int) -> Tensor:
+            moved = tensor.unsqueeze(at).expand(*tensor.shape[:at], size, *tensor.shape[at:]) if dim is None else (
+                tensor.movedim(dim, at)
+            )
+            return moved.flatten(at, at + 1)
+
+        inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims)]
+        states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims)]
+        results = operator(*inputs, *states, *parameters, *flags)
+        found, found_dims = [], []
+        for number, result in enumerate(results):
+            at = 1 if number < len(which.outputs) else 0
+            empty = result.dim() == 1  # "saved" that was not wanted
+            found.append(result if empty else result.unflatten(at, (size, -1)))
+            found_dims.append(None if empty else at)
+        return tuple(found), tuple(found_dims)
+
+
+def _previous(output: Tensor, first: Tensor, reverse: bool) -> Tensor:
+    """The value of a state before each step, from its value after each: shifted by one, the first one in front."""
+    parts = (output[1:], first[None]) if reverse else (first[None], output[:-1])
+    return torch.cat(parts)
+
+
+def _uses_kernels(tensor: Tensor) -> bool:
+    return tensor.device.type != "cpu" or interpreting()
+
+
+def _run(
+    which: Pass,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    results: Sequence[Tensor],
+    reverse: bool,
+    schedule: str,
+) -> None:
+    """Fill `results`, the outputs and then the last states."""
+    outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
+    backwards = reverse != which.facts.adjoint
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        if _uses_kernels(inputs[0]) and inputs[0].shape[1] > 0:
+            arguments = Arguments(
+                *([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters)),
+                outputs=list(outputs),
+                last=list(last),
+                backwards=backwards,
+            )
+            launcher_for(which, arguments, schedule)(arguments)
+            return
+        dtype = torch.float32 if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0].dtype
+        cast = [[tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters)]
+        rows, found = _steps(which, *cast, backwards)
+        for output, blocks in zip(outputs, rows):
+            if output.dim() > 1:
+                _write(output, blocks, dtype)
+        for into, value in zip(last, found):
+            into.copy_(value)
+
+
+def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -> None:
+    if len(rows[0]) == 1 and output.dtype == dtype:
+        torch.stack([blocks[0] for blocks in rows], out=output)
+        return
+    for into, blocks in zip(output.unbind(0), rows):
+        if output.dtype == dtype:
+            torch.cat(blocks, -1, out=into)
+        else:
+            into.copy_(torch.cat(blocks, -1))
+
+
+def _steps(
+    which: Pass,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    backwards: bool,
+) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...]]:
+    """The torch steps over time: for each output its blocks at every step, and the last states."""
+    steps = list(zip(*(tensor.unbind(0) for tensor in inputs)))
+    order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
+    rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
+    states = tuple(states)
+    for t in order:
+        states, outputs = which.step(*steps[t], *states, *parameters)
+        for row, blocks in zip(rows, outputs):
+            row[t] = blocks
+    return rows, states

@@ -1,0 +1,224 @@
+"""Counts read off compiled kernels must be those that the kernel's shapes give on paper."""
+
+import importlib
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from benchmarks.aot import TARGETS, Compiled, compile_kernel, compiler_processes
+from benchmarks.sass import CLOCK_GHZ, DRAM_CYCLES, L2_CYCLES, Report, analyse
+
+SCAN = {"x_ptr": "*fp32", "y_ptr": "*fp32", "T": "i32"}
+SIGNATURES = {
+    "dot_scan": SCAN | {"r_ptr": "*bf16"},
+    "elementwise_scan": SCAN | {"stride_t": "i32"},
+    "crowded_scan": SCAN,
+}
+
+every_target = pytest.mark.parametrize("target", TARGETS)
+
+
+def compile_here(
+    kernel: str, constants: dict[str, int], target: str, num_warps: int, aligned: tuple[str, ...]
+) -> Compiled:
+    """Compile one of this test's kernels; runs in a process without the interpreter."""
+    kernels = importlib.import_module("kernels_for_static")
+    return compile_kernel(
+        getattr(kernels, kernel),
+        SIGNATURES[kernel],
+        constants,
+        target,
+        aligned=aligned,
+        num_warps=num_warps,
+        num_stages=1,
+        enable_fp_fusion=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Compile in another process: in this one other tests may have Triton in its interpreter."""
+    with compiler_processes(workers=1) as processes:
+        yield Compiler(processes)
+
+
+class Compiler:
+    """`compile_here`, there."""
+
+    def __init__(self, processes: ProcessPoolExecutor) -> None:
+        self.processes = processes
+
+    def __call__(
+        self, kernel: str, target: str, *, num_warps: int = 4, aligned: tuple[str, ...] = (), **constants: int
+    ) -> Compiled:
+        return self.processes.submit(compile_here, kernel, constants, target, num_warps, aligned).result()
+
+
+def elementwise(compiled: Compiler, target: str, *, H: int = 128, WORK: int = 1, STAGES: int = 1) -> Report:
+    scan = compiled("elementwise_scan", target, aligned=("stride_t",), H=H, WORK=WORK, STAGES=STAGES)
+    return analyse(scan)
+
+
+# Products of a [64, 64] by a [64, 64] matrix a warp, of four.
+#   sm_80    HMMA 16x8x16: 4 x 8 x 4 over the block, a quarter each
+#   sm_90    HGMMA 64x64x16: 4, together
+#   sm_100   UTCMMA 64x64x16: 4, issued by one warp
+#   gfx942   mfma 32x32x8: 2 x 2 x 8 over the block, a quarter each
+@pytest.mark.parametrize(("target", "products"), [("sm_80", 32), ("sm_90", 4), ("sm_100", 4), ("gfx942", 8)])
+def test_matrix_products_are_those_of_the_shape(compiled, target, products):
+    scan = compiled("dot_scan", target, B=64, H=64)
+    report = analyse(scan)
+    assert report.step.matrix == products
+    assert report.step.steps_per_trip == 1
+    # Each thread moves 16 bytes at a time.
+    accesses = 64 * 64 * 4 / (scan.num_warps * scan.target.warp_size * 16)
+    assert (report.step.loads, report.step.stores) == (accesses, accesses)
+    assert report.step.barriers > 0, "the state goes from one layout to another through shared memory"
+    assert 0 < report.registers < 256
+    assert (report.spill_bytes, report.spill_instructions) == (0, 0)
+    assert 0 < report.step.instructions < report.instructions
+
+
+# With 16 rows only, the wide instructions of sm_90 and sm_100 give way to HMMA: 1 x 8 x 4, a quarter each.
+@pytest.mark.parametrize(("target", "products"), [("sm_80", 8), ("sm_90", 8), ("sm_100", 8), ("gfx942", 4)])
+def test_few_rows_take_the_small_matrix_instruction(compiled, target, products):
+    assert analyse(compiled("dot_scan", target, B=16, H=64)).step.matrix == products
+
+
+@every_target
+def test_elementwise_loop_is_counted_per_step_however_it_is_unrolled(compiled, target):
+    report = elementwise(compiled, target)
+    if target != "gfx942":
+        assert report.step.steps_per_trip > 1, "ptxas unrolls so short a loop"
+    assert (report.step.loads, report.step.stores) == (1, 1)
+    assert (report.step.matrix, report.step.barriers, report.step.async_copies) == (0, 0, 0)
+    assert (report.spill_bytes, report.shared_bytes) == (0, 0)
+    assert report.registers > 0
+    assert report.step.instructions < 20
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_a_pipelined_load_becomes_an_asynchronous_copy(compiled, target):
+    report = elementwise(compiled, target, H=256, STAGES=3)
+    assert (report.step.async_copies, report.step.loads, report.step.stores) == (1, 0, 1)
+    assert report.shared_bytes == 2 * 256 * 4
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_known_alignment_makes_one_wide_load_of_four(compiled, target):
+    constants = {"H": 512, "WORK": 0, "STAGES": 1}
+    assert analyse(compiled("elementwise_scan", target, aligned=("stride_t",), **constants)).step.loads == 1
+    assert analyse(compiled("elementwise_scan", target, **constants)).step.loads == 4
+
+
+# One warp has 32 x 255 registers on NVIDIA and 64 x 512 on AMD, and the scan needs some for itself.
+@pytest.mark.parametrize(
+    ("target", "values"), [("sm_80", 8192), ("sm_90", 8192), ("sm_100", 8192), ("gfx942", 32768)]
+)
+def test_values_beyond_the_registers_are_seen_to_spill(compiled, target, values):
+    report = analyse(compiled("crowded_scan", target, num_warps=1, N=values))
+    assert report.spill_bytes > 0
+    assert report.spill_instructions > 0
+    assert report.step is not None
+
+
+@every_target
+def test_an_estimate_is_made_only_where_the_model_holds(compiled, target):
+    step = elementwise(compiled, target).step
+    assert (step.cycles is not None) == (target in ("sm_80", "sm_90"))
+    assert (step.microseconds is not None) == (target == "sm_90")
+    if step.microseconds is not None:
+        assert step.microseconds == pytest.approx(step.cycles / CLOCK_GHZ / 1000)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_each_dependent_exponential_costs_at_least_its_latency(compiled, target):
+    less, more = (elementwise(compiled, target, WORK=work).step.cycles for work in (4, 12))
+    assert less > DRAM_CYCLES, "nothing hides the load of a step"
+    # Some versions of Triton scale tiny arguments first, which is one more instruction in the chain.
+    assert 17 < (more - less) / 8 < 25
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_a_nearer_input_and_a_pipeline_both_shorten_the_step(compiled, target):
+    plain = compiled("elementwise_scan", target, H=256, WORK=1, STAGES=1)
+    far, near = analyse(plain).step.cycles, analyse(plain, load_cycles=L2_CYCLES).step.cycles
+    assert far - near == pytest.approx(DRAM_CYCLES - L2_CYCLES)
+    assert elementwise(compiled, target, H=256, STAGES=3).step.cycles < far / 1.5
+
+
+def test_a_block_too_big_for_its_target_compiles_but_does_not_fit(compiled):
+    big = compiled("dot_scan", "sm_90", B=16, H=512)
+    assert big.shared_bytes >= 512 * 512 * 2
+    assert not big.fits
+    assert compiled("dot_scan", "sm_90", B=16, H=64).fits
+
+
+AMDGCN = """
+scan:
+	s_branch .LBB0_1
+.LBB0_1:                                ; header
+	global_load_dword v1, v0, s[0:1]
+	s_cbranch_scc1 .LBB0_4
+.LBB0_2:                                ; latch
+	v_add_f32_e32 v2, v2, v1
+	global_store_dword v0, v2, s[2:3]
+	s_nop 0
+	s_cbranch_scc0 .LBB0_1
+.LBB0_3:
+	v_mov_b32_e32 v9, 0
+	s_endpgm
+.LBB0_4:                                ; taken rarely, and moved out of the way
+	s_barrier
+	s_branch .LBB0_2
+.LBB0_5:                                ; never reached
+	s_branch .LBB0_5
+    .vgpr_count:     10
+    .private_segment_fixed_size: 0
+"""
+
+
+def test_a_loop_has_its_displaced_blocks_and_no_others():
+    report = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, llvm_ir=""))
+    assert report.instructions == 11
+    assert report.step.instructions == 7
+    assert (report.step.loads, report.step.stores, report.step.barriers) == (1, 1, 1)
+    assert report.registers == 10
+
+
+def test_a_trip_of_a_loop_that_llvm_unrolled_is_several_steps():
+    llvm_ir = "  %niter = phi i32 [ 0, %.lr.ph.new ], [ %niter.next.1, %16 ]"
+    step = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, llvm_ir)).step
+    assert step.steps_per_trip == 2
+    assert (step.instructions, step.loads) == (3.5, 0.5)
+
+
+def test_a_kernel_without_a_loop_has_no_step():
+    straight = AMDGCN.replace("s_cbranch_scc0 .LBB0_1", "s_nop 1")
+    assert analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", straight, llvm_ir="")).step is None
+
+
+def test_an_interpreted_kernel_is_refused():
+    from triton.runtime.interpreter import InterpretedFunction
+
+    def kernel(x_ptr):
+        pass
+
+    with pytest.raises(TypeError, match="'kernel' cannot be compiled: TRITON_INTERPRET"):
+        compile_kernel(
+            InterpretedFunction(kernel), {"x_ptr": "*fp32"}, {}, "sm_90", num_warps=4, num_stages=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("constants", "aligned", "fault"),
+    [
+        ({}, (), "N have neither a type nor a value"),
+        ({"N": 64, "T": 3}, (), "T have both a type and a value"),
+        ({"N": 64, "M": 3}, ("K",), "K, M are not arguments of it"),
+        ({"N": 64}, ("N",), "N are aligned but have no type"),
+    ],
+)
+def test_arguments_that_do_not_match_the_kernel_are_refused(compiled, constants, aligned, fault):
+    with pytest.raises(ValueError, match=fault):
+        compiled("crowded_scan", "sm_90", aligned=aligned, **constants)
