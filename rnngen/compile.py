@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from rnngen.description import Cell, Description, describe
+from rnngen.description import Cell, describe
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
@@ -19,9 +19,12 @@ from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.verify import verify
+from rnngen.runtime import PUBLISHED
 from rnngen.source import Source
 
 VERSION = "0.1.0"
+_NO_DIGEST = "0" * 64  # stands for the digest of the text while that is taken
+_TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn"}
 PASSES: tuple[Callable[[Program], Program], ...] = (simplify, pack, hoist, differentiate, save, lower)
 
 
@@ -59,24 +62,19 @@ def compile_model(source: Source) -> Module:
     Raises ModelError with every mistake of the first stage that finds any.
     """
     description = describe(source)
-    view = _module_view(description)
-    body = render("triton", "module.py.jinja", module=view, body_digest="0" * 64)
-    digest = sha256(body.encode()).hexdigest()
-    text = body.replace("0" * 64, digest, 1)
+    cells = tuple(cell_view(program_of(cell), cell.class_name, cell.about) for cell in description.cells)
+    model = model_view(description) if description.layers else None
+    body = render("triton", "body.py.jinja", cells=cells, model=model)
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    header = ModuleView(
+        version=VERSION,
+        source=source.name,
+        digest=source.digest,
+        docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
+        torch=tuple(line for name, line in _TORCH.items() if name in used),
+        published=tuple(sorted(used & set(PUBLISHED), key=str.lower)),
+    )
+    text = render("triton", "module.py.jinja", module=header, body=body, body_digest=_NO_DIGEST)
+    text = text.replace(_NO_DIGEST, sha256(text.encode()).hexdigest(), 1)
     ast.parse(text)
     return Module(description.name, text)
-
-
-def _module_view(description: Description) -> ModuleView:
-    cells = tuple(cell_view(program_of(cell), cell.class_name, cell.about) for cell in description.cells)
-    names = {"Cell", "Facts", "Layer", "Pass", "Scan", "Weight", "blocks", "loop", "outer", "product"}
-    names |= {"product_transposed"} | ({"Stack"} if description.layers else set())
-    return ModuleView(
-        version=VERSION,
-        source=description.source.name,
-        digest=description.source.digest,
-        docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
-        published=tuple(sorted(names)),
-        cells=cells,
-        model=model_view(description) if description.layers else None,
-    )

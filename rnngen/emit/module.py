@@ -5,8 +5,10 @@ from hashlib import sha256
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.statements import Names
 from rnngen.emit.torch import SPELLING, TorchText
-from rnngen.emit.views import CellView, FunctionView, ModelView, PassView, RunView, WeightView
-from rnngen.ir import CellGraph, Program, blocks_of
+from rnngen.emit.triton import TileWriter, VectorWriter
+from rnngen.emit.stepwise import levels, stepwise_view
+from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, WeightView
+from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of
 
 _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "reverse", "schedule", "Scan"}
 
@@ -22,8 +24,8 @@ def cell_view(program: Program, class_name: str, about: str) -> CellView:
         about=about,
         identity=f"{name}_{_digest(program)}",
         equations=tuple(equation.text for equation in program.equations),
-        forward=_pass(f"{name}_step", scan, program, parameters),
-        adjoint=_pass(f"{name}_adjoint_step", adjoint, program, parameters),
+        forward=_pass("forward", f"{name}_step", scan, program),
+        adjoint=_pass("adjoint", f"{name}_adjoint_step", adjoint, program),
         gradients=_gradients(f"{name}_gradients", program.gradients, parameters),
         gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
         sources=_sources(program),
@@ -50,20 +52,53 @@ def _digest(program: Program) -> str:
     return sha256(what.encode()).hexdigest()[:12]
 
 
-def _pass(name: str, graph: CellGraph, program: Program, parameters: tuple[str, ...]) -> PassView:
+def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> PassView:
     text = TorchText(graph, equations=program.equations, apart=True)
-    arguments = [*text.arguments("input", "state"), *(text.names[parameter] for parameter in parameters)]
+    arguments = text.arguments("input", "state", "parameter")
     states = tuple_text([text.text(state.update) for state in graph.states])
     outputs = tuple_text([tuple_text(text.blocks(value)) for _, value in graph.outputs])
     shapes = graph.by_name()
     return PassView(
         inputs=tuple(leaf.name for leaf in graph.leaves("input")),
         states=tuple(state.name for state in graph.states),
+        parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
         step=FunctionView(name, tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
-        facts="",
-        kernels=(),
+        facts=_facts(graph),
+        kernel=_kernel(graph, direction, program),
+        stepwise=stepwise_view(graph, f"{program.cell.name}_stepwise_{direction}", program.equations),
     )
+
+
+def _kernel(graph: CellGraph, direction: str, program: Program) -> KernelView:
+    """The kernel for the whole sequence: with products the resident one, without them the elementwise one."""
+    products = any(value.op in PRODUCTS for value in graph.values)
+    schedule, writer = ("resident", TileWriter) if products else ("elementwise", VectorWriter)
+    vectors = any(len(block_shape(leaf.shape)) == 1 for leaf in graph.leaves("parameter"))
+    text = writer(graph, program.equations).kernel()
+    return KernelView(f"{program.cell.name}_{schedule}_{direction}", schedule, text, vectors)
+
+
+def _facts(graph: CellGraph) -> dict[str, object]:
+    """What the choice of a schedule rests on, where it is not the usual."""
+    shapes = graph.by_name()
+    products = [value for value in graph.values if value.op in PRODUCTS]
+    stacks = [blocks_of(shapes[p.operands[0]].shape) * (1 if p.op == "matmul" else -1) for p in products]
+    dense = {_origin(graph, p.operands[0]) in graph.heads for p in products}
+    return {
+        "adjoint": graph.name.endswith("adjoint"),
+        "stacks": tuple(stacks),
+        "reads": sum(blocks_of(leaf.shape) for leaf in graph.leaves("input")),
+        "stages": max(levels(graph).values()),
+        "mixed": len(dense) > 1,
+    }
+
+
+def _origin(graph: CellGraph, name: str) -> str:
+    values = graph.by_name()
+    while values[name].op in ("pick", "slice"):
+        name = values[name].operands[0]
+    return name
 
 
 def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> FunctionView:

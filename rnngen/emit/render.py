@@ -28,7 +28,9 @@ def environment(target: str) -> Environment:
         "text": _text,
         "tuple_of": lambda items: _tuple(items),
         "tuple_of_text": lambda items: _tuple([_text(item) for item in items]),
-        "unpack": lambda names: ", ".join(names) + ("," if len(names) == 1 else ""),
+        "docstring": _docstring,
+        "dict_of_text": lambda items: f"{{{', '.join(f'{_text(key)}: {value!r}' for key, value in items.items())}}}",
+        "unpack": lambda names: f"({names[0]},)" if len(names) == 1 else ", ".join(names),
     }
     return made
 
@@ -52,6 +54,12 @@ def _text(item: object) -> str:
         return ascii(item)
     written = ascii(item)
     return '"' + written[1:-1].replace("\\'", "'") + '"' if '"' not in written else written
+
+
+def _docstring(item: str) -> str:
+    """Text as a docstring."""
+    written = ascii(item)[1:-1].replace("\\'", "'").replace('"', '\\"')
+    return f'"""{written}"""'
 
 
 def _tuple(items: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ from rnngen.ops import COMPARISONS, OPS
 
 _SUM, _PRODUCT, _UNARY, _ATOM = 1, 2, 3, 4
 _LEVELS = {"add": _SUM, "sub": _SUM, "mul": _PRODUCT, "div": _PRODUCT, "neg": _UNARY} | dict.fromkeys(COMPARISONS, 0)
-_INLINE = OPS.keys() | PRODUCTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a target writes the operations. `calls` are formats over the operands, {0} and {1}.
+    """How a target writes the operations. `calls` are formats over the operands, {0} and {1}, "" for what it does itself.
 
     `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse.
     """
@@ -42,31 +41,39 @@ class Spelling:
     with_number: Mapping[str, str]
     reserved: frozenset[str]
 
+    def nests(self, op: str) -> bool:
+        """Whether an operation is an expression in which and as which others can stand."""
+        return op in _LEVELS or op in OPS.keys() | PRODUCTS and bool(self.calls[op])
+
 
 class Names:
     """Identifiers for the values of graphs that share a function: their own names, made fit for Python and for the template around them."""
 
     def __init__(self, graphs: Iterable[CellGraph], reserved: Iterable[str]):
         self._taken = set(reserved) | set(keyword.kwlist)
-        self._found: dict[str | tuple[str, int], str] = {}
+        self._found: dict[str | tuple[str, ...], str] = {}
         self._counts: dict[str, int] = {}
         for graph in graphs:
             for value in graph.values:  # names of the user's first: what is made up gives way to them
                 if "." not in value.name and value.op != "constant" and value.name not in self._found:
-                    self._found[value.name] = self._free(_identifier(value.name))
+                    self._found[value.name] = self._free(identifier(value.name))
 
     def __getitem__(self, name: str) -> str:
         if name not in self._found:
-            stem = _identifier(name.split(".")[0])
+            stem = identifier(name.split(".")[0])
             self._counts[stem] = number = self._counts.get(stem, 0) + 1
             self._found[name] = self._free(f"{stem}_{number}")
         return self._found[name]
 
+    def made(self, key: tuple[str, ...], wanted: str) -> str:
+        """An identifier for something that is no value of a graph, `wanted` if that is free."""
+        if key not in self._found:
+            self._found[key] = self._free(wanted)
+        return self._found[key]
+
     def block(self, pack: str, number: int) -> str:
-        """A name for a block of a pack that has none."""
-        if (pack, number) not in self._found:
-            self._found[pack, number] = self._free(f"{self[pack]}_{number}")
-        return self._found[pack, number]
+        """An identifier for a block of a pack that has no name of its own."""
+        return self.made((pack, str(number)), f"{self[pack]}_{number}")
 
     def _free(self, name: str) -> str:
         while name in self._taken:
@@ -75,7 +82,8 @@ class Names:
         return name
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """A name of the user's or of a pass, as an identifier: `h'` is `h_next`."""
     return re.sub(r"\W+", "_", name.replace("'", "_next")).strip("_")
 
 
@@ -108,8 +116,8 @@ def statements(
             uses = sum(user.operands.count(value.name) for user in users[value.name])
             if apart and value.op == "stack" and not users[value.name]:
                 continue
-            inline = "." in value.name and uses == 1 and value.name not in roots and value.op in _INLINE
-            if inline and users[value.name][0].op in _INLINE:
+            inline = "." in value.name and uses == 1 and value.name not in roots
+            if inline and spelling.nests(value.op) and spelling.nests(users[value.name][0].op):
                 texts[value.name] = text, level
                 continue
             target = names[value.name]

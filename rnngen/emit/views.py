@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from rnngen.emit.stepwise import StepwiseView
+from rnngen.emit.triton import KernelText
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionView:
@@ -14,15 +17,27 @@ class FunctionView:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelView:
+    """A kernel that runs over the whole sequence. schedule: its name, which is its template's and its launcher's too."""
+
+    name: str
+    schedule: str
+    text: KernelText
+    has_vectors: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PassView:
-    """One direction of a scan, as the fields of `rnngen.runtime.Pass`."""
+    """One direction of a scan, as the fields of `rnngen.runtime.Pass`. facts: the arguments of its `Facts`."""
 
     inputs: tuple[str, ...]
     states: tuple[str, ...]
+    parameters: tuple[str, ...]
     outputs: dict[str, int]
     step: FunctionView
-    facts: str
-    kernels: tuple["KernelView", ...]
+    facts: dict[str, object]
+    kernel: KernelView
+    stepwise: StepwiseView
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +96,11 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class ModuleView:
-    """A file. source: the path as it was given, relative; digest: of the source's text."""
+    """The top of a file. source: as it was given, relative; digest: of its text; torch, published: what is imported."""
 
     version: str
     source: str
     digest: str
     docstring: str
+    torch: tuple[str, ...]
     published: tuple[str, ...]
-    cells: tuple[CellView, ...]
-    model: ModelView | None

@@ -16,6 +16,7 @@ state of the adjoint, so that every sum has a fixed order.
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import count
 
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
@@ -52,6 +53,7 @@ class _Differentiation:
         self.names = _forward_copies(scan, self.to)
         self.sums: dict[str, list[str]] = defaultdict(list)  # of each forward value: parts of its adjoint
         self.blocks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))  # of each block of a pack
+        self.labels: dict[str, str] = {}  # of each input and product: the label of its adjoint
         self.outputs: dict[str, str] = {}  # label: adjoint
         self.products: list[tuple[Value, str]] = []  # a product and the label of its adjoint
         self.accumulators: list[tuple[Value, State]] = []  # a parameter, or a block of one, and its state
@@ -78,7 +80,7 @@ class _Differentiation:
     def stream_gradients(self) -> tuple[str | None, ...]:
         """For each input of the scan the label of the adjoint's output that is its gradient."""
         labels = {value: label for label, value in self.adjoint().outputs}
-        return tuple(labels.get(self.outputs.get(f"d_{leaf.name}")) for leaf in self.scan.leaves("input"))
+        return tuple(labels.get(self.outputs.get(self.labels.get(leaf.name))) for leaf in self.scan.leaves("input"))
 
     def gradients(self) -> CellGraph:
         """The gradient of each parameter of the scan, from streams over all rows."""
@@ -150,12 +152,13 @@ class _Differentiation:
         return total
 
     def _pass_back(self, value: Value, adjoint: str | None) -> None:
-        if value.op == "state":
-            self.updates[value.name] = adjoint or self.to.constant(0.0)
+        if value.op == "state":  # what no gradient reaches is a vector of zeros and no number, for the targets' sake
+            leaf = self.carried[value.name]
+            self.updates[value.name] = adjoint or self.to.make(f"{leaf}'", "mul", self.to.constant(0.0), leaf)
         elif adjoint is None:
             return
         elif value.op == "input":
-            self.outputs[f"d_{value.name}"] = adjoint
+            self.outputs[self._labelled(value)] = adjoint
         elif value.op == "parameter" or value.op in _VIEWS and self._views_parameter(value):
             leaf = self.to.keep(
                 Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape)
@@ -169,7 +172,7 @@ class _Differentiation:
                 self.blocks[value.operands[0]][number].append(block)
         elif value.op in PRODUCTS:
             matrix, vector = value.operands
-            self.outputs[f"d_{value.name}"] = adjoint
+            self.outputs[self._labelled(value)] = adjoint
             self.products.append((value, adjoint))
             if vector in self.active:
                 transposed = "matmul_t" if value.op == "matmul" else "matmul"
@@ -177,6 +180,15 @@ class _Differentiation:
                 self.sums[vector].append(back)
         else:
             self._pass_through_row(value, adjoint)
+
+    def _labelled(self, value: Value) -> str:
+        """A label for the adjoint of an input or a product, other than every name that the adjoint reads."""
+        leaves = {leaf.name for leaf in self.to.values.values() if leaf.op in ("input", "state")}
+        taken = leaves | self.forward.keys() | set(self.labels.values())
+        stem = f"d_{value.name}"
+        label = stem if stem not in taken else next(new for n in count(1) if (new := f"{stem}.{n}") not in taken)
+        self.labels[value.name] = label
+        return label
 
     def _views_parameter(self, value: Value) -> bool:
         return self.forward[self._parameter_of(value.name)].op == "parameter"
@@ -197,8 +209,6 @@ class _Differentiation:
                 factor = self.to.expression(parse_expression(partial), meaning, f"{label}.1")
                 if self.to.number(factor) != 0:
                     self.sums[operand].append(self.to.make(label, "mul", adjoint, factor))
-
-
 
 
 def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:

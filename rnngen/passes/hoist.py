@@ -29,15 +29,21 @@ def hoist(program: Program) -> Program:
     phase = _phases(graph, biased)
     output = graph.outputs[0][1]
     after = _extract(graph, phase, "after", (), [output])
-    from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan"]
+    old = {state.name for state in graph.states}
+    from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan" or leaf.name in old]
     scan = _extract(graph, phase, "scan", graph.states, from_scan)
     later = [leaf.name for g in (scan, after) for leaf in g.leaves("input")]
     before = _extract(graph, phase, "before", (), [n for n in dict.fromkeys(later) if phase[n] == "before"])
     leaves = [leaf.name for g in (before, scan, after) for leaf in g.leaves("parameter")]
     once = _extract(graph, phase, "once", (), [n for n in dict.fromkeys(leaves) if phase[n] == "once"])
-    scan = replace(scan, outputs=tuple(("y" if name == output else name, name) for name in from_scan))
+    scan = replace(scan, outputs=tuple((_label(name, output), name) for name in from_scan))
     after = replace(after, outputs=(("y", output),))
     return replace(program, once=once, before=before, scan=scan, after=after)
+
+
+def _label(name: str, output: str) -> str:
+    """Of an output of the scan; "saved" is what the pass `save` adds."""
+    return "y" if name == output else f"{name}.1" if name == "saved" else name
 
 
 def _ranks(graph: CellGraph) -> dict[str, int]:
@@ -104,7 +110,7 @@ def _extract(
         if phase[name] in (part, "view"):
             for operand in value.operands:
                 bring(operand)
-        elif phase[name] != "leaf":
+        elif phase[name] != "leaf" or value.op == "state" and not states:
             op = "parameter" if phase[name] == "once" else "input"
             value = Value(name, op, shape=value.shape, origin=value.origin)
         builder.keep(value)

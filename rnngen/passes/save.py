@@ -7,6 +7,7 @@ U_n h + b_n beside the output; for an IndRNN the output alone.
 """
 
 from dataclasses import replace
+from itertools import count
 
 import networkx as nx
 
@@ -41,11 +42,12 @@ def save(program: Program) -> Program:
             stored.append(name)
     to = Builder(scan.values)
     pack = to.make("saved", "stack", *stored) if stored else None
+    name = _fresh("saved", scan, adjoint, gradients)
     if pack:
-        bindings["saved"] = Binding("saved", "saved", "saved")
+        bindings[name] = Binding(name, "saved", "saved")
         scan = replace(scan, values=tuple(to.values.values()), outputs=(*scan.outputs, ("saved", pack)))
-    adjoint = _reading(adjoint, forward, chosen, stored)
-    gradients = _reading(gradients, forward, chosen, stored)
+    adjoint = _reading(adjoint, forward, chosen, stored, name)
+    gradients = _reading(gradients, forward, chosen, stored, name)
     read = {leaf.name for graph in (adjoint, gradients) for leaf in graph.leaves("input")}
     kept = tuple(binding for leaf, binding in bindings.items() if leaf in read)
     return replace(program, scan=scan, adjoint=adjoint, gradients=gradients, bindings=kept)
@@ -92,17 +94,25 @@ def _is_parameter(definitions: dict[str, Value], value: Value) -> bool:
     return value.op == "parameter"
 
 
-def _reading(graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str]) -> CellGraph:
-    """The graph with the chosen values as leaves: blocks of "saved", blocks of streams, or whole streams."""
+def _fresh(stem: str, *graphs: CellGraph) -> str:
+    """`stem`, or with the first number behind it that no value of the graphs has."""
+    taken = {value.name for graph in graphs for value in graph.values}
+    return stem if stem not in taken else next(new for n in count(1) if (new := f"{stem}.{n}") not in taken)
+
+
+def _reading(
+    graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str], pack: str
+) -> CellGraph:
+    """The graph with the chosen values as leaves: blocks of what was stored, blocks of streams, or whole streams."""
     builder = Builder()
     names: dict[str, str] = {}
     if stored:
-        shape = (len(stored), *forward[stored[0]].shape) if len(stored) > 1 else (1, *forward[stored[0]].shape)
-        builder.keep(Value("saved", "input", shape=shape))
+        shape = (len(stored), *forward[stored[0]].shape)
+        builder.keep(Value(pack, "input", shape=shape))
     for name in chosen:
         value = forward[name]
         if name in stored:
-            block = replace(value, op="pick", operands=("saved",), attribute=stored.index(name))
+            block = replace(value, op="pick", operands=(pack,), attribute=stored.index(name))
             names[name] = builder.keep(block)
         else:
             names[name] = builder.leaf(replace(value, op="input", operands=(), attribute=None))

@@ -5,7 +5,7 @@
 
 from importlib import import_module
 
-_PUBLISHED = {
+PUBLISHED = {
     "Cell": "layer",
     "Layer": "layer",
     "Stack": "layer",
@@ -18,14 +18,37 @@ _PUBLISHED = {
     "product": "linear",
     "product_transposed": "linear",
     "loop": "reference",
+    "elementwise": "launch",
+    "product_into": "launch",
+    "product_transposed_into": "launch",
+    "resident": "launch",
+    "stage": "launch",
+    "log1p": "functions",
+    "sigmoid": "functions",
+    "tanh": "functions",
+    "first": "tiles",
+    "load1": "tiles",
+    "load2": "tiles",
+    "load3": "tiles",
+    "load4": "tiles",
+    "load_matrices": "tiles",
+    "load_transposed": "tiles",
+    "pack2": "tiles",
+    "pack4": "tiles",
+    "store1": "tiles",
+    "store_stack": "tiles",
+    "unpack2": "tiles",
+    "unpack4": "tiles",
+    "tl": "language",
+    "triton": "language",
 }
 
 
 def __getattr__(name: str):
-    if name not in _PUBLISHED:
+    if name not in PUBLISHED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLISHED[name]}"), name)
+    return getattr(import_module(f"{__name__}.{PUBLISHED[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_PUBLISHED)
+    return sorted(PUBLISHED)

@@ -1,5 +1,5 @@
-"""Triton as a generated module sees it: the language, whether kernels are interpreted, and what stands in its place
-where Triton is not installed.
+"""Triton as generated modules see it: the language, whether kernels are interpreted, and what stands in its place where
+Triton is not installed.
 """
 
 try:
@@ -8,9 +8,24 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "triton":
         raise
-    triton = tl = None
 
-if triton and triton.knobs.runtime.interpret:
+    class _Absent:
+        """Lets a module with kernels be imported; only a launch needs what is not there."""
+
+        constexpr = object
+
+        def jit(self, function=None, **options):
+            return self if function else self.jit
+
+        def __getitem__(self, grid):
+            raise RuntimeError("The package 'triton' is not installed, so no kernel can run: pip install triton")
+
+    triton = tl = _Absent()
+    installed = False
+else:
+    installed = True
+
+if installed and triton.knobs.runtime.interpret:
     from rnngen.runtime.interpreter import mend
 
     mend()
@@ -18,4 +33,4 @@ if triton and triton.knobs.runtime.interpret:
 
 def interpreting() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 was set before the import."""
-    return triton is not None and triton.knobs.runtime.interpret
+    return installed and triton.knobs.runtime.interpret

@@ -1,22 +1,172 @@
-"""From tensors to kernels: the arguments of a scan, and the launcher that the machine's limits choose."""
+"""From tensors to kernels: the arguments of a scan, and the launchers of the schedules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import torch
 from torch import Tensor
+
+from rnngen.runtime.language import interpreting, tl
+from rnngen.runtime.linear import product, product_transposed
+from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, Sizes, choose
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors of one direction of a scan, all contiguous; `backwards` says that time runs from T - 1 to 0."""
+    """The tensors of one direction of a scan, all contiguous.
 
-    inputs: list[Tensor]
-    states: list[Tensor]
-    parameters: list[Tensor]
-    outputs: list[Tensor]
-    last: list[Tensor]
+    inputs and outputs (time, batch, blocks * hidden), states and last (batch, hidden). backwards: time runs from T - 1
+    to 0. save: whether the output "saved" is wanted. heads: of the block-diagonal parameters.
+    """
+
+    inputs: Sequence[Tensor]
+    states: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    last: Sequence[Tensor]
     backwards: bool
+    save: bool
+    heads: int
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor in the order of a kernel's arguments."""
+        return [*self.inputs, *self.states, *self.parameters, *self.outputs, *self.last]
+
+    @property
+    def sizes(self) -> Sizes:
+        batch, hidden = self.states[0].shape
+        return Sizes(batch, hidden, self.heads, self.inputs[0].element_size())
+
+    @property
+    def time(self) -> int:
+        return self.inputs[0].shape[0]
+
+    @property
+    def accumulator(self) -> torch.dtype:
+        """What states and sums are kept in: float32, or float64 for float64."""
+        return torch.float64 if self.inputs[0].dtype == torch.float64 else torch.float32
+
+    def steps(self) -> Iterator[int]:
+        """The time steps in the order of the scan."""
+        return iter(range(self.time - 1, -1, -1) if self.backwards else range(self.time))
+
+    def buffer(self, blocks: int) -> Tensor:
+        """Room for blocks of every element of the batch: (batch, blocks * hidden)."""
+        batch, hidden = self.states[0].shape
+        return self.inputs[0].new_empty(batch, blocks * hidden)
 
 
-def launcher_for(which, arguments: Arguments, schedule: str) -> Callable[[Arguments], None]:
-    raise RuntimeError("no kernels")
+Launcher = Callable[[Arguments, Choice], None]
+
+
+def resident(kernel) -> Launcher:
+    """A launcher of a kernel that keeps its matrices on the chip: a program for each head and tile of the batch."""
+
+    def launch(scan: Arguments, choice: Choice) -> None:
+        batch, hidden = scan.states[0].shape
+        grid = (scan.heads, -(-batch // choice.constants["BB"]))
+        tf32 = torch.get_float32_matmul_precision() != "highest"
+        _on_device(
+            kernel[grid],
+            scan,
+            choice,
+            HEADS=scan.heads,
+            D=hidden // scan.heads,
+            PRECISION="tf32" if tf32 and scan.inputs[0].dtype == torch.float32 else "ieee",
+        )
+
+    return launch
+
+
+def elementwise(kernel) -> Launcher:
+    """A launcher of a kernel without products: a program for each element of the batch and block of units."""
+
+    def launch(scan: Arguments, choice: Choice) -> None:
+        batch, hidden = scan.states[0].shape
+        _on_device(kernel[batch, -(-hidden // choice.constants["BLOCK"])], scan, choice, H=hidden)
+
+    return launch
+
+
+def _on_device(kernel, scan: Arguments, choice: Choice, **constants) -> None:
+    batch = scan.states[0].shape[0]
+    with torch.device(scan.inputs[0].device), _current(scan.inputs[0]):
+        kernel(
+            *scan.tensors,
+            scan.time,
+            batch,
+            **constants,
+            **choice.constants,
+            BACKWARDS=scan.backwards,
+            SAVE=scan.save,
+            ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
+            num_warps=choice.num_warps,
+            enable_fp_fusion=True,
+        )
+
+
+def _current(tensor: Tensor):
+    """Makes the tensor's GPU the current one, which is where Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else torch.no_grad()
+
+
+def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], step: int) -> None:
+    """Run one pointwise stage of one time step."""
+    batch, hidden = scan.states[0].shape
+    block = choice.constants["BLOCK"]
+    with _current(scan.inputs[0]):
+        kernel[batch, -(-hidden // block)](
+            *tensors,
+            step,
+            batch,
+            H=hidden,
+            BLOCK=block,
+            SAVE=scan.save,
+            ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
+            num_warps=choice.num_warps,
+            enable_fp_fusion=True,
+        )
+
+
+def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
+    """M @ v for each matrix of the stack, (batch, columns) to (batch, k * rows)."""
+    if stack.dim() == 2:
+        torch.mm(vector, stack.T, out=out)
+    else:
+        out.copy_(product(stack, vector))
+
+
+def product_transposed_into(out: Tensor, stack: Tensor, pack: Tensor, count: int) -> None:
+    """The sum of M.T @ v over the `count` matrices of the stack, (batch, count * rows) to (batch, columns)."""
+    if stack.dim() == 2:
+        torch.mm(pack, stack, out=out)
+    else:
+        out.copy_(product_transposed(stack, pack, count))
+
+
+def run(launchers, facts: Facts, scan: Arguments, schedule: str) -> None:
+    """Run a scan by the schedule that suits its sizes and device, or by the one that is named."""
+    choice = choose(facts, scan.sizes, machine_of(scan.inputs[0].device), schedule)
+    launchers[choice.schedule](scan, choice)
+
+
+@cache
+def machine_of(device: torch.device) -> Machine:
+    """The limits of a device; the interpreter has those of sm_90."""
+    if device.type == "cpu" and interpreting():
+        return MACHINES["sm_90"]
+    if device.type != "cuda":
+        raise RuntimeError(f"No kernels for the device type '{device.type}': there are kernels for CUDA and ROCm devices")
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        known = MACHINES["gfx942"]
+        name, shared = properties.gcnArchName.split(":")[0], 64 * 1024
+    else:
+        major, minor = torch.cuda.get_device_capability(device)
+        known = MACHINES["sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"]
+        name, shared = known.name, properties.shared_memory_per_block_optin
+    return Machine(
+        name, known.backend, shared, properties.multi_processor_count, known.clock_ghz, known.memory_gb_s
+    )

@@ -1,27 +1,37 @@
 """What a machine can hold, and which schedule of a scan suits it.
 
-This is arithmetic on a few numbers, without torch: a generated module asks here when it is called, and the compiler
-asks the same functions when it explains a model.
+This is arithmetic on a few numbers, without torch: a generated module asks when it is called, and the compiler asks the
+same functions when it explains a model. The figures behind the rules are counts of compiled kernels (registers,
+spills, shared memory) and a scoreboard estimate of their cycles, not measurements on a GPU.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+SCHEDULES = ("elementwise", "resident", "stepwise")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A GPU as far as the choice depends on it. shared_bytes: what one program may use of on-chip memory."""
+    """A GPU as far as the choice depends on it.
+
+    shared_bytes: what one program may use of on-chip memory. processors: multiprocessors or compute units.
+    clock_ghz, memory_gb_s: for estimates.
+    """
 
     name: str
     backend: str
     shared_bytes: int
     processors: int
+    clock_ghz: float
+    memory_gb_s: float
 
 
 MACHINES = {
-    "sm_80": Machine("sm_80", "cuda", 163 * 1024, 108),
-    "sm_90": Machine("sm_90", "cuda", 227 * 1024, 132),
-    "sm_100": Machine("sm_100", "cuda", 227 * 1024, 148),
-    "gfx942": Machine("gfx942", "hip", 64 * 1024, 304),
+    "sm_80": Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555),
+    "sm_90": Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350),
+    "sm_100": Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000),
+    "gfx942": Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300),
 }
 
 
@@ -29,11 +39,159 @@ MACHINES = {
 class Facts:
     """What the choice needs to know of one direction of a cell.
 
-    adjoint: whether this is the adjoint. matrices: square blocks of weights that the scan applies. stages: dependent
-    products in a row. legal: for each schedule that the cell could use "", for each other the reason why not.
+    adjoint: whether this is the adjoint. stacks: for each product the number of matrices in it, negative where they are
+    transposed. reads: blocks of streams that a step loads. stages: dependent products in a row.
+    mixed: whether dense and block-diagonal matrices occur, so that heads cannot be scanned apart.
     """
 
-    adjoint: bool
-    matrices: int
-    stages: int
-    legal: dict[str, str] = field(default_factory=dict)
+    adjoint: bool = False
+    stacks: tuple[int, ...] = ()
+    reads: int = 1
+    stages: int = 0
+    mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element."""
+
+    batch: int
+    hidden: int
+    heads: int = 1
+    itemsize: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A schedule and the constants of its kernel; `reasons` says of every schedule what speaks for or against it."""
+
+    schedule: str
+    constants: Mapping[str, int | bool]
+    num_warps: int
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+class NotPossible(ValueError):
+    """The schedule that was asked for cannot run this scan here."""
+
+
+def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -> Choice:
+    """The schedule with the lowest estimate among those that can run, or the one that is wanted.
+
+    Raises NotPossible, with the reason, if that one cannot run.
+    """
+    plans = {name: plan(facts, sizes, machine) for name, plan in _PLANS.items()}
+    reasons = {name: plan if isinstance(plan, str) else plan[1] for name, plan in plans.items()}
+    possible = {name: plan for name, plan in plans.items() if not isinstance(plan, str)}
+    if wanted != "auto" and wanted not in possible:
+        reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
+        raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")
+    name = wanted if wanted != "auto" else min(possible, key=lambda name: possible[name][0])
+    _, _, constants, warps = possible[name]
+    return Choice(name, constants, warps, reasons)
+
+
+# A plan is (estimated microseconds a step, that in words, constants, warps), or the reason why there is none.
+_Plan = tuple[float, str, dict[str, int | bool], int] | str
+
+
+def _power_of_two(least: int, number: int) -> int:
+    return max(least, 1 << (number - 1).bit_length())
+
+
+def _elementwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
+    if facts.stacks:
+        return "a matrix is applied to a state"
+    # At least 4 bytes a thread and load, or the loads are not asynchronous copies: 242 cycles a step instead of 688.
+    block = min(_power_of_two(32, sizes.hidden), 128 if sizes.itemsize < 4 else 64)
+    if sizes.itemsize < 4:
+        block = max(block, 64)
+    programs = sizes.batch * -(-sizes.hidden // block)
+    waves = -(-programs // (machine.processors * 16))
+    bytes_ = (facts.reads + 2) * sizes.batch * sizes.hidden * sizes.itemsize
+    time = max(waves * 250 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
+    stages = 3 if machine.backend == "cuda" else 1
+    return time, f"{time:.2f} us a step", {"BLOCK": block, "STAGES": stages}, 1
+
+
+def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
+    if not facts.stacks:
+        return "no matrix is applied to a state, so there is nothing to keep on the chip"
+    if facts.mixed and sizes.heads > 1:
+        return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
+    width = sizes.hidden // sizes.heads
+    tile = _power_of_two(16, width)
+    matrices = sum(abs(count) for count in facts.stacks)
+    widest = {2: 128, 4: 64, 8: 32}[sizes.itemsize]  # beyond it the accumulators spill
+    if tile > widest:
+        return f"heads of {width} units are wider than the {widest} whose products fit the registers"
+    if tile * matrices > 4 * widest:
+        return f"{matrices} matrices of {width} units do not fit the registers"
+    constants, warps = _resident_constants(facts, sizes, machine, tile)
+    while (need := _shared_bytes(facts, sizes, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
+        constants["STAGES"] -= 1
+    if need > machine.shared_bytes:
+        return f"{need // 1024} KiB of on-chip memory are needed and {machine.shared_bytes // 1024} KiB are there"
+    programs = sizes.heads * -(-sizes.batch // constants["BB"])
+    waves = -(-programs // machine.processors)
+    # A line through the estimates for sm_90: latency of the chain, and a share for each matrix.
+    speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
+    cycles = 400 + speed * matrices * tile * tile * constants["BB"] / 256
+    time = waves * cycles / machine.clock_ghz / 1000
+    return time, f"{time:.2f} us a step", constants, warps
+
+
+def _resident_constants(
+    facts: Facts, sizes: Sizes, machine: Machine, tile: int
+) -> tuple[dict[str, int | bool], int]:
+    """Constants without spills, from compiling each of these cases for each target."""
+    constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
+    warps = {16: 2, 32: 4, 64: 4, 128: 8}[tile]
+    if machine.backend == "hip":
+        constants |= {"BB": 16, "STAGES": 1}
+    elif machine.name == "sm_80" and tile == 128:
+        constants["STAGES"] = 2
+    if sizes.itemsize == 2:
+        if machine.name == "sm_90" and tile == 64 and not facts.adjoint and max(facts.stacks) > 1:
+            warps = 8  # 1057 cycles instead of 1300
+        if machine.backend == "hip" and tile == 128:
+            constants["WIDE"] = False  # a stack would pass through local memory, which holds a half of it
+    elif sizes.itemsize == 4:
+        constants |= {"WIDE": False, "STAGES": min(constants["STAGES"], 2)}
+        warps = 8 if tile == 64 and machine.backend == "cuda" else 4
+    else:
+        constants |= {"MP": 1, "STAGES": min(constants["STAGES"], 2)}
+        warps = 4
+    return constants, warps
+
+
+def _shared_bytes(facts: Facts, sizes: Sizes, constants: Mapping[str, int | bool]) -> int:
+    tile, batch = constants["BD"], constants["BB"]
+    weights = 0
+    widest = 1
+    for count in facts.stacks:
+        for group in _group_sizes(abs(count)):
+            parts = {1: 1, 2: 2}.get(group, 4)
+            widest = max(widest, parts)
+            padding = constants["MP"] if count < 0 or group == 1 else 1
+            weights += (parts * padding if constants["WIDE"] else group) * tile * tile
+    streams = (constants["STAGES"] - 1) * facts.reads * tile * batch
+    return (weights + streams + 2 * widest * tile * batch) * sizes.itemsize
+
+
+def _group_sizes(count: int) -> list[int]:
+    return [4] * (count // 4) + ([count % 4] if count % 4 else [])
+
+
+def _stepwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
+    block = min(_power_of_two(32, sizes.hidden), 256)
+    matrices = sum(abs(count) for count in facts.stacks)
+    launches = len(facts.stacks) + facts.stages + (1 if facts.adjoint or not facts.stacks else 0)
+    weights = matrices * sizes.hidden * (sizes.hidden // sizes.heads) * sizes.itemsize
+    states = (2 * facts.reads + matrices + 4) * sizes.batch * sizes.hidden * sizes.itemsize
+    # A launch from Python takes about 5 us; the weights are read again at every step.
+    time = launches * 5.0 + (weights + states) / machine.memory_gb_s / 1000
+    return time, f"{time:.2f} us a step", {"BLOCK": block}, 4 if block == 256 else 1
+
+
+_PLANS = {"elementwise": _elementwise, "resident": _resident, "stepwise": _stepwise}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rnngen.runtime.language import interpreting
-from rnngen.runtime.launch import Arguments, launcher_for
+from rnngen.runtime.launch import Arguments, Launcher, run
 from rnngen.runtime.machine import Facts
 
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
@@ -23,16 +23,17 @@ class Pass:
     """One direction of a scan.
 
     inputs: names of the per-step inputs, (time, batch, blocks * hidden). states: names of (batch, hidden) each.
-    outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
+    parameters: those of the scan that this direction uses, in the order of its arguments. outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
     launchers: for each schedule the function that runs its kernels. facts: what the choice among them rests on.
     """
 
     inputs: tuple[str, ...]
     states: tuple[str, ...]
+    parameters: tuple[str, ...]
     outputs: Mapping[str, int]
     step: Step
-    launchers: Mapping[str, Callable[[Arguments], None]]
+    launchers: Mapping[str, Launcher]
     facts: Facts
 
 
@@ -122,6 +123,11 @@ class Scan:
         parameters = states + len(self.parameters)
         return list(args[:inputs]), list(args[inputs:states]), list(args[states:parameters]), list(args[parameters:])
 
+    def _used(self, which: Pass, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """The parameters of one direction, in the order of its arguments."""
+        named = dict(zip(self.parameters, parameters))
+        return [named[name] for name in which.parameters]
+
     # The forward operator.
 
     def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
@@ -130,9 +136,9 @@ class Scan:
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args) -> tuple[Tensor, ...]:
-        streams, states, parameters, (reverse, _, schedule) = self._split(self.forward, args)
+        streams, states, parameters, (reverse, save, schedule) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
-        _run(self.forward, streams, states, parameters, results, reverse, schedule)
+        _run(self.forward, streams, states, self._used(self.forward, parameters), results, reverse, save, schedule)
         return results
 
     def _empty_outputs(self, which: Pass, stream: Tensor, state: Tensor, save: bool = True) -> list[Tensor]:
@@ -155,7 +161,7 @@ class Scan:
         results = self._adjoint_outputs(*args)
         accumulators = len(self.adjoint.states) - self._carried
         states = [*states, *(torch.zeros_like(states[0]) for _ in range(accumulators))]
-        _run(self.adjoint, inputs, states, parameters, results, reverse, schedule)
+        _run(self.adjoint, inputs, states, self._used(self.adjoint, parameters), results, reverse, True, schedule)
         return results
 
     # Autograd.
@@ -221,7 +227,7 @@ class Scan:
         with torch.enable_grad():
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
             parts = self._split(self.forward, inputs)
-            outputs, last = _steps(self.forward, parts[0], parts[1], parts[2], ctx.reverse)
+            outputs, last = _steps(self.forward, parts[0], parts[1], self._used(self.forward, parts[2]), ctx.reverse)
             outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
             pairs = [(o, g) for o, g in zip((*outputs, *last), gradients) if g is not None and o.requires_grad]
             found = torch.autograd.grad(
@@ -283,6 +289,7 @@ def _run(
     parameters: Sequence[Tensor],
     results: Sequence[Tensor],
     reverse: bool,
+    save: bool,
     schedule: str,
 ) -> None:
     """Fill `results`, the outputs and then the last states."""
@@ -290,13 +297,9 @@ def _run(
     backwards = reverse != which.facts.adjoint
     with torch.autocast(inputs[0].device.type, enabled=False):
         if _uses_kernels(inputs[0]) and inputs[0].shape[1] > 0:
-            arguments = Arguments(
-                *([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters)),
-                outputs=list(outputs),
-                last=list(last),
-                backwards=backwards,
-            )
-            launcher_for(which, arguments, schedule)(arguments)
+            groups = ([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters))
+            arguments = Arguments(*groups, outputs, last, backwards, save, _heads(parameters, states[0].shape[-1]))
+            run(which.launchers, which.facts, arguments, schedule)
             return
         dtype = torch.float32 if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0].dtype
         cast = [[tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters)]
@@ -306,6 +309,12 @@ def _run(
                 _write(output, blocks, dtype)
         for into, value in zip(last, found):
             into.copy_(value)
+
+
+def _heads(parameters: Sequence[Tensor], hidden: int) -> int:
+    """Heads of the block-diagonal parameters, 1 if there are none."""
+    widths = [parameter.shape[-1] for parameter in parameters if parameter.dim() == 3]
+    return hidden // widths[0] if widths else 1
 
 
 def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -> None:

@@ -1,0 +1,807 @@
+"""The commands. Only this file prints and exits.
+
+Exit codes: 0 done; 1 the model was rejected, `--check` found stale output, `verify` found an error too large, or the
+disk is full; 2 usage, unreadable input, a place that cannot be written to; 3 a fault of ours; 130 interrupted; 141 the
+reader of the output has gone.
+
+Imports stand in the commands that need them: `rnngen --help` needs none of them, and torch only `verify` and `doctor`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rnngen.description import Description
+    from rnngen.errors import Mistake
+    from rnngen.ir import Program
+    from rnngen.source import Source
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # as a shell reports SIGINT, and below SIGPIPE
+READER_GONE = 141
+_LOST = frozenset({errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO, errno.ESHUTDOWN})
+
+
+class _Stop(click.ClickException):
+    """One sentence for the user, and the exit code."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = code
+
+
+class _Rejected(click.ClickException):
+    """The mistakes of a model, drawn."""
+
+    exit_code = 1
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("The model was rejected.")
+        self.mistakes = mistakes
+
+    def show(self, file: Any = None) -> None:
+        from rnngen.errors import render
+
+        drawn = "\n\n".join(render(mistake, color=True) for mistake in self.mistakes)
+        click.echo(drawn, file=file or sys.stderr, color=self.show_color)  # takes the colours out where none belong
+
+
+class _Fault(click.ClickException):
+    """rnngen itself has failed."""
+
+    exit_code = 3
+
+    def __init__(self, error: Exception, traceback: bool) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.error, self.traceback = error, traceback
+
+    def show(self, file: Any = None) -> None:
+        from rnngen.errors import visible
+
+        file = file or sys.stderr
+        if self.traceback:
+            from traceback import format_exception
+
+            click.echo("".join(format_exception(self.error)), file=file, nl=False)
+        click.echo(f"Error: rnngen itself has failed, sorry: {visible(self.message)[:600]}", file=file)
+        more = "" if self.traceback else "; RNNGEN_TRACEBACK=1 shows where"
+        click.echo(f"This is no mistake in your model. Please report it, with the model{more}.", file=file)
+
+
+class _OutputLost(Exception):
+    """Standard output takes no more."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.reason, self.reader_gone = error.strerror, error.errno == errno.EPIPE
+
+
+class _Commands(click.Group):
+    """Commands that answer every exception with a sentence and an exit code, and leave tracebacks to those who ask."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _watching_output():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            ctx.color = False
+        try:
+            with _watching_output():
+                result = super().invoke(ctx)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return result
+        except (click.ClickException, click.Abort, click.exceptions.Exit, _OutputLost):
+            raise
+        except Exception as error:
+            raise _answer(error, ctx.params["traceback"]) from error
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        with suppress(AttributeError):  # where standard output cannot write a character, an escape will do
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = result if isinstance(result, int) else 0
+        except click.ClickException as error:
+            with suppress(OSError):
+                error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            code = INTERRUPTED
+        except _OutputLost as lost:
+            code = _give_up_output(lost)
+        sys.exit(code)
+
+
+@contextmanager
+def _watching_output() -> Iterator[None]:
+    """Tell a failing standard output from other faults: errors of a file carry its name, or are sentences by now."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _LOST and error.filename is None:
+            raise _OutputLost(error) from error
+        raise
+
+
+def _give_up_output(lost: _OutputLost) -> int:
+    """The exit code, after making sure that Python does not complain again when it flushes at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    if lost.reader_gone:
+        return READER_GONE
+    with suppress(OSError):
+        click.echo(f"Error: the output cannot be written: {lost.reason}.", err=True)
+    return 1
+
+
+def _answer(error: Exception, traceback: bool) -> click.ClickException:
+    """What an exception means for the user."""
+    from rnngen.document import Unreadable
+    from rnngen.errors import ModelError
+    from rnngen.write import Unwritable
+
+    match error:
+        case ModelError():
+            return _Rejected(error.mistakes)
+        case Unreadable():
+            return _Stop(str(error), 2)
+        case Unwritable():
+            return _Stop(str(error), 1 if error.full else 2)
+    return _Fault(error, traceback)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from rnngen.compile import VERSION
+
+        click.echo(f"rnngen {VERSION}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", is_flag=True, envvar="RNNGEN_TRACEBACK", help="Show where a fault of rnngen's lies.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main(traceback: bool) -> None:
+    """A compiler for recurrent networks: equations in, a PyTorch module with Triton kernels out.
+
+    MODEL is a path to a .toml file, or the name of a cell of the library.
+    """
+
+
+# Reading models.
+
+
+def _open(model: str) -> Source:
+    """The text of a model, under the name that the user gave it.
+
+    Raises Unreadable; ModelError if it is no text.
+    """
+    from rnngen.description import library
+    from rnngen.document import Unreadable, read
+    from rnngen.errors import did_you_mean, visible
+
+    cells = library()
+    is_path = model.endswith(".toml") or PurePath(model).name != model
+    if not is_path and model in cells:
+        return cells[model]
+    if is_path or os.path.exists(model):
+        try:
+            return read(model)
+        except Unreadable as error:
+            stem = PurePath(model).name.removesuffix(".toml")
+            if stem not in cells or os.path.lexists(model):
+                raise
+            raise Unreadable(f"{error}\nHint: the library has a cell '{stem}'; leave out the '.toml'.") from error
+    hint = did_you_mean(model, cells) or f"the library has {', '.join(cells)}"
+    shown = visible(model[:200])
+    raise Unreadable(f"There is no cell '{shown}' in the library, and no such file.\nHint: {hint}")
+
+
+def _label(source: Source) -> Source:
+    """The source under the name that a generated file gives it: never a path of this machine, always one line."""
+    from rnngen.errors import visible
+    from rnngen.source import Source
+
+    path = PurePath(source.name)
+    return Source(visible(path.name if path.is_absolute() else path.as_posix()), source.text)
+
+
+@contextmanager
+def _mistakes_in(source: Source, label: Source) -> Iterator[None]:
+    """Mistakes show the name that the user gave, also where the compiler worked under another."""
+    from rnngen.errors import ModelError
+
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(replace(m, source=source) if m.source == label else m for m in error.mistakes) from None
+
+
+# compile
+
+
+@dataclass
+class _Compiled:
+    """What became of one MODEL. error: why it could not be read, or its file not be written."""
+
+    model: str
+    file: Path | None = None
+    status: str = ""
+    text: str = ""
+    before: bytes | None = None
+    mistakes: Sequence[Mistake] = ()
+    error: str = ""
+    diff: str = ""
+
+    @property
+    def content(self) -> bytes:
+        return self.text.encode()
+
+
+@main.command("compile")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
+@click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
+@click.option("--stdout", is_flag=True, help="Write nothing; print the module.")
+@click.option("--force", is_flag=True, help="Overwrite a file that was edited by hand or is not rnngen's.")
+@click.option("--json", "in_json", is_flag=True, help="Report in JSON.")
+@click.pass_context
+def compile_command(
+    ctx: click.Context,
+    models: tuple[str, ...],
+    out: Path | None,
+    check: bool,
+    show_diff: bool,
+    stdout: bool,
+    force: bool,
+    in_json: bool,
+) -> None:
+    """Write DIR/<name>.py for each MODEL.
+
+    Nothing is written unless all MODELs are accepted, and a file that would not change is not touched.
+    """
+    if stdout and (check or show_diff or in_json or out or len(models) > 1):
+        raise click.UsageError("--stdout prints one module, and goes with no --check, --diff, --json, -o or second MODEL.")
+    results = [_compiled(model) for model in models]
+    if stdout and results[0].status == "compiled":
+        click.echo(results[0].content, nl=False)
+        return
+    if all(result.status == "compiled" for result in results):
+        _place(results, out or Path(), force or check or show_diff)
+    if all(result.status in ("unchanged", "stale", "missing", "edited") for result in results):
+        for result in results:
+            if show_diff:
+                result.diff = _diff(result)
+            elif not check:
+                _write(result)
+    if in_json:
+        _print_json(results)
+    else:
+        _print_results(ctx, results, check, show_diff)
+    ctx.exit(_code(results, check))
+
+
+def _compiled(model: str) -> _Compiled:
+    from rnngen.compile import compile_model
+    from rnngen.document import Unreadable
+    from rnngen.errors import ModelError
+
+    try:
+        source = _open(model)
+        label = _label(source)
+        with _mistakes_in(source, label):
+            module = compile_model(label)
+    except Unreadable as error:
+        return _Compiled(model, status="unreadable", error=str(error))
+    except ModelError as error:
+        return _Compiled(model, status="rejected", mistakes=error.mistakes)
+    return _Compiled(model, Path(f"{module.name}.py"), "compiled", module.text)
+
+
+def _place(results: Sequence[_Compiled], out: Path, overwrite: bool) -> None:
+    """Find where each module goes, and what is there; a file that a person has worked on is refused."""
+    from rnngen.errors import visible
+    from rnngen.write import Unwritable, current, is_intact
+
+    owners: dict[str, str] = {}
+    for result in results:
+        result.file = out / result.file
+        shown = visible(os.fspath(result.file))
+        first = owners.setdefault(os.path.normcase(result.file).lower(), result.model)
+        if first is not result.model:
+            result.status = "refused"
+            result.error = f"'{visible(first)}' and '{visible(result.model)}' would both be written to '{shown}'."
+            continue
+        try:
+            result.before = current(result.file)
+        except Unwritable as error:
+            result.status, result.error = "refused", str(error)
+            continue
+        if result.before is None:
+            result.status = "missing"
+        elif result.before == result.content:
+            result.status = "unchanged"
+        elif is_intact(result.before):
+            result.status = "stale"
+        else:
+            result.status = "edited"
+            if not overwrite:
+                result.status = "refused"
+                result.error = (
+                    f"'{shown}' was edited by hand, or is not rnngen's, so it was left alone.\n"
+                    "Hint: --diff shows what would change; --force overwrites it."
+                )
+
+
+def _write(result: _Compiled) -> None:
+    from rnngen.write import Unwritable, write
+
+    try:
+        result.status = "written" if write(result.file, result.content) else "unchanged"
+    except Unwritable as error:
+        result.status, result.error = "full" if error.full else "refused", str(error)
+
+
+def _diff(result: _Compiled) -> str:
+    from difflib import unified_diff
+
+    if result.before == result.content:
+        return ""
+    before = (result.before or b"").decode("utf-8", "replace").splitlines(keepends=True)
+    after = result.text.splitlines(keepends=True)
+    name = result.file.as_posix()
+    old = name if result.before is not None else "/dev/null"
+    lines = unified_diff(before, after, old, name)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+def _print_results(ctx: click.Context, results: Sequence[_Compiled], check: bool, show_diff: bool) -> None:
+    from rnngen.errors import visible
+
+    sentences = {
+        "written": "wrote {}",
+        "unchanged": "{} is up to date",
+        "stale": "{} is stale",
+        "missing": "{} is missing",
+        "edited": "{} was edited by hand, or is not rnngen's",
+    }
+    mistakes = [mistake for result in results for mistake in result.mistakes]
+    if mistakes:
+        _Rejected(mistakes).show()
+    for result in results:
+        if result.error:
+            click.echo(f"Error: {result.error}", err=True)
+        elif result.diff:
+            click.echo(_colored(result.diff), nl=False, color=ctx.color)
+        elif result.status in sentences and not (show_diff and not check):
+            click.echo(sentences[result.status].format(visible(os.fspath(result.file))))
+    if any(result.status == "compiled" for result in results):
+        click.echo("Nothing was written.", err=True)
+
+
+def _colored(diff: str) -> str:
+    from rnngen.errors import visible
+
+    colors = {"+": "green", "-": "red", "@": "cyan"}
+    on_screen = sys.stdout is not None and sys.stdout.isatty()  # elsewhere the diff is for `patch`
+    lines = []
+    for line in diff.split("\n"):
+        line = visible(line) if on_screen else line
+        bold = line.startswith(("+++", "---"))
+        color = None if bold else colors.get(line[:1])
+        lines.append(click.style(line, fg=color, bold=bold or None) if bold or color else line)
+    return "\n".join(lines)
+
+
+def _print_json(results: Sequence[_Compiled]) -> None:
+    import json
+
+    record = {
+        "files": [
+            {
+                "model": result.model,
+                "file": result.file.as_posix() if result.file else None,
+                "status": result.status,
+                "error": result.error or None,
+                **({"diff": result.diff} if result.diff else {}),
+            }
+            for result in results
+        ],
+        "mistakes": [_mistake_record(mistake) for result in results for mistake in result.mistakes],
+    }
+    click.echo(json.dumps(record, indent=2))
+
+
+def _mistake_record(mistake: Mistake) -> dict[str, Any]:
+    span = mistake.span if mistake.source else None
+    return {
+        "file": mistake.source.name if mistake.source else None,
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+        "length": span.length if span else None,
+        "code": mistake.code,
+        "message": mistake.message,
+        "label": mistake.label,
+        "notes": list(mistake.notes),
+        "hints": list(mistake.hints),
+    }
+
+
+def _code(results: Sequence[_Compiled], check: bool) -> int:
+    found = {result.status for result in results}
+    if found & {"unreadable", "refused"}:
+        return 2
+    if found & {"rejected", "full"}:
+        return 1
+    return 1 if check and found & {"stale", "missing", "edited"} else 0
+
+
+# show
+
+
+class _Stage(click.ParamType):
+    """The name of a stage; which there are is asked of the compiler only when one is given."""
+
+    name = "stage"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from rnngen.errors import did_you_mean, visible
+
+        stages = _stages()
+        if value not in stages:
+            hint = did_you_mean(value, stages)
+            self.fail(f"there is no stage '{visible(value)}'; {hint or 'the stages are ' + ', '.join(stages)}", param, ctx)
+        return value
+
+
+def _stages() -> tuple[str, ...]:
+    from rnngen.compile import PASSES
+
+    return ("resolve", "infer", *(step.__name__ for step in PASSES))
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--after",
+    metavar="STAGE",
+    type=_Stage(),
+    help="resolve, infer, simplify, pack, hoist, differentiate, save or lower; the last by default.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)
+def show(model: str, after: str | None, form: str) -> None:
+    """Show the cells of MODEL as a pass leaves them."""
+    from rnngen.description import describe
+    from rnngen.emit import listing
+
+    source = _open(model)
+    label = _label(source)
+    with _mistakes_in(source, label):
+        description = describe(label)
+        after = after or _stages()[-1]
+        programs = _programs(description, after)
+    if form == "mermaid":
+        click.echo(listing.as_mermaid(programs), nl=False)
+    elif form == "json":
+        click.echo(listing.as_json(programs, after), nl=False)
+    else:
+        parts = [f"{program.cell.name}, after {after}\n\n{listing.as_text(program)}" for program in programs]
+        click.echo("\n\n".join(parts), nl=False)
+
+
+def _programs(description: Description, after: str) -> list[Program]:
+    """The cells after a stage, all of them stage by stage, so that the mistakes of a stage come together."""
+    from rnngen.compile import stages
+    from rnngen.errors import ModelError
+
+    runs = [stages(cell) for cell in description.cells]
+    while True:
+        found, mistakes = [], []
+        for run in runs:
+            try:
+                found.append(next(run))
+            except ModelError as error:
+                mistakes += error.mistakes
+        if mistakes:
+            raise ModelError(mistakes)
+        if not found or found[0][0] == after:
+            return [program for _, program in found]
+
+
+# cells
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "in_json", is_flag=True, help="List in JSON.")
+def cells(name: str | None, in_json: bool) -> None:
+    """List the cells of the library, or print the description of one."""
+    import json
+
+    from rnngen.description import describe, library
+    from rnngen.errors import did_you_mean, visible
+
+    known = library()
+    if name is not None and name not in known:
+        hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
+        raise _Stop(f"There is no cell '{visible(name[:200])}' in the library.\nHint: {hint}", 2)
+    if name is not None and not in_json:
+        click.echo(known[name].text, nl=False)
+        return
+    found = {key: describe(known[key]).cells[0] for key in (known if name is None else [name])}
+    if not in_json:
+        columns = [(key, cell.class_name, cell.about) for key, cell in found.items()]
+        widths = [max(len(row[place]) for row in columns) for place in (0, 1)]
+        for key, class_name, about in columns:
+            click.echo(f"{key:<{widths[0]}}  {class_name:<{widths[1]}}  {visible(about)}".rstrip())
+        return
+    records = [
+        {
+            "name": key,
+            "class": cell.class_name,
+            "about": cell.about,
+            "states": list(cell.states),
+            "output": cell.output,
+            "equations": [equation.text for equation in cell.equations],
+            "parameters": {
+                p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads} for p in cell.parameters
+            },
+        }
+        for key, cell in found.items()
+    ]
+    click.echo(json.dumps(records if name is None else records[0] | {"source": known[name].text}, indent=2))
+
+
+# verify
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--path",
+    type=click.Choice(["kernels", "torch"]),
+    default="kernels",
+    show_default=True,
+    help="What to run: the kernels, on a GPU or else interpreted; or the CPU path.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
+    help="May be repeated; all by default.",
+)
+@click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default.")
+@click.pass_context
+def verify(
+    ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]
+) -> None:
+    """Compare MODEL's layers with the reference: every output and every gradient, by name."""
+    from rnngen.compile import compile_model
+    from rnngen.verify import VerifierFailed
+    from rnngen.verify import verify as answers
+
+    source = _open(model)
+    label = _label(source)
+    with _mistakes_in(source, label):
+        module = compile_model(label)
+    stream = answers(module.name, module.text, path, dtypes, schedules)
+    try:
+        plan = next(stream)
+        click.echo(plan.where)
+        with click.progressbar(stream, plan.cases, label="verifying", file=sys.stderr) as progress:
+            cases = list(progress)
+    except VerifierFailed as error:
+        if error.ours:
+            raise
+        raise _Stop(str(error), 2) from error
+    finally:
+        stream.close()
+    wrong = _print_verdicts(cases, ctx.color)
+    if not any(case.errors for case in cases):
+        raise _Stop("Nothing could be compared.", 1)
+    ctx.exit(1 if wrong else 0)
+
+
+def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
+    """A table of the worst error of each name; the number of names and cases that are wrong."""
+    from rnngen.verify import TOLERANCES
+
+    wrong = 0
+    for layer, dtype in dict.fromkeys((case.layer, case.dtype) for case in cases):
+        group = [case for case in cases if (case.layer, case.dtype) == (layer, dtype)]
+        tolerance = TOLERANCES[dtype]
+        click.echo(f"\n{layer}, {dtype}: at most {tolerance.limit:.0e} ({tolerance.reason})")
+        names = list(dict.fromkeys(name for case in group for name in case.errors))
+        width = max(map(len, names), default=0)
+        for name in names:
+            having = [case for case in group if name in case.errors]
+            worst = max(having, key=lambda case: _badness(case.errors[name]))
+            bad = not worst.errors[name] <= tolerance.limit
+            wrong += bad
+            verdict = click.style("WRONG", fg="red", bold=True) if bad else click.style("ok", fg="green")
+            line = f"  {name:<{width}}  {worst.errors[name]:8.1e}  {verdict}  {worst.schedule}, {worst.sizes}"
+            click.echo(line, color=color)
+        failed = [case for case in group if case.failure]
+        for failure in dict.fromkeys(case.failure for case in failed):
+            alike = [case for case in failed if case.failure == failure]
+            click.echo(f"  FAILED {len(alike)} times, first on {alike[0].schedule}, {alike[0].sizes}: {failure}")
+        wrong += len(failed)
+        skipped = [case for case in group if case.skipped]
+        for reason in dict.fromkeys(case.skipped for case in skipped):
+            first = next(case for case in skipped if case.skipped == reason)
+            click.echo(f"  left out {first.sizes}: {reason}")
+    runs = sum(1 for case in cases if case.errors)
+    click.echo(f"\n{runs} runs compared, {wrong} wrong" if wrong else f"\n{runs} runs compared, all within tolerance")
+    return wrong
+
+
+def _badness(error: float) -> float:
+    return error if error == error else float("inf")  # a NaN compares as nothing
+
+
+# doctor
+
+
+@main.command()
+@click.option("--json", "in_json", is_flag=True, help="Report in JSON.")
+def doctor(in_json: bool) -> None:
+    """Say which versions are here, and what will run where."""
+    found = _diagnosis()
+    if in_json:
+        import json
+
+        click.echo(json.dumps(found, indent=2))
+        return
+    width = max(map(len, found["versions"]))
+    for name, version in found["versions"].items():
+        click.echo(f"{name:<{width}}  {version or 'missing'}")
+    click.echo()
+    for sentence in found["sentences"]:
+        click.echo(sentence)
+
+
+def _diagnosis() -> dict[str, Any]:
+    import platform
+
+    from rnngen.compile import VERSION
+
+    torch, torch_fault = _imported("torch")
+    versions: dict[str, str | None] = {"rnngen": VERSION, "python": platform.python_version()}
+    for package in ("torch", "triton", "numpy", "jinja2", "networkx", "pydantic"):
+        versions[package] = _installed(package)
+    if torch is not None:
+        versions["torch"] = torch.__version__
+    versions["CUDA"] = getattr(getattr(torch, "version", None), "cuda", None)
+    versions["ROCm"] = getattr(getattr(torch, "version", None), "hip", None)
+    versions["driver"] = _driver()
+    gpus = _gpus(torch)
+    interpret = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+    sentences = ["rnngen compile, show and cells need none of torch, triton and a GPU: they run here."]
+    if torch_fault:
+        sentences.append(f"Importing torch fails, so no generated module can run here: {torch_fault}.")
+    elif torch is None:
+        sentences.append("torch is missing, so no generated module can run here: pip install torch.")
+    else:
+        sentences.append("Tensors on the CPU take the CPU path of a generated module, in torch.")
+        sentences += _gpu_sentences(gpus, versions, interpret, _imported("triton")[1])
+    return {"versions": versions, "gpus": gpus, "interpreting": interpret, "sentences": sentences}
+
+
+def _gpu_sentences(
+    gpus: Sequence[dict[str, str]], versions: dict[str, str | None], interpret: bool, triton_fault: str
+) -> Iterable[str]:
+    if triton_fault:
+        yield f"Importing triton fails, so no kernel can run: {triton_fault}."
+        return
+    if versions["triton"] is None:
+        yield "triton is missing, so no kernel can run, and tensors on a GPU are refused: pip install triton."
+        return
+    if interpret:
+        yield "TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, and also for tensors on the CPU."
+        if versions["numpy"] is None:
+            yield "numpy is missing, and the interpreter needs it: pip install numpy."
+        return
+    for gpu in gpus:
+        yield f"Tensors on {gpu['device']} run the kernels, compiled for {gpu['name']} ({gpu['capability']})."
+    if not gpus:
+        built = "without support for GPUs" if not (versions["CUDA"] or versions["ROCm"]) else "and sees no GPU"
+        yield f"torch is built {built}: kernels run only in Triton's interpreter, which `rnngen verify` starts."
+    if versions["numpy"] is None:
+        yield "numpy is missing: `rnngen verify` cannot interpret kernels without it."
+
+
+def _imported(package: str) -> tuple[Any, str]:
+    """The package, None where it is missing; and what its import says where it is there and broken."""
+    from importlib import import_module
+
+    from rnngen.errors import visible
+
+    try:
+        return import_module(package), ""
+    except ModuleNotFoundError as missing:
+        return None, "" if missing.name == package else visible(str(missing))
+    except Exception as error:  # a library of the wrong version raises whatever it likes
+        return None, visible(f"{type(error).__name__}: {error}")[:300]
+
+
+def _installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    try:
+        return version(package) if find_spec(package) else None
+    except PackageNotFoundError:
+        return "version unknown"
+    except ValueError:  # what stands under the name in sys.modules is no module
+        return None
+
+
+def _gpus(torch: Any) -> list[dict[str, str]]:
+    if torch is None:
+        return []
+    try:
+        if not torch.cuda.is_available():
+            return []
+        return [
+            {
+                "device": f"cuda:{number}",
+                "name": torch.cuda.get_device_name(number),
+                "capability": ".".join(map(str, torch.cuda.get_device_capability(number))),
+            }
+            for number in range(torch.cuda.device_count())
+        ]
+    except Exception:  # a driver that is there and does not work is as good as none
+        return []
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, as the kernel module or the driver's own tool says it."""
+    import re
+    from shutil import which
+    from subprocess import DEVNULL, PIPE, SubprocessError
+    from subprocess import run as run_process
+
+    with suppress(OSError):
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
+        if found := re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text):
+            return found[0]
+    if tool := which("nvidia-smi"):
+        command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+        with suppress(OSError, SubprocessError):
+            answer = run_process(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, timeout=10, text=True)
+            if answer.returncode == 0 and answer.stdout.strip():
+                return answer.stdout.split()[0]
+    return None

@@ -1,0 +1,324 @@
+"""The kernels of a generated module, or its CPU path, against the reference: every output and every gradient by name.
+
+The reference is the `reference` method of each layer, in float64, from the same weights and inputs. The module runs in
+a child process, because Triton decides when it is imported whether it interprets; this half of the file needs no torch.
+"""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from rnngen.errors import visible
+
+__all__ = ["PATHS", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The largest relative RMS error, and why it is not smaller."""
+
+    limit: float
+    reason: str
+
+
+TOLERANCES = {
+    "float64": Tolerance(1e-12, "sums in another order, over few steps: some hundred roundings of 1e-16"),
+    "float32": Tolerance(1e-5, "the same with roundings of 6e-8, and gradients that cancel"),
+    "bfloat16": Tolerance(2e-2, "each stored value is rounded by up to 4e-3; sums are kept in float32"),
+    "float16": Tolerance(5e-3, "each stored value is rounded by up to 5e-4; sums are kept in float32"),
+}
+PATHS = ("kernels", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Sizes, and the constructor's options. Sizes are awkward on purpose: 1, primes, one more than a tile."""
+
+    time: int
+    batch: int
+    hidden: int
+    inputs: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = "".join(f" {key}={value}" for key, value in self.options.items())
+        return f"T={self.time} B={self.batch} H={self.hidden} I={self.inputs}{options}"
+
+
+_RUNS = (
+    _Run(1, 1, 1, 1),
+    _Run(2, 1, 3, 1, {"reverse": True}),
+    _Run(3, 2, 5, 7, {"initial_state": "learned"}),
+    _Run(7, 3, 13, 2),
+    _Run(4, 17, 16, 3, {"reverse": True}),
+    _Run(3, 5, 33, 11),
+)
+_RUNS_WITH_HEADS = (
+    _Run(3, 2, 3, 5, {"heads": 3}),
+    _Run(5, 3, 14, 2, {"heads": 2, "reverse": True}),
+    _Run(2, 17, 34, 3, {"heads": 2}),
+)
+# A few numbers alone may cancel to almost nothing, and any error is large relative to that. So the errors of several
+# draws are measured together.
+_DRAWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done. where: a sentence. cases: how many `Case`s follow."""
+
+    where: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One layer class on one size. errors: relative RMS error by name. skipped: why a schedule cannot run this.
+
+    failure: the exception that was raised instead of an answer.
+    """
+
+    layer: str
+    schedule: str
+    dtype: str
+    sizes: str
+    errors: dict[str, float] = field(default_factory=dict)
+    skipped: str = ""
+    failure: str = ""
+
+    @property
+    def limit(self) -> float:
+        return TOLERANCES[self.dtype].limit
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within the tolerance; one that is no number is not."""
+        return not self.failure and all(error <= self.limit for error in self.errors.values())
+
+
+class VerifierFailed(RuntimeError):
+    """The child process gave no answer. `str()` of it is a sentence that is safe to print. ours: it has crashed."""
+
+    def __init__(self, sentence: str, ours: bool = False) -> None:
+        super().__init__(sentence)
+        self.ours = ours
+
+
+def verify(
+    name: str, text: str, path: str = "kernels", dtypes: Sequence[str] = (), schedules: Sequence[str] = ()
+) -> Iterator[Plan | Case]:
+    """Run the module called `name`: the plan first, then each case when it is done.
+
+    Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed where torch
+    or triton is missing, where the module has no such schedule, or where the child process crashed.
+    """
+    with tempfile.TemporaryDirectory(prefix="rnngen-") as folder:
+        module = Path(folder, f"{name}.py")
+        module.write_bytes(text.encode())
+        order = json.dumps([os.fspath(module), path, list(dtypes or TOLERANCES), list(schedules)])
+        root = os.fspath(Path(__file__).resolve().parent.parent)
+        start = f"import sys; sys.path.append({root!r}); from rnngen.verify import child; child({order!r})"
+        # -P: a file called torch.py in the current directory is not torch.
+        command = [sys.executable, "-P", "-c", start]
+        with tempfile.TemporaryFile() as complaints:
+            child_process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+            )
+            try:
+                yield from _answers(child_process, complaints)
+            finally:  # also where the caller stops listening, or is interrupted
+                child_process.kill()
+                child_process.wait()
+                child_process.stdout.close()
+
+
+def _answers(child_process: subprocess.Popen, complaints: IO[bytes]) -> Iterator[Plan | Case]:
+    kinds = {"plan": Plan, "case": Case}
+    for line in child_process.stdout:
+        kind, record = json.loads(line)
+        if kind == "done":
+            return
+        if kind == "refused":
+            raise VerifierFailed(record)
+        yield kinds[kind](**record)
+    code = child_process.wait()
+    complaints.seek(0)
+    last = (complaints.read().decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
+    raise VerifierFailed(f"The process that ran the module ended early, with exit code {code}: {visible(last)}", True)
+
+
+# The child process. Whatever needs torch is imported below this line, inside the functions.
+
+
+def child(order: str) -> None:
+    """Do what `verify` orders and print one JSON line for each answer."""
+    file, path, dtypes, schedules = json.loads(order)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody else prints is no answer
+
+    def answer(kind: str, record: Any) -> None:
+        print(json.dumps([kind, record]), file=answers, flush=True)
+
+    try:
+        import torch
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":
+            raise
+        answer("refused", "The package 'torch' is not installed, and nothing can be verified without it.")
+        return
+    interpret = path == "kernels" and not torch.cuda.is_available() or _wants_interpreter()
+    if path == "kernels" and interpret:
+        os.environ["TRITON_INTERPRET"] = "1"
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+    if path == "kernels" and find_spec("triton") is None:
+        answer("refused", "The package 'triton' is not installed; --path torch verifies the CPU path without it.")
+        return
+    module = _imported(file)
+    layers = _layers(module)
+    cases = [case for layer in layers for case in _cases(module, layer, dtypes, path, schedules)]
+    if schedules and not cases:
+        known = sorted({name for layer in layers for name in _schedules(module, layer)})
+        answer("refused", f"No layer has the schedule {' or '.join(schedules)}; there are {', '.join(known)}.")
+        return
+    if path == "torch":
+        where = "The CPU path, in torch."
+    elif interpret:
+        where = "The kernels, in Triton's interpreter on the CPU: right or wrong is the same as on a GPU, speed is not."
+    else:
+        where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
+    device = torch.device("cpu" if path == "torch" or interpret else "cuda")
+    answer("plan", asdict(Plan(where, len(cases))))
+    for layer, schedule, dtype, run in cases:
+        answer("case", asdict(_case(layer, schedule, dtype, run, device)))
+    answer("done", None)
+
+
+def _wants_interpreter() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+
+
+def _imported(file: str) -> ModuleType:
+    spec = spec_from_file_location(Path(file).stem, file)
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _layers(module: ModuleType) -> list[type]:
+    from rnngen.runtime import Layer
+
+    classes = (value for value in vars(module).values() if isinstance(value, type))
+    return [value for value in classes if issubclass(value, Layer) and value.__module__ == module.__name__]
+
+
+def _schedules(module: ModuleType, layer: type) -> list[str]:
+    """The schedules that have kernels for both directions of a layer's scan."""
+    scan = getattr(module, f"{layer.cell.name}_scan")
+    return [name for name in scan.forward.launchers if name in scan.adjoint.launchers]
+
+
+def _cases(
+    module: ModuleType, layer: type, dtypes: Sequence[str], path: str, wanted: Sequence[str]
+) -> Iterator[tuple[type, str, str, _Run]]:
+    schedules = [name for name in _schedules(module, layer) if not wanted or name in wanted]
+    if path == "torch":
+        schedules = ["auto"]  # which means nothing there
+    runs = (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
+    for schedule in schedules:
+        for dtype in dtypes:
+            for run in runs:
+                yield layer, schedule, dtype, run
+
+
+def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Case:
+    import torch
+
+    from rnngen.runtime.machine import NotPossible
+
+    errors: dict[str, float] = {}
+    skipped = failure = ""
+    try:
+        draws = [_draw(layer, schedule, getattr(torch, dtype), run, device, seed) for seed in range(_DRAWS)]
+        errors = {name: _error([draw[name] for draw in draws]) for name in draws[0]}
+    except NotPossible as reason:
+        skipped = str(reason)
+    except Exception as error:  # a kernel that cannot run at all is a finding, and the other cases go on
+        failure = f"{type(error).__name__}: {visible(str(error))[:300]}"
+    return Case(layer.__name__, schedule, dtype, str(run), errors, skipped, failure)
+
+
+def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int) -> dict[str, tuple[Any, Any]]:
+    """What came out and what should have, by name, for weights and inputs drawn from a seed."""
+    import torch
+
+    torch.manual_seed(seed)
+    made = layer(run.inputs, run.hidden, schedule=schedule, dtype=torch.float64, **run.options)
+    with torch.no_grad():
+        for parameter in made.parameters():  # one that begins as zero would hide that it is not used
+            spread = 0.3 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.3
+            parameter += spread * torch.randn_like(parameter)
+    made = made.to(device, dtype)
+    # The reference starts from the rounded numbers.
+    exact = copy.deepcopy(made).double()
+    x = torch.randn(run.time, run.batch, run.inputs).to(device, dtype)
+    given = "initial_state" not in run.options
+    states = [torch.randn(1, run.batch, run.hidden).to(device, dtype) for _ in layer.cell.states if given]
+    weights = [
+        torch.randn(run.time, run.batch, run.hidden).to(device, dtype),
+        *(torch.randn(1, run.batch, run.hidden).to(device, dtype) for _ in layer.cell.states),
+    ]
+    found = _run(made, made.forward, x, states, weights)
+    wanted = _run(exact, exact.reference, *(_in_float64(tensors) for tensors in (x, states, weights)))
+    return {name: (found[name], wanted[name]) for name in wanted}
+
+
+def _in_float64(tensors: Any) -> Any:
+    return [tensor.double() for tensor in tensors] if isinstance(tensors, list) else tensors.double()
+
+
+def _run(layer: Any, function: Any, x: Any, states: list[Any], weights: list[Any]) -> dict[str, Any]:
+    """Outputs and gradients by name. weights: the gradients that come in from outside."""
+    import torch
+
+    x = x.detach().requires_grad_()
+    states = [state.detach().requires_grad_() for state in states]
+    several = len(layer.cell.states) > 1
+    y, last = function(x, (tuple(states) if several else states[0]) if states else None)
+    outputs = [y, *(last if several else (last,))]
+    parameters = dict(layer.named_parameters())
+    leaves = [x, *states, *parameters.values()]
+    gradients = torch.autograd.grad(outputs, leaves, weights, materialize_grads=True)
+    names = [
+        "y",
+        *(f"last {state}" for state in layer.cell.states),
+        "d_x",
+        *(f"d_{state}" for state in layer.cell.states[: len(states)]),
+        *(f"d_{name}" for name in parameters),
+    ]
+    return dict(zip(names, (tensor.detach() for tensor in (*outputs, *gradients)), strict=True))
+
+
+def _error(pairs: Sequence[tuple[Any, Any]]) -> float:
+    """The relative RMS error over all pairs of found and wanted; infinite where only one of them is finite."""
+    import torch
+
+    found = torch.cat([pair[0].double().flatten() for pair in pairs])
+    wanted = torch.cat([pair[1].flatten() for pair in pairs])
+    finite = torch.isfinite(wanted)
+    if not torch.equal(finite, torch.isfinite(found)):
+        return math.inf
+    difference = (found - wanted)[finite].square().sum().sqrt().item()
+    size = wanted[finite].square().sum().sqrt().item()
+    return difference / size if size else (math.inf if difference else 0.0)

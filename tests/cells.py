@@ -1,0 +1,533 @@
+"""Cells for tests only: from papers, and invented to be awkward. `ALL` has the library's too, as texts by name.
+
+Below them is what tests of graphs share: programs by name, random values for them, and the forward graphs in a row.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from rnngen import reference
+from rnngen.compile import stages
+from rnngen.description import describe, library
+from rnngen.ir import Program
+from rnngen.source import Source
+
+PAPERS = {
+    "peephole": """
+name   = "peephole"
+states = ["h", "c"]
+step   = '''
+i  = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
+f  = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
+c' = f * c + i * tanh(W_g @ x + U_g @ h + b_g)
+o  = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
+h' = o * tanh(c')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_f", "W_g", "W_o"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_i", "U_f", "U_g", "U_o"] }
+weight_ph = { shape = ["hidden"], blocks = ["p_i", "p_f", "p_o"] }
+bias      = { shape = ["hidden"], blocks = ["b_i", "b_f", "b_g", "b_o"] }
+""",
+    "mgu": """
+name   = "mgu"
+states = ["h"]
+step   = '''
+f  = sigmoid(W_f @ x + U_f @ h + b_f)
+n  = tanh(W_n @ x + U_n @ (f * h) + b_n)
+h' = (1 - f) * h + f * n
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_f", "W_n"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_f", "U_n"] }
+bias      = { shape = ["hidden"], blocks = ["b_f", "b_n"] }
+""",
+    "rhn": """
+name   = "rhn"
+states = ["h"]
+step   = '''
+s1 = (tanh(W_1 @ x + U_1 @ h + b_1) - h) * sigmoid(W_2 @ x + U_2 @ h + b_2) + h
+s2 = (tanh(U_3 @ s1 + b_3) - s1) * sigmoid(U_4 @ s1 + b_4) + s1
+h' = (tanh(U_5 @ s2 + b_5) - s2) * sigmoid(U_6 @ s2 + b_6) + s2
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_1", "U_2", "U_3", "U_4", "U_5", "U_6"] }
+bias      = { shape = ["hidden"], blocks = ["b_1", "b_2", "b_3", "b_4", "b_5", "b_6"] }
+""",
+    "cornn": """
+name      = "cornn"
+states    = ["h", "c"]
+constants = { dt = 0.1, gamma = 1.0, eps = 0.7 }
+step      = '''
+c' = c + dt * tanh(W @ x + U @ h + V @ c + b) - dt * gamma * h - dt * eps * c
+h' = h + dt * c'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ch = { shape = ["hidden", "hidden"], blocks = ["V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    "mlstm": """
+name   = "mlstm"
+states = ["h", "c"]
+step   = '''
+m  = (W_m @ x + b_m) * (U @ h + b_u)
+i  = sigmoid(W_i @ x + V_i @ m + b_i)
+f  = sigmoid(W_f @ x + V_f @ m + b_f)
+g  = tanh(W_g @ x + V_g @ m + b_g)
+o  = sigmoid(W_o @ x + V_o @ m + b_o)
+c' = f * c + i * g
+h' = o * tanh(c')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_m", "W_i", "W_f", "W_g", "W_o"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_mh = { shape = ["hidden", "hidden"], blocks = ["V_i", "V_f", "V_g", "V_o"] }
+bias_ih   = { shape = ["hidden"], blocks = ["b_m", "b_i", "b_f", "b_g", "b_o"] }
+bias_hh   = { shape = ["hidden"], blocks = ["b_u"] }
+""",
+    "nas": """
+name   = "nas"
+states = ["h", "c"]
+step   = '''
+o0 = sigmoid(W_0 @ x + U_0 @ h + b_0)
+o1 = relu(W_1 @ x + U_1 @ h + b_1)
+o2 = sigmoid(W_2 @ x + U_2 @ h + b_2)
+o3 = relu(W_3 @ x + U_3 @ h + b_3)
+o4 = tanh(W_4 @ x + U_4 @ h + b_4)
+o5 = sigmoid(W_5 @ x + U_5 @ h + b_5)
+o6 = tanh(W_6 @ x + U_6 @ h + b_6)
+o7 = sigmoid(W_7 @ x + U_7 @ h + b_7)
+l1 = tanh(tanh(o0 * o1) + c)
+c' = l1 * tanh(o2 + o3)
+l5 = tanh(tanh(o4 * o5) + sigmoid(o6 + o7))
+h' = tanh(c' * l5)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_0", "W_1", "W_2", "W_3", "W_4", "W_5", "W_6", "W_7"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_0", "U_1", "U_2", "U_3", "U_4", "U_5", "U_6", "U_7"] }
+bias      = { shape = ["hidden"], blocks = ["b_0", "b_1", "b_2", "b_3", "b_4", "b_5", "b_6", "b_7"] }
+""",
+    "slstm": """
+name   = "slstm"
+states = ["h", "c", "n", "m"]
+step   = '''
+i  = W_i @ x + R_i @ h + b_i
+f  = W_f @ x + R_f @ h + b_f
+z  = tanh(W_z @ x + R_z @ h + b_z)
+o  = sigmoid(W_o @ x + R_o @ h + b_o)
+l  = logsigmoid(f) + m
+m' = where(n == 0, i, max(i, l))
+c' = exp(l - m') * c + exp(i - m') * z
+n' = max(exp(l - m') * n + exp(i - m'), 1)
+h' = o * c' / n'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_f", "W_z", "W_o"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["R_i", "R_f", "R_z", "R_o"], heads = true }
+bias      = { shape = ["hidden"], blocks = ["b_i", "b_f", "b_z", "b_o"] }
+""",
+    "fastrnn": """
+name   = "fastrnn"
+states = ["h"]
+step   = '''
+n  = tanh(W @ x + U @ h + b)
+h' = sigmoid(alpha) * n + sigmoid(beta) * h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+alpha     = { shape = [], blocks = ["alpha"], init = -3.0 }
+beta      = { shape = [], blocks = ["beta"], init = 3.0 }
+""",
+    "minimal_rnn": """
+name   = "minimal_rnn"
+states = ["h"]
+step   = '''
+z  = tanh(W @ x + b_z)
+u  = sigmoid(U @ h + V @ z + b_u)
+h' = u * h + (1 - u) * z
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_mm = { shape = ["hidden", "hidden"], blocks = ["V"] }
+bias      = { shape = ["hidden"], blocks = ["b_z", "b_u"] }
+""",
+    "mclstm": """
+name   = "mclstm"
+states = ["v", "c"]
+output = "y"
+step   = '''
+f  = sigmoid(W_f @ x + U_f @ v + b_f)
+i  = sigmoid(W_i @ x + U_i @ v + b_i)
+o  = sigmoid(W_o @ x + U_o @ v + b_o)
+m  = sigmoid(W_m @ x + U_m @ v + b_m)
+c' = f * c + i * tanh(W_n @ x + U_n @ v + b_n)
+y  = o * tanh(c')
+v' = m * tanh(c')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_f", "W_i", "W_o", "W_m", "W_n"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_f", "U_i", "U_o", "U_m", "U_n"] }
+bias      = { shape = ["hidden"], blocks = ["b_f", "b_i", "b_o", "b_m", "b_n"] }
+""",
+    "janet": """
+name   = "janet"
+states = ["h", "c"]
+step   = '''
+s  = W_s @ x + U_s @ h + b_s
+n  = tanh(W_n @ x + U_n @ h + b_n)
+c' = sigmoid(s) * c + (1 - sigmoid(s - beta)) * n
+h' = c'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_s", "W_n"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_s", "U_n"] }
+bias      = { shape = ["hidden"], blocks = ["b_s", "b_n"] }
+beta      = { shape = [], blocks = ["beta"], init = 1.0 }
+""",
+    "atr": """
+name   = "atr"
+states = ["h"]
+step   = '''
+p  = W @ x + b_p
+q  = U @ h + b_q
+h' = sigmoid(p + q) * p + sigmoid(p - q) * h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b_p", "b_q"] }
+""",
+    "sgu": """
+name   = "sgu"
+states = ["h"]
+step   = '''
+p  = W_g @ x + b_g
+q  = tanh(U_g @ (p * h) + b_u)
+n  = softplus(q * h)
+z  = hardsigmoid(W_z @ x + U_z @ h + b_z)
+h' = (1 - z) * h + z * n
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_g", "W_z"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_g", "U_z"] }
+bias_ih   = { shape = ["hidden"], blocks = ["b_g"] }
+bias_hh   = { shape = ["hidden"], blocks = ["b_u", "b_z"] }
+""",
+    "block_lstm": library()["lstm"]
+    .text.replace('"lstm"', '"block_lstm"')
+    .replace('"LSTM"', '"BlockLSTM"')
+    .replace('"U_o"]', '"U_o"], heads = true'),
+}
+
+INVENTED = {
+    # A decoder after the scan, which also reads the input.
+    "decoder": """
+name   = "decoder"
+states = ["h"]
+output = "y"
+step   = '''
+h' = tanh(W @ x + U @ h + b)
+y  = relu(V @ h' + c) + W_y @ x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "W_y"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b", "c"] }
+""",
+    # The output is as wide as the input.
+    "predictor": """
+name   = "predictor"
+states = ["h"]
+output = "y"
+step   = '''
+h' = tanh(W @ x + U @ h + b)
+y  = x + V @ h'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ho = { shape = ["inputs", "hidden"], blocks = ["V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # No gradient reaches the old value of c.
+    "switch": """
+name   = "switch"
+states = ["h", "c"]
+step   = '''
+n  = tanh(W @ x + U @ h + b)
+h' = where(c > 0.1, n, 0.5 * n - h)
+c' = n
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # Both streams have the same adjoint.
+    "twins": """
+name   = "twins"
+states = ["h"]
+step   = '''
+p  = W @ x
+q  = V @ (s * x)
+h' = tanh(p + q + u * h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_iv = { shape = ["hidden", "inputs"], blocks = ["V"] }
+scale     = { shape = ["inputs"], blocks = ["s"] }
+weight_hh = { shape = ["hidden"], blocks = ["u"] }
+""",
+    # The same matrix in three products, one of which another matrix of the stack follows.
+    "tied": """
+name   = "tied"
+states = ["h"]
+step   = '''
+a  = tanh(W @ x + U @ h)
+e  = sigmoid(U @ a + V @ a + b)
+h' = a * e + U @ (e * h) - V @ h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # Of a stack the scan uses some blocks only, one as a matrix and one before the scan.
+    "parts": """
+name   = "parts"
+states = ["h", "g"]
+step   = '''
+z  = sigmoid(A @ tanh(W @ x + b_1) + k * h)
+g' = z * g + B @ h + r * b_2
+h' = tanh(D @ g' - z * (C @ h)) + b_3 * h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["A", "B", "C", "D"] }
+vectors   = { shape = ["hidden"], blocks = ["b_1", "b_2", "b_3"] }
+scalars   = { shape = [], blocks = ["k", "r"], init = { k = 0.5, r = -0.25 } }
+""",
+    # Expressions of parameters.
+    "composed": """
+name      = "composed"
+states    = ["h"]
+constants = { gamma = 0.1 }
+step      = '''
+A  = U - gamma * V
+h' = h + 0.3 * tanh((W * M) @ x + A @ h + exp(b) * k)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "M"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+scale     = { shape = [], blocks = ["k"], init = 0.7 }
+""",
+    # Every primitive, and constants where nothing else stands beside them.
+    "zoology": """
+name      = "zoology"
+states    = ["h", "c"]
+constants = { third = 0.3333333333333333 }
+step      = '''
+p  = W @ x + b
+q  = U @ h
+a  = sin(p) + cos(q) * log(1.5 + abs(q)) - log1p(exp(-abs(p)))
+s  = sqrt(1 + a * a) / (2 + third)
+t  = where(p <= q, third, where(p != q, -0.1, 0.2)) * min(a, s) + max(q, 0.1) + min(p, 0.3)
+g  = silu(t) - softplus(-t) + logsigmoid(c) + hardsigmoid(t * 3)
+c' = where(c >= t, 0.1 * c, -t) + where(t < 0, 0.7, 0.3)
+h' = tanh(g) / (1 + c' * c')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # States that only pass values on.
+    "delay": """
+name   = "delay"
+states = ["h", "a", "e"]
+step   = '''
+h' = tanh(W @ x + U @ e + b)
+a' = h
+e' = a
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # The output needs no state.
+    "bypass": """
+name   = "bypass"
+states = ["h"]
+output = "y"
+step   = '''
+y  = W @ x + b
+h' = tanh(y + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # The output is the state before the step.
+    "lagging": """
+name   = "lagging"
+states = ["h"]
+output = "y"
+step   = '''
+y  = h
+h' = tanh(W @ x + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
+    # A decoder of the state before the step.
+    "forecast": """
+name   = "forecast"
+states = ["h"]
+output = "y"
+step   = '''
+h' = tanh(W @ x + U @ h)
+y  = V @ h + g * h'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ho = { shape = ["hidden", "hidden"], blocks = ["V"] }
+gain      = { shape = ["hidden"], blocks = ["g"] }
+""",
+    # Heads in two stages, and a dense matrix beside them.
+    "heads": """
+name   = "heads"
+states = ["h"]
+step   = '''
+r  = sigmoid(W_r @ x + R_r @ h)
+n  = tanh(W_n @ x + R_n @ (r * h) + D @ h)
+h' = r * h + (1 - r) * n
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_r", "W_n"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["R_r", "R_n"], heads = true }
+dense     = { shape = ["hidden", "hidden"], blocks = ["D"] }
+""",
+    # Names that Python, torch or the templates might claim.
+    "names": """
+name   = "names"
+states = ["h", "saved"]
+step   = '''
+states = tanh(W @ x + U @ h + reverse)
+d_h    = states * saved - d_y
+saved' = 0.5 * states + 0.5 * saved
+h'     = d_h + time * F
+F      = sigmoid(d_h)
+'''
+[parameters]
+weights = { shape = ["hidden", "inputs"], blocks = ["W"] }
+outer   = { shape = ["hidden", "hidden"], blocks = ["U"] }
+Scan    = { shape = ["hidden"], blocks = ["reverse", "d_y", "time"] }
+""",
+    # Names that the adjoint might claim.
+    "adjoint_names": """
+name   = "adjoint_names"
+states = ["h", "d_h"]
+output = "z"
+step   = '''
+y      = U @ h
+a      = V @ d_h
+d_a    = tanh(W @ x + y)
+d_y    = sigmoid(a) + b
+saved  = d_a * d_y
+h'     = saved - 0.5 * h
+d_h'   = saved + 0.3 * d_h * b
+z      = U @ saved + V @ h
+'''
+[parameters]
+d_W    = { shape = ["hidden", "inputs"], blocks = ["W"] }
+d_z    = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+d_bias = { shape = ["hidden"], blocks = ["b"] }
+""",
+}
+
+LIBRARY = {name: source.text for name, source in library().items()}
+ALL = LIBRARY | PAPERS | INVENTED
+
+
+@cache
+def stages_of(text: str) -> dict[str, Program]:
+    """The only cell of a file, or the cell of that name, after each stage."""
+    (cell,) = describe(Source("cell.toml", ALL.get(text, text))).cells
+    return dict(stages(cell))
+
+
+def program(text: str) -> Program:
+    """The same after all stages."""
+    return list(stages_of(text).values())[-1]
+
+
+def heads_of(text: str) -> int:
+    """2 for a cell that can have heads."""
+    return 2 if program(text).cell.heads else 1
+
+
+@dataclass
+class Values:
+    """Random numbers for a cell: x (time, batch, inputs), states (batch, hidden), weights as a layer stores them."""
+
+    x: Tensor
+    states: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {"x": self.x, **self.states, **{f"weight {name}": t for name, t in self.weights.items()}}
+
+
+def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hidden: int = 4) -> Values:
+    """Float64, of one seed, and all requiring a gradient."""
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(*shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(*shape, generator=generator, dtype=torch.float64)).requires_grad_()
+
+    found = program(text)
+    heads = heads_of(text)
+    sizes = {"inputs": inputs, "hidden": hidden}
+    weights = {}
+    for parameter in found.parameters:
+        shape = [sizes[dimension] for dimension in parameter.shape] or [1]
+        shape[0] *= len(parameter.blocks)
+        if parameter.heads:
+            shape = [len(parameter.blocks) * heads, hidden // heads, hidden // heads]
+        weights[parameter.name] = drawn(*shape, scale=0.7)
+    states = {state.name: drawn(batch, hidden) for state in found.cell.states}
+    return Values(drawn(time, batch, inputs), states, weights)
+
+
+def whole(text: str, values: Values, reverse: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output and the last states by the cell as it was described."""
+    graph = stages_of(text)["infer"].cell
+    outputs, last = reference.scan(graph, {"x": values.x}, values.states, values.weights, reverse)
+    return outputs["y"], last
+
+
+def in_parts(found: Program, values: Values, reverse: bool = False, scan=reference.scan) -> tuple[Tensor, dict]:
+    """The same by the graphs that `hoist` makes of it, with another way to run the scan if there is one."""
+    once, _ = reference.run(found.once, {}, {}, values.weights)
+    parameters = values.weights | once
+    before, _ = reference.run(found.before, {"x": values.x}, {}, parameters)
+    streams = before | {"x": values.x}
+    outputs, last = scan(found.scan, streams, values.states, parameters, reverse)
+    named = {name: outputs[label] for label, name in found.scan.outputs}
+    results, _ = reference.run(found.after, streams | named, {}, parameters)
+    return results["y"], last

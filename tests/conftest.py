@@ -1,0 +1,83 @@
+"""What all tests share: modules compiled once a session, and which files run with Triton's interpreter."""
+
+import importlib.util
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# Triton reads TRITON_INTERPRET when it is imported, so one process runs either the files that need the interpreter or
+# all others, for which a CPU tensor must not go to a kernel. Two runs of pytest make a whole.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+def needs_interpreter(path: Path) -> bool:
+    """Whether a test file runs kernels in Triton's interpreter."""
+    return path.name == "test_interpreter.py" or path.name.startswith("test_kernels_")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and needs_interpreter(collection_path) != INTERPRETED else None
+
+
+def pytest_report_header() -> str:
+    which = "only files that need" if INTERPRETED else "no files that need"
+    return f"TRITON_INTERPRET: {'on' if INTERPRETED else 'off'}, {which} Triton's interpreter are collected"
+
+
+class Modules:
+    """Compiles and imports generated modules, each once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.known: dict[str, ModuleType] = {}
+
+    def __call__(self, cell: str) -> ModuleType:
+        """The generated module of a library cell's name or of the text of a model file.
+
+        Raises ModelError if the text is rejected.
+        """
+        from rnngen.compile import compile_model
+        from rnngen.description import library
+        from rnngen.source import Source
+
+        if cell not in self.known:
+            source = library().get(cell) or Source("cell.toml", cell)
+            generated = compile_model(source)
+            name = f"generated_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
+            path = self.folder / f"{name}.py"
+            path.write_text(generated.text)
+            self.known[cell] = imported(path)
+        return self.known[cell]
+
+
+def imported(path: Path, name: str = "") -> ModuleType:
+    """The module in a file, found again by its name when something of it is unpickled."""
+    name = name or path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def module_of(tmp_path_factory) -> Modules:
+    """module_of(name of a library cell, or text of a file): the imported module."""
+    return Modules(tmp_path_factory.mktemp("generated"))
+
+
+@pytest.fixture(scope="session")
+def layer_of(module_of):
+    """layer_of(the same): the class of the module's only cell."""
+
+    def layer_of(cell: str) -> type:
+        module = module_of(cell)
+        own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+        (found,) = own
+        return found
+
+    return layer_of

@@ -1,0 +1,117 @@
+"""Imports go one way, and generated modules import what is published and nothing else."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnngen
+import rnngen.runtime
+
+ROOT = Path(rnngen.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent.name != "cells")
+HEAVY = {"torch", "triton", "numpy"}
+VAGUE = re.compile(r"(utils?|helpers?|base|managers?|common|misc|tools?|data|info)$")
+
+
+def stages() -> list[str]:
+    """The stages in the order that the package's docstring lists them in."""
+    return re.findall(r"^    (\w+)/?  ", rnngen.__doc__, re.MULTILINE)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, in functions too."""
+    found = set()
+    package = ["rnngen", *path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names if module == "rnngen"}
+    return found - {"rnngen"}
+
+
+def stage_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_the_docstring_lists_every_stage():
+    present = {stage_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert present - set(stages()) == set()
+    missing = set(stages()) - present - {"schedules", "cli"}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    order = stages()
+    stage = stage_of(path)
+    own = {name.split(".")[1] for name in imports_of(path) if name.startswith("rnngen.")}
+    if stage == "__init__":
+        assert imports_of(path) == set()
+    elif stage == "runtime":
+        assert own <= {"runtime"}, "the runtime imports nothing of the compiler"
+    elif stage != "__main__":
+        later = {name for name in own if order.index(name) > order.index(stage)} - {"runtime"}
+        assert not later, f"{stage} stands before {later}"
+        if "runtime" in own:  # arithmetic that both halves need, and no torch with it
+            assert {n for n in imports_of(path) if "runtime" in n} <= {"rnngen.runtime.machine", "rnngen.runtime"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_compiler_needs_no_torch(path):
+    if stage_of(path) not in ("runtime", "reference"):
+        heavy = {name.split(".")[0] for name in imports_of(path)} & HEAVY
+        assert not heavy
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_says_what_it_is(path):
+    assert not VAGUE.match(path.stem)
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_a_compile_loads_no_torch():
+    """In a process of its own, since this one has torch by now."""
+    text = (
+        "import sys\n"
+        "from rnngen.compile import compile_model\n"
+        "from rnngen.description import library\n"
+        "compile_model(library()['lstm'])\n"
+        "print(sorted({'torch', 'triton', 'numpy'} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_and_the_runtime_are_light():
+    text = "import sys, rnngen, rnngen.runtime\nprint(sorted({'torch', 'triton', 'pydantic'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_published_name_exists():
+    assert dir(rnngen.runtime) == sorted(rnngen.runtime._PUBLISHED)
+    for name in dir(rnngen.runtime):
+        assert getattr(rnngen.runtime, name) is not None
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = rnngen.runtime.nothing_such
+
+
+def test_generated_modules_import_published_names(module_of):
+    import cells
+
+    for text in cells.ALL.values():
+        tree = ast.parse(Path(module_of(text).__file__).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= {"torch", "torch.nn.functional", "triton", "triton.language"}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module in ("torch", "rnngen.runtime")
+                if node.module == "rnngen.runtime":
+                    assert {alias.name for alias in node.names} <= rnngen.runtime._PUBLISHED.keys()

@@ -1,0 +1,204 @@
+"""Each row of `ops` against torch: values in `math`, derivatives by autograd in float64."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rnngen import build, reference
+from rnngen.emit.torch import SPELLING
+from rnngen.equations import Expression, parse_expression
+from rnngen.ops import COMPARISONS, FUNCTIONS, OPS, Op
+
+# What a person means by the name, one number at a time.
+MEANING: dict[str, Callable[..., float]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "sigmoid": lambda a: math.exp(min(a, 0)) / (1 + math.exp(-abs(a))),
+    "tanh": math.tanh,
+    "exp": math.exp,
+    "log": math.log,
+    "log1p": math.log1p,
+    "sqrt": math.sqrt,
+    "sin": math.sin,
+    "cos": math.cos,
+    "abs": abs,
+    "max": max,
+    "min": min,
+    "where": lambda a, b, c: b if a else c,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "relu": lambda a: max(a, 0),
+    "softplus": lambda a: max(a, 0) + math.log1p(math.exp(-abs(a))),
+    "silu": lambda a: a * math.exp(min(a, 0)) / (1 + math.exp(-abs(a))),
+    "hardsigmoid": lambda a: min(max(a / 6 + 0.5, 0), 1),
+    "logsigmoid": lambda a: min(a, 0) - math.log1p(math.exp(-abs(a))),
+}
+EVERYWHERE = (0.0, 1e-30, -1e-30, 1e-9, -1e-9, 0.1, -0.1, 1.0, -1.0, 2.5, -2.5, 3.0, -3.0, 17.0, -17.0)
+FAR = (88.0, -88.0, 700.0, -700.0, 1e4, -1e4)  # exp(89) overflows float32, exp(710) float64
+POINTS = {
+    "exp": EVERYWHERE + FAR[:4],
+    "log": (1e-300, 1e-30, 0.1, 1.0, 3.0, 1e4, 1e300),
+    "log1p": (-0.999999, -0.1, -1e-30, 0.0, 1e-30, 1e-9, 3.0, 1e300),
+    "sqrt": (1e-300, 1e-30, 0.1, 1.0, 3.0, 1e300),
+}
+# torch's softplus is the identity from 20 on, which is off by exp(-20).
+TOLERANCE = {"softplus": 3e-9}
+
+every_row = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+every_derived = pytest.mark.parametrize("op", [op for op in OPS.values() if op.definition], ids=lambda op: op.name)
+
+
+def points(op: Op) -> list[Tensor]:
+    """Operands: every number with every other, so that ties and kinks are among them."""
+    numbers = POINTS.get(op.name, EVERYWHERE + FAR)
+    rows = list(itertools.product(numbers, repeat=op.arity))
+    if op.name == "div":
+        rows = [row for row in rows if abs(row[1]) > 1e-20]
+    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)]
+    if op.name == "where":
+        columns[0] = columns[0] > 0
+    return columns
+
+
+def evaluated(tree: Expression, names: dict[str, Tensor]) -> Tensor:
+    """An expression of the equation language in torch."""
+    if tree.op == "name":
+        return names[tree.name]
+    if tree.op == "number":
+        return torch.tensor(tree.number, dtype=torch.float64)
+    return torch_function(tree.op)(*(evaluated(operand, names) for operand in tree.operands))
+
+
+def torch_function(name: str) -> Callable[..., Tensor]:
+    """The function of torch with this name, other than the one of the reference where torch has two."""
+    if name == "hardsigmoid":  # F.hardsigmoid has 1 / 6 in float32 in its derivative
+        return lambda a: F.hardtanh(a / 3) / 2 + 0.5
+    name = {"max": "maximum", "min": "minimum", "div": "true_divide", "mul": "multiply"}.get(name, name)
+    return getattr(torch, name, None) or getattr(F, name)
+
+
+def check_partials(op: Op) -> None:
+    """Raises AssertionError unless each partial is what autograd says."""
+    assert len(op.partials) == op.arity
+    operands = [p.requires_grad_() if p.is_floating_point() else p for p in points(op)]
+    result = torch_function(op.name)(*operands)
+    names = dict(zip(op.operands.split(), operands, strict=True)) | {"y": result}
+    for operand, partial in zip(operands, op.partials, strict=True):
+        if not partial:
+            assert not result.requires_grad or not operand.is_floating_point()
+            continue
+        (want,) = torch.autograd.grad(result.sum(), operand, retain_graph=True)
+        got = evaluated(parse_expression(partial), names).expand_as(want)
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=TOLERANCE.get(op.name, 1e-14))
+
+
+def check_definition(op: Op) -> None:
+    """Raises AssertionError unless a derived operation means what torch calls by its name."""
+    (a,) = points(op)
+    got = evaluated(parse_expression(op.definition), {"a": a})
+    torch.testing.assert_close(got, torch_function(op.name)(a), rtol=1e-12, atol=TOLERANCE.get(op.name, 1e-14))
+
+
+@every_row
+def test_values(op):
+    columns = points(op)
+    rows = zip(*(c.tolist() for c in columns), strict=True)
+    want = torch.tensor([MEANING[op.name](*row) for row in rows], dtype=torch.float64)
+    for function in (torch_function(op.name), reference._FUNCTIONS[op.name]):
+        got = function(*columns)
+        torch.testing.assert_close(got.double(), want.double(), rtol=1e-12, atol=TOLERANCE.get(op.name, 1e-300))
+
+
+@every_row
+def test_partials(op):
+    check_partials(op)
+
+
+@every_derived
+def test_definition(op):
+    check_definition(op)
+
+
+@every_derived
+def test_definition_is_of_primitives(op):
+    """One round of expansion is enough, since `lower` does one."""
+
+    def ops(tree: Expression) -> set[str]:
+        return {tree.op}.union(*map(ops, tree.operands))
+
+    used = ops(parse_expression(op.definition)) - {"name", "number"}
+    assert not any(OPS[name].definition for name in used)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every_derived
+def test_definition_far_out(op, dtype):
+    """No overflow on the way to a result that is finite."""
+    a = torch.tensor([-3e38, -1e4, -100.0, 100.0, 1e4, 3e38], dtype=dtype)
+    tree = parse_expression(op.definition)
+    assert evaluated(tree, {"a": a}).isfinite().all()
+    assert evaluated(parse_expression(op.partials[0]), {"a": a, "y": torch_function(op.name)(a)}).isfinite().all()
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.name in build._FOLDS], ids=lambda op: op.name)
+def test_folded_constants(op):
+    for row in zip(*(c.tolist() for c in points(op)), strict=True):
+        folded = build._fold(op.name, list(row))
+        if folded is not None:
+            assert math.isclose(folded, MEANING[op.name](*row), rel_tol=1e-15, abs_tol=0)
+
+
+@pytest.mark.parametrize("name", sorted(build._COMPARED))
+def test_folded_comparisons(name):
+    for a, b in itertools.product((-1.0, 0.0, 2.0), repeat=2):
+        assert build._COMPARED[name](a, b) == MEANING[name](a, b)
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.name in SPELLING.calls], ids=lambda op: op.name)
+def test_spelling_in_torch(op):
+    """What the CPU's steps say."""
+    columns = points(op)
+    names = dict(zip("abc", columns, strict=False))
+    forms = [(SPELLING.calls[op.name].format(*"abc"), columns)]
+    if op.name in SPELLING.with_number:
+        forms.append((SPELLING.with_number[op.name].format("a", "0.25"), [columns[0], torch.full_like(columns[0], 0.25)]))
+    for text, operands in forms:
+        got = eval(text, {"torch": torch, "F": F}, names)  # noqa: S307, text of ours
+        torch.testing.assert_close(got, torch_function(op.name)(*operands), rtol=1e-15, atol=0)
+
+
+def test_every_row_is_known_everywhere():
+    assert OPS.keys() == MEANING.keys() == reference._FUNCTIONS.keys()
+    assert OPS.keys() == COMPARISONS | {name for name, op in OPS.items() if any(op.partials)}
+    assert {name for name, op in OPS.items() if not op.sign} == FUNCTIONS.keys()
+    assert build._COMPARED.keys() == COMPARISONS
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if any(op.partials)], ids=lambda op: op.name)
+def test_a_wrong_partial_is_found(op):
+    for number, partial in enumerate(op.partials):
+        for wrong in (f"1.0001 * ({partial})", f"({partial}) + 0.001", "0.7"):
+            partials = [*op.partials]
+            partials[number] = wrong if partial else partial
+            if partial:
+                with pytest.raises(AssertionError):
+                    check_partials(replace(op, partials=tuple(partials)))
+
+
+@every_derived
+def test_a_wrong_definition_is_found(op):
+    with pytest.raises(AssertionError):
+        check_definition(replace(op, definition=f"1.0001 * ({op.definition})"))

@@ -1,0 +1,344 @@
+"""Passes one by one: the examples of their docstrings, and that no pass changes what a cell computes."""
+
+from dataclasses import replace
+
+import cells
+import pytest
+import torch
+
+from rnngen import reference
+from rnngen.build import Builder
+from rnngen.compile import PASSES
+from rnngen.ir import CellGraph, State, Value, prune, reaching
+from rnngen.ops import OPS
+from rnngen.passes.lower import lower
+from rnngen.passes.simplify import simplify, simplify_graph
+from rnngen.passes.verify import Malformed, verify
+
+every_cell = pytest.mark.parametrize("name", cells.ALL)
+
+
+def cell_text(step: str, states: str = '"h"', **parameters: str) -> str:
+    """A cell of square matrices U and V, an input matrix W and vectors b and d, as far as they are asked for."""
+    known = {
+        "W": 'weight_ih = { shape = ["hidden", "inputs"], blocks = [%s] }',
+        "U": 'weight_hh = { shape = ["hidden", "hidden"], blocks = [%s] }',
+        "b": 'bias = { shape = ["hidden"], blocks = [%s] }',
+    }
+    lines = [known[key] % ", ".join(f'"{block}"' for block in blocks.split()) for key, blocks in parameters.items()]
+    return "\n".join(['name = "example"', f"states = [{states}]", f"step = '''\n{step}\n'''", "[parameters]", *lines])
+
+
+def equations(graph: CellGraph) -> dict[str, str]:
+    """Each value by name, written out down to leaves and named values."""
+    known = graph.by_name()
+
+    def text(name: str) -> str:
+        value = known[name]
+        if "." in name or value.op in ("constant", "pick", "slice"):
+            return expression(value)
+        return name
+
+    def expression(value: Value) -> str:
+        if value.op == "constant":
+            return f"{value.attribute:g}"
+        if value.op in ("input", "state", "parameter"):
+            return value.name
+        operands = [text(operand) for operand in value.operands]
+        if value.op in ("pick", "slice"):
+            return f"{operands[0]}[{value.attribute}]"
+        sign = {"matmul": "@"}.get(value.op) or (OPS[value.op].sign if value.op in OPS else "")
+        return f"({operands[0]} {sign} {operands[1]})" if len(operands) == 2 and sign else f"{value.op}{operands}"
+
+    return {value.name: expression(value) for value in graph.values if "." not in value.name}
+
+
+# The examples of the docstrings.
+
+
+def test_simplify_folds_and_drops():
+    step = "a = 2 * 3\ne = tanh(h)\nh' = a * e + 0 + W @ x"
+    graph = cells.stages_of(cell_text(step, W="W"))["simplify"].cell
+    assert equations(graph)["h'"] == "((6 * e) + (weight_ih @ x))"
+    assert "a" not in graph.by_name()
+
+
+def test_simplify_merges_equal_values():
+    step = "a = tanh(h + W @ x)\ne = tanh(h + W @ x)\nh' = a * e"
+    graph = cells.stages_of(cell_text(step, W="W"))["simplify"].cell
+    assert equations(graph)["h'"] == "(a * a)"
+    assert [value.op for value in graph.values].count("tanh") == 1
+
+
+def test_pack_makes_one_product():
+    step = "i = W_i @ x\nf = W_f @ x\nh' = i * f * h"
+    graph = cells.stages_of(cell_text(step, W="W_i W_f"))["pack"].cell
+    found = equations(graph)
+    assert found["weight_ih_x"] == "(weight_ih @ x)"
+    assert (found["i"], found["f"]) == ("weight_ih_x[0]", "weight_ih_x[1]")
+
+
+def test_pack_makes_runs_of_neighbours():
+    step = "h' = A @ h + B @ h + C @ (D @ h) + W @ x"
+    graph = cells.stages_of(cell_text(step, W="W", U="A B C D"))["pack"].cell
+    products = [value for value in graph.values if value.op == "matmul"]
+    assert sorted(value.shape for value in products) == [("hidden",), ("hidden",), ("hidden",), (2, "hidden")]
+
+
+def test_hoist_takes_the_input_and_its_bias_along():
+    found = cells.stages_of(cell_text("h' = W @ x + U @ h + b", W="W", U="U", b="b"))["hoist"]
+    (before,) = found.before.outputs
+    assert equations(found.before)[before[1]] == "(weight_ih_x + bias)"
+    assert equations(found.scan)["h'"] == f"({before[1]} + weight_hh_h)"
+
+
+def test_hoist_leaves_the_decoder_for_later():
+    found = cells.stages_of("decoder")["hoist"]
+    assert [value.op for value in found.scan.values].count("matmul") == 1
+    assert "relu" in {value.op for value in found.after.values}
+
+
+def test_differentiate_elman():
+    found = cells.stages_of(cell_text("h' = tanh(W @ x + U @ h)", W="W", U="U"))["differentiate"]
+    ops = [value.op for value in found.adjoint.values]
+    assert ops.count("matmul_t") == 1 and ops.count("matmul") == 0
+    assert [state.name for state in found.adjoint.states] == ["d_h"]
+    assert len(found.adjoint.outputs) == 1  # the adjoints of both products are one value
+    assert found.stream_gradients == (found.adjoint.outputs[0][0],)
+
+
+def test_lower_expands_softplus():
+    text = cell_text("h' = softplus(h) + W @ x", W="W")
+    before, after = cells.stages_of(text)["save"], cells.stages_of(text)["lower"]
+    assert "softplus" in {value.op for value in before.scan.values}
+    ops = {value.op for value in after.scan.values}
+    assert "softplus" not in ops and {"max", "log1p", "exp", "neg", "abs"} <= ops
+    assert lower(after) is after
+
+
+# What holds of every cell.
+
+
+@every_cell
+def test_no_pass_changes_a_value(name):
+    values = cells.random_values(name, time=3, batch=2)
+    y, last = cells.whole(name, values)
+    for stage, found in cells.stages_of(name).items():
+        if stage == "resolve":
+            continue
+        if found.scan is None:
+            outputs, states = reference.scan(found.cell, {"x": values.x}, values.states, values.weights)
+            got, got_last = outputs["y"], states
+        else:
+            got, got_last = cells.in_parts(found, values)
+        torch.testing.assert_close(got, y, rtol=1e-13, atol=1e-13, msg=f"{stage}: {{}}".format)
+        for state in last:
+            torch.testing.assert_close(got_last[state], last[state], rtol=1e-13, atol=1e-13)
+
+
+@every_cell
+def test_a_graph_serves_one_row_and_many(name):
+    values = cells.random_values(name, time=2, batch=3)
+    graph = cells.stages_of(name)["infer"].cell
+    outputs, new = reference.run(graph, {"x": values.x[0]}, values.states, values.weights)
+    row = {state: value[1] for state, value in values.states.items()}
+    one, new_one = reference.run(graph, {"x": values.x[0, 1]}, row, values.weights)
+    torch.testing.assert_close(one["y"], outputs["y"][1])
+    for state in new:
+        torch.testing.assert_close(new_one[state], new[state][1])
+
+
+@every_cell
+def test_simplify_is_done_after_once(name):
+    found = cells.stages_of(name)["simplify"]
+    assert simplify(found) is found
+    assert simplify_graph(found.cell) == found.cell
+
+
+@every_cell
+def test_simplify_keeps_hold_of_what_is_simple(name):
+    """Every graph of the end is in its simplest form, as the builder that made it promises."""
+    for stage, graph in cells.program(name).graphs().items():
+        if "saved" not in dict(graph.outputs):
+            again = simplify_graph(graph)
+            assert len(again.values) <= len(graph.values), stage
+
+
+@every_cell
+def test_passes_leave_their_program_alone(name):
+    programs = list(cells.stages_of(name).values())[1:]
+    for step, found in zip(PASSES, programs, strict=False):
+        shown = repr(found)
+        step(found)
+        assert repr(found) == shown
+
+
+@every_cell
+def test_passes_are_deterministic(name):
+    programs = list(cells.stages_of(name).values())[1:]
+    for step, found, want in zip(PASSES, programs, programs[1:], strict=False):
+        assert step(found) == want
+
+
+@every_cell
+def test_the_scan_has_only_products_of_the_state(name):
+    found = cells.program(name)
+    with_state = reaching(found.scan, {state.name for state in found.scan.states})
+    for value in found.scan.values:
+        if value.op == "matmul":
+            assert value.name in with_state, f"{value.name} could leave the loop"
+
+
+@every_cell
+def test_nothing_before_the_scan_knows_the_state(name):
+    found = cells.program(name)
+    for graph in (found.once, found.before):
+        assert not graph.leaves("state") and not graph.states
+    assert not found.once.leaves("input")
+    assert {leaf.name for leaf in found.before.leaves("input")} <= {"x"}
+
+
+@every_cell
+def test_what_is_after_the_scan_no_state_needs(name):
+    found = cells.program(name)
+    recurrent = {leaf.name for leaf in found.after.leaves("input")} - {"x"}
+    streams = {label for label, _ in found.before.outputs}
+    assert recurrent <= streams | {value for _, value in found.scan.outputs}
+    needed = {v.name for v in prune(replace(found.scan, outputs=())).values if v.op == "matmul"}
+    assert needed == {v.name for v in found.scan.values if v.op == "matmul"} or name in ("tied", "adjoint_names")
+
+
+@every_cell
+def test_only_primitives_are_left(name):
+    for graph in cells.program(name).graphs().values():
+        assert not [value for value in graph.values if value.op in OPS and OPS[value.op].definition]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_biases_go_into_the_product(name):
+    found = cells.program(name)
+    (stream,) = found.before.outputs
+    last = found.before.by_name()[stream[1]]
+    product, bias = (found.before.by_name()[operand] for operand in last.operands)
+    assert (last.op, product.op, bias.op) == ("add", "matmul", "parameter")
+    assert last.shape == ({"lstm": 4, "gru": 3}[name], "hidden")
+    recurrent = {"lstm": ["weight_hh"], "gru": ["weight_hh", "b_hn"]}[name]
+    assert [leaf.name for leaf in found.scan.leaves("parameter")] == recurrent
+
+
+# What the forward scan keeps for its adjoint.
+
+
+def kept(name: str) -> tuple[set[str], set[tuple[str, str]]]:
+    """The values that are stored, as they are written, and what else is read: kinds and names."""
+    found = cells.program(name)
+    graph = found.scan
+    saved = graph.by_name()[dict(graph.outputs)["saved"]].operands if "saved" in dict(graph.outputs) else ()
+    written = equations(replace(graph, values=tuple(replace(v, name=v.name) for v in graph.values)))
+    named = {value: value if value in written else _written(graph, value) for value in saved}
+    read = {(binding.kind, binding.leaf) for binding in found.bindings if binding.kind != "gradient"}
+    return set(named.values()), read - {("saved", "saved")}
+
+
+def _written(graph: CellGraph, name: str) -> str:
+    builder = Builder(graph.values)
+    alias = builder.keep(replace(graph.by_name()[name], name="written"))
+    return equations(replace(graph, values=tuple(builder.values.values())))[alias]
+
+
+def test_lstm_saves_what_people_save():
+    assert kept("lstm") == ({"i", "f", "g", "o", "c"}, {("previous", "h")})
+
+
+def test_gru_saves_what_people_save():
+    assert kept("gru") == ({"r", "z", "n", "(b_hn + weight_hh_h[2])"}, {("previous", "h")})
+
+
+def test_gru_v3_saves_what_people_save():
+    assert kept("gru_v3") == ({"r", "z", "n"}, {("previous", "h")})
+
+
+@pytest.mark.parametrize("name", ["indrnn", "rnn", "rnn_relu"])
+def test_the_output_is_enough(name):
+    assert kept(name) == (set(), {("previous", "h"), ("output", "h'")})
+
+
+def test_mingru_keeps_its_input_alone():
+    assert kept("mingru") == (set(), {("previous", "h"), ("stream", "weight_ih_x_b")})
+
+
+@every_cell
+def test_products_are_stored_or_not_needed(name):
+    """Nothing that the adjoint reads is a product computed again."""
+    found = cells.program(name)
+    forward = {value.name for value in found.scan.values if value.op == "matmul"}
+    again = {value.name for value in found.adjoint.values if value.op == "matmul"}
+    assert not forward & again
+
+
+# Graphs that are none.
+
+
+def broken(change) -> CellGraph:
+    graph = cells.stages_of("lstm")["simplify"].cell
+    return change(graph, list(graph.values))
+
+
+def at(values: list[Value], op: str) -> int:
+    return next(number for number, value in enumerate(values) if value.op == op)
+
+
+def with_values(graph: CellGraph, values: list[Value]) -> CellGraph:
+    return replace(graph, values=tuple(values))
+
+
+def changed(op: str, **fields):
+    def change(graph, values):
+        number = at(values, op)
+        values[number] = replace(values[number], **fields)
+        return with_values(graph, values)
+
+    return change
+
+
+def swapped(graph, values):
+    first = at(values, "matmul")
+    values.append(values.pop(first))
+    return with_values(graph, values)
+
+
+def repeated(graph, values):
+    return with_values(graph, [*values, values[-1]])
+
+
+def bent(graph, values):
+    number = at(values, "matmul")
+    matrix, _ = values[number].operands
+    values[number] = replace(values[number], operands=(matrix, "h"))
+    return with_values(graph, values)
+
+
+MUTATIONS = {
+    "use before definition": (swapped, "before its definition"),
+    "defined twice": (repeated, "defined twice"),
+    "unknown operation": (changed("tanh", op="tangent"), "unknown operation"),
+    "a leaf with operands": (changed("input", operands=("h",)), "has operands"),
+    "wrong shape": (changed("sigmoid", shape=("inputs",)), "is said to be"),
+    "operands that do not fit": (bent, "cannot be applied"),
+    "missing output": (lambda graph, _: replace(graph, outputs=(("y", "nothing"),)), "output y is missing"),
+    "missing update": (lambda graph, _: replace(graph, states=(*graph.states[:1], State("c", "nothing"))), "new value"),
+    "forgotten state": (lambda graph, _: replace(graph, states=graph.states[:1]), "leaves that are states"),
+    "state of another shape": (
+        lambda graph, _: replace(graph, states=(graph.states[0], State("c", "x"))),
+        "changes its shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_verify_finds(mutation):
+    change, message = MUTATIONS[mutation]
+    found = cells.stages_of("lstm")["simplify"]
+    assert verify(found) is found
+    with pytest.raises(Malformed, match=message):
+        verify(replace(found, cell=broken(change)))
