@@ -2,9 +2,9 @@
 
 Run it from the repository's root: python -m examples.digits
 
-The digits are the 1797 that come with scikit-learn, 8x8 pixels each (Alpaydin and Kaynak 1998, UCI repository).
-Both networks begin with the same weights, see the same batches in the same order and drop the same units, so their
-curves must lie on one another; what differs is rounding, and the time that they take.
+The digits are the 1797 that come with scikit-learn, 8x8 pixels each (Alpaydin and Kaynak 1998, UCI
+repository). Both networks begin with the same weights, see the same batches in the same order and drop the
+same units, so their curves must lie on one another; what differs is rounding, and the time that they take.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from generated.digits import Digits
 
 SEED = 0
 BATCH = 32
+COLUMNS = 8
 
 
 class Twin(nn.Module):
@@ -42,7 +43,7 @@ class Twin(nn.Module):
 
 @dataclass
 class Run:
-    """What is kept of a training: the mean loss and the test accuracy after each epoch, and how long it took."""
+    """What is kept of a training: loss and test accuracy after each epoch, and how long it took."""
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
@@ -60,7 +61,9 @@ class Data:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a generated network to read digits, beside torch.nn.LSTM.")
+    parser = argparse.ArgumentParser(
+        description="Train a generated network to read digits, beside torch.nn.LSTM."
+    )
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--picture", type=Path, default=Path("build/digits.png"))
     options = parser.parse_args()
@@ -75,11 +78,13 @@ def main() -> None:
 
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(our_run, twin_run, ours, data).savefig(options.picture, dpi=120)
-    print(f"training took {our_run.seconds:.1f} s (generated) and {twin_run.seconds:.1f} s (torch.nn), on the CPU")
+    print(
+        f"training took {our_run.seconds:.1f} s (generated), {twin_run.seconds:.1f} s (torch.nn), on the CPU"
+    )
     print(f"the curves and some predictions are in {options.picture}")
     print(
-        f"test accuracy: generated LSTM {our_run.accuracy[-1]:.1%}, torch.nn.LSTM {twin_run.accuracy[-1]:.1%} "
-        f"({data.test_y.numel()} digits that neither has seen)"
+        f"test accuracy: generated LSTM {our_run.accuracy[-1]:.1%}, "
+        f"torch.nn.LSTM {twin_run.accuracy[-1]:.1%} ({data.test_y.numel()} digits that neither has seen)"
     )
 
 
@@ -112,7 +117,9 @@ def train(net: nn.Module, data: Data, epochs: int, title: str) -> Run:
                 losses.append(loss.item())
             schedule.step()
             run.loss.append(sum(losses) / len(losses))
-            run.accuracy.append((predict(net, data.test_x)[-1].argmax(-1) == data.test_y).float().mean().item())
+            run.accuracy.append(
+                (predict(net, data.test_x)[-1].argmax(-1) == data.test_y).float().mean().item()
+            )
             progress.set_postfix(loss=f"{run.loss[-1]:.3f}", test=f"{run.accuracy[-1]:.1%}")
     run.seconds = time.perf_counter() - begun
     return run
@@ -126,13 +133,14 @@ def predict(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def draw(ours: Run, twin: Run, net: nn.Module, data: Data) -> Figure:
-    """Above, both learning curves; below, digits of the test set and what the network thinks after each row."""
-    figure = plt.figure(figsize=(11, 8), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    """Above, both learning curves; below, test digits and what the network thinks after each row."""
+    figure = plt.figure(figsize=(11, 7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.05))
     loss, accuracy = above.subplots(1, 2)
     epochs = range(1, len(ours.loss) + 1)
-    for run, style in ((ours, {"label": "generated LSTM", "linewidth": 4, "alpha": 0.35}),
-                       (twin, {"label": "torch.nn.LSTM", "color": "black", "linestyle": "--"})):  # fmt: skip
+    solid = {"label": "generated LSTM", "linewidth": 4, "alpha": 0.35}
+    dashed = {"label": "torch.nn.LSTM", "color": "black", "linestyle": "--"}
+    for run, style in ((ours, solid), (twin, dashed)):
         loss.plot(epochs, run.loss, **style)
         accuracy.plot(epochs, [100 * share for share in run.accuracy], **style)
     loss.set(title="Cross entropy while training", xlabel="epoch", ylabel="mean loss (nats)", yscale="log")
@@ -143,15 +151,22 @@ def draw(ours: Run, twin: Run, net: nn.Module, data: Data) -> Figure:
 
     below.suptitle("What the generated network thinks after each row of a digit (the darker, the surer)")
     beliefs = predict(net, data.test_x)
-    wrong = (beliefs[-1].argmax(-1) != data.test_y).nonzero().flatten().tolist()
-    right = (beliefs[-1].argmax(-1) == data.test_y).nonzero().flatten().tolist()
-    shown = (right[:8] + wrong)[:8] if len(wrong) < 2 else (right[:6] + wrong[:2] + right[6:])[:8]
-    images, rows = below.subplots(2, 8, height_ratios=(1, 1))
+    read_as = beliefs[-1].argmax(-1)
+    right = [
+        int(((read_as == digit) & (data.test_y == digit)).nonzero()[0])
+        for digit in (0, 2, 3, 5, 6, 9)
+        if ((read_as == digit) & (data.test_y == digit)).any()
+    ]
+    wrong = (read_as != data.test_y).nonzero().flatten().tolist()
+    shown = (right + wrong)[:COLUMNS]
+    images, rows = below.subplots(2, COLUMNS)
     for sample, image, belief in zip(shown, images, rows, strict=False):
-        guess, truth = beliefs[-1, sample].argmax().item(), data.test_y[sample].item()
+        guess, truth = read_as[sample].item(), data.test_y[sample].item()
         image.imshow(data.test_x[:, sample].numpy(), cmap="gray_r")
-        image.set_title(f"reads {guess}" + ("" if guess == truth else f", is {truth}"),
-                        color="black" if guess == truth else "firebrick")  # fmt: skip
+        if guess == truth:
+            image.set_title(f"reads {guess}")
+        else:
+            image.set_title(f"reads {guess}, is {truth}", color="firebrick")
         image.set_xticks([])
         image.set_yticks([])
         belief.imshow(beliefs[:, sample].numpy(), cmap="Blues", vmin=0, vmax=1)

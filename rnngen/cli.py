@@ -1,20 +1,22 @@
 """The commands. Only this file prints and exits.
 
-Exit codes: 0 done; 1 the model was rejected, `--check` found stale output, `verify` found an error too large, or the
-disk is full; 2 usage, unreadable input, a place that cannot be written to; 3 a fault of ours; 130 interrupted; 141 the
-reader of the output has gone.
+Exit codes: 0 done; 1 the model was rejected, `--check` found stale output, `verify` found an error too large,
+or the disk is full; 2 usage, unreadable input, a place that cannot be written to; 3 a fault of ours;
+130 interrupted; 141 the reader of the output has gone.
 
-Imports stand in the commands that need them: `rnngen --help` needs none of them, and torch only `verify` and `doctor`.
+Imports stand in the commands that need them: `rnngen --help` needs none, and torch is for `verify` and
+`doctor` only.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +56,8 @@ class _Rejected(click.ClickException):
         from rnngen.errors import render
 
         drawn = "\n\n".join(render(mistake, color=True) for mistake in self.mistakes)
-        click.echo(drawn, file=file or sys.stderr, color=self.show_color)  # takes the colours out where none belong
+        # echo takes the colours out again where none belong.
+        click.echo(drawn, file=file or sys.stderr, color=self.show_color)
 
 
 class _Fault(click.ClickException):
@@ -88,7 +91,7 @@ class _OutputLost(Exception):
 
 
 class _Commands(click.Group):
-    """Commands that answer every exception with a sentence and an exit code, and leave tracebacks to those who ask."""
+    """Commands that answer each exception with a sentence and an exit code; tracebacks are for who asks."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _watching_output():
@@ -120,6 +123,8 @@ class _Commands(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         with suppress(AttributeError):  # where standard output cannot write a character, an escape will do
             sys.stdout.reconfigure(errors="backslashreplace")
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000)  # there is next to no garbage, and looking for it takes a tenth of the time
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             code = result if isinstance(result, int) else 0
@@ -131,12 +136,14 @@ class _Commands(click.Group):
             code = INTERRUPTED
         except _OutputLost as lost:
             code = _give_up_output(lost)
+        finally:
+            gc.set_threshold(*thresholds)
         sys.exit(code)
 
 
 @contextmanager
 def _watching_output() -> Iterator[None]:
-    """Tell a failing standard output from other faults: errors of a file carry its name, or are sentences by now."""
+    """Tell a failing standard output from other faults: errors of a file carry its name or are sentences."""
     try:
         yield
     except OSError as error:
@@ -183,7 +190,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--traceback", is_flag=True, envvar="RNNGEN_TRACEBACK", help="Show where a fault of rnngen's lies.")
+@click.option(
+    "--traceback", is_flag=True, envvar="RNNGEN_TRACEBACK", help="Show where a fault of rnngen's lies."
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -222,14 +231,15 @@ def _open(model: str) -> Source:
             stem = PurePath(model).name.removesuffix(".toml")
             if stem not in cells or os.path.lexists(model):
                 raise
-            raise Unreadable(f"{error}\nHint: the library has a cell '{stem}'; leave out the '.toml'.") from error
+            hint = f"the library has a cell '{stem}'; leave out the '.toml'."
+            raise Unreadable(f"{error}\nHint: {hint}") from error
     hint = did_you_mean(model, cells) or f"the library has {', '.join(cells)}"
     shown = visible(model[:200])
     raise Unreadable(f"There is no cell '{shown}' in the library, and no such file.\nHint: {hint}")
 
 
 def _label(source: Source) -> Source:
-    """The source under the name that a generated file gives it: never a path of this machine, always one line."""
+    """The source as a generated file names it: never by a path of this machine, and on one line."""
     from rnngen.errors import visible
     from rnngen.source import Source
 
@@ -240,12 +250,15 @@ def _label(source: Source) -> Source:
 @contextmanager
 def _mistakes_in(source: Source, label: Source) -> Iterator[None]:
     """Mistakes show the name that the user gave, also where the compiler worked under another."""
+    from dataclasses import replace
+
     from rnngen.errors import ModelError
 
     try:
         yield
     except ModelError as error:
-        raise ModelError(replace(m, source=source) if m.source == label else m for m in error.mistakes) from None
+        mistakes = [replace(m, source=source) if m.source == label else m for m in error.mistakes]
+        raise ModelError(mistakes) from None
 
 
 # compile
@@ -271,7 +284,9 @@ class _Compiled:
 
 @main.command("compile")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
+@click.option(
+    "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default."
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
 @click.option("--stdout", is_flag=True, help="Write nothing; print the module.")
@@ -293,23 +308,27 @@ def compile_command(
     Nothing is written unless all MODELs are accepted, and a file that would not change is not touched.
     """
     if stdout and (check or show_diff or in_json or out or len(models) > 1):
-        raise click.UsageError("--stdout prints one module, and goes with no --check, --diff, --json, -o or second MODEL.")
+        raise click.UsageError("--stdout prints one module, without --check, --diff, --json or -o.")
     results = [_compiled(model) for model in models]
     if stdout and results[0].status == "compiled":
         click.echo(results[0].content, nl=False)
         return
     if all(result.status == "compiled" for result in results):
         _place(results, out or Path(), force or check or show_diff)
-    if all(result.status in ("unchanged", "stale", "missing", "edited") for result in results):
-        for result in results:
-            if show_diff:
-                result.diff = _diff(result)
-            elif not check:
-                _write(result)
+    ready = all(result.status in ("unchanged", "stale", "missing", "edited") for result in results)
+    for result in results if ready else ():
+        if show_diff:
+            result.diff = _diff(result)
+        elif not check:
+            _write(result)
     if in_json:
         _print_json(results)
     else:
-        _print_results(ctx, results, check, show_diff)
+        _print_problems(results)
+        if ready:
+            _print_outcomes(ctx, results, quiet=show_diff and not check)
+        elif len(results) > 1:
+            click.echo("Nothing was written.", err=True)
     ctx.exit(_code(results, check))
 
 
@@ -340,9 +359,10 @@ def _place(results: Sequence[_Compiled], out: Path, overwrite: bool) -> None:
         result.file = out / result.file
         shown = visible(os.fspath(result.file))
         first = owners.setdefault(os.path.normcase(result.file).lower(), result.model)
-        if first is not result.model:
+        if first != result.model:
             result.status = "refused"
-            result.error = f"'{visible(first)}' and '{visible(result.model)}' would both be written to '{shown}'."
+            both = f"'{visible(first)}' and '{visible(result.model)}'"
+            result.error = f"{both} would both be written to '{shown}'."
             continue
         try:
             result.before = current(result.file)
@@ -383,11 +403,23 @@ def _diff(result: _Compiled) -> str:
     after = result.text.splitlines(keepends=True)
     name = result.file.as_posix()
     old = name if result.before is not None else "/dev/null"
-    lines = unified_diff(before, after, old, name)
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    unended = "\n\\ No newline at end of file\n"
+    return "".join(
+        line if line.endswith("\n") else line + unended for line in unified_diff(before, after, old, name)
+    )
 
 
-def _print_results(ctx: click.Context, results: Sequence[_Compiled], check: bool, show_diff: bool) -> None:
+def _print_problems(results: Sequence[_Compiled]) -> None:
+    mistakes = [mistake for result in results for mistake in result.mistakes]
+    if mistakes:
+        _Rejected(mistakes).show()
+    for result in results:
+        if result.error:
+            click.echo(f"Error: {result.error}", err=True)
+
+
+def _print_outcomes(ctx: click.Context, results: Sequence[_Compiled], quiet: bool) -> None:
+    """One line for each file, and the differences. quiet: these alone, for `patch`."""
     from rnngen.errors import visible
 
     sentences = {
@@ -397,18 +429,11 @@ def _print_results(ctx: click.Context, results: Sequence[_Compiled], check: bool
         "missing": "{} is missing",
         "edited": "{} was edited by hand, or is not rnngen's",
     }
-    mistakes = [mistake for result in results for mistake in result.mistakes]
-    if mistakes:
-        _Rejected(mistakes).show()
     for result in results:
-        if result.error:
-            click.echo(f"Error: {result.error}", err=True)
-        elif result.diff:
+        if result.diff:
             click.echo(_colored(result.diff), nl=False, color=ctx.color)
-        elif result.status in sentences and not (show_diff and not check):
+        if result.status in sentences and not quiet:
             click.echo(sentences[result.status].format(visible(os.fspath(result.file))))
-    if any(result.status == "compiled" for result in results):
-        click.echo("Nothing was written.", err=True)
 
 
 def _colored(diff: str) -> str:
@@ -481,8 +506,8 @@ class _Stage(click.ParamType):
 
         stages = _stages()
         if value not in stages:
-            hint = did_you_mean(value, stages)
-            self.fail(f"there is no stage '{visible(value)}'; {hint or 'the stages are ' + ', '.join(stages)}", param, ctx)
+            hint = did_you_mean(value, stages) or f"the stages are {', '.join(stages)}"
+            self.fail(f"there is no stage '{visible(value)}'; {hint}", param, ctx)
         return value
 
 
@@ -500,7 +525,9 @@ def _stages() -> tuple[str, ...]:
     type=_Stage(),
     help="resolve, infer, simplify, pack, hoist, differentiate, save or lower; the last by default.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True
+)
 def show(model: str, after: str | None, form: str) -> None:
     """Show the cells of MODEL as a pass leaves them."""
     from rnngen.description import describe
@@ -576,7 +603,8 @@ def cells(name: str | None, in_json: bool) -> None:
             "output": cell.output,
             "equations": [equation.text for equation in cell.equations],
             "parameters": {
-                p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads} for p in cell.parameters
+                p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads}
+                for p in cell.parameters
             },
         }
         for key, cell in found.items()
@@ -603,7 +631,9 @@ def cells(name: str | None, in_json: bool) -> None:
     type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
     help="May be repeated; all by default.",
 )
-@click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default.")
+@click.option(
+    "--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default."
+)
 @click.pass_context
 def verify(
     ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]
@@ -657,14 +687,15 @@ def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
         failed = [case for case in group if case.failure]
         for failure in dict.fromkeys(case.failure for case in failed):
             alike = [case for case in failed if case.failure == failure]
-            click.echo(f"  FAILED {len(alike)} times, first on {alike[0].schedule}, {alike[0].sizes}: {failure}")
+            first = f"first on {alike[0].schedule}, {alike[0].sizes}"
+            click.echo(f"  FAILED {len(alike)} times, {first}: {failure}")
         wrong += len(failed)
         skipped = [case for case in group if case.skipped]
         for reason in dict.fromkeys(case.skipped for case in skipped):
             first = next(case for case in skipped if case.skipped == reason)
             click.echo(f"  left out {first.sizes}: {reason}")
     runs = sum(1 for case in cases if case.errors)
-    click.echo(f"\n{runs} runs compared, {wrong} wrong" if wrong else f"\n{runs} runs compared, all within tolerance")
+    click.echo(f"\n{runs} runs compared, {f'{wrong} wrong' if wrong else 'all within tolerance'}")
     return wrong
 
 
@@ -679,7 +710,9 @@ def _badness(error: float) -> float:
 @click.option("--json", "in_json", is_flag=True, help="Report in JSON.")
 def doctor(in_json: bool) -> None:
     """Say which versions are here, and what will run where."""
-    found = _diagnosis()
+    from rnngen.doctor import diagnose
+
+    found = diagnose()
     if in_json:
         import json
 
@@ -691,117 +724,3 @@ def doctor(in_json: bool) -> None:
     click.echo()
     for sentence in found["sentences"]:
         click.echo(sentence)
-
-
-def _diagnosis() -> dict[str, Any]:
-    import platform
-
-    from rnngen.compile import VERSION
-
-    torch, torch_fault = _imported("torch")
-    versions: dict[str, str | None] = {"rnngen": VERSION, "python": platform.python_version()}
-    for package in ("torch", "triton", "numpy", "jinja2", "networkx", "pydantic"):
-        versions[package] = _installed(package)
-    if torch is not None:
-        versions["torch"] = torch.__version__
-    versions["CUDA"] = getattr(getattr(torch, "version", None), "cuda", None)
-    versions["ROCm"] = getattr(getattr(torch, "version", None), "hip", None)
-    versions["driver"] = _driver()
-    gpus = _gpus(torch)
-    interpret = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
-    sentences = ["rnngen compile, show and cells need none of torch, triton and a GPU: they run here."]
-    if torch_fault:
-        sentences.append(f"Importing torch fails, so no generated module can run here: {torch_fault}.")
-    elif torch is None:
-        sentences.append("torch is missing, so no generated module can run here: pip install torch.")
-    else:
-        sentences.append("Tensors on the CPU take the CPU path of a generated module, in torch.")
-        sentences += _gpu_sentences(gpus, versions, interpret, _imported("triton")[1])
-    return {"versions": versions, "gpus": gpus, "interpreting": interpret, "sentences": sentences}
-
-
-def _gpu_sentences(
-    gpus: Sequence[dict[str, str]], versions: dict[str, str | None], interpret: bool, triton_fault: str
-) -> Iterable[str]:
-    if triton_fault:
-        yield f"Importing triton fails, so no kernel can run: {triton_fault}."
-        return
-    if versions["triton"] is None:
-        yield "triton is missing, so no kernel can run, and tensors on a GPU are refused: pip install triton."
-        return
-    if interpret:
-        yield "TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, and also for tensors on the CPU."
-        if versions["numpy"] is None:
-            yield "numpy is missing, and the interpreter needs it: pip install numpy."
-        return
-    for gpu in gpus:
-        yield f"Tensors on {gpu['device']} run the kernels, compiled for {gpu['name']} ({gpu['capability']})."
-    if not gpus:
-        built = "without support for GPUs" if not (versions["CUDA"] or versions["ROCm"]) else "and sees no GPU"
-        yield f"torch is built {built}: kernels run only in Triton's interpreter, which `rnngen verify` starts."
-    if versions["numpy"] is None:
-        yield "numpy is missing: `rnngen verify` cannot interpret kernels without it."
-
-
-def _imported(package: str) -> tuple[Any, str]:
-    """The package, None where it is missing; and what its import says where it is there and broken."""
-    from importlib import import_module
-
-    from rnngen.errors import visible
-
-    try:
-        return import_module(package), ""
-    except ModuleNotFoundError as missing:
-        return None, "" if missing.name == package else visible(str(missing))
-    except Exception as error:  # a library of the wrong version raises whatever it likes
-        return None, visible(f"{type(error).__name__}: {error}")[:300]
-
-
-def _installed(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-    from importlib.util import find_spec
-
-    try:
-        return version(package) if find_spec(package) else None
-    except PackageNotFoundError:
-        return "version unknown"
-    except ValueError:  # what stands under the name in sys.modules is no module
-        return None
-
-
-def _gpus(torch: Any) -> list[dict[str, str]]:
-    if torch is None:
-        return []
-    try:
-        if not torch.cuda.is_available():
-            return []
-        return [
-            {
-                "device": f"cuda:{number}",
-                "name": torch.cuda.get_device_name(number),
-                "capability": ".".join(map(str, torch.cuda.get_device_capability(number))),
-            }
-            for number in range(torch.cuda.device_count())
-        ]
-    except Exception:  # a driver that is there and does not work is as good as none
-        return []
-
-
-def _driver() -> str | None:
-    """The version of NVIDIA's driver, as the kernel module or the driver's own tool says it."""
-    import re
-    from shutil import which
-    from subprocess import DEVNULL, PIPE, SubprocessError
-    from subprocess import run as run_process
-
-    with suppress(OSError):
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
-        if found := re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text):
-            return found[0]
-    if tool := which("nvidia-smi"):
-        command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-        with suppress(OSError, SubprocessError):
-            answer = run_process(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, timeout=10, text=True)
-            if answer.returncode == 0 and answer.stdout.strip():
-                return answer.stdout.split()[0]
-    return None

@@ -1,44 +1,49 @@
 """The TOML model, validated: what a file says, as plain records.
 
-Two kinds of file exist. A model has `layers` and perhaps `cells`; a cell file describes one cell alone and compiles to
-a layer class whose sizes are free. The tables below are the whole schema; `docs/language.md` explains every key.
+Two kinds of file exist. A model has `layers` and perhaps `cells`; a cell file describes one cell alone and
+compiles to a layer class whose sizes are free. The tables below are the whole schema; `docs/language.md`
+explains every key.
 """
 
 import keyword
+import math
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rnngen.document import Document, parse
+from rnngen.document import Document, KeyPath, parse
 from rnngen.equations import Assignment, parse_step
-from rnngen.errors import Mistakes, did_you_mean
+from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.ops import FUNCTIONS
+from rnngen.runtime import PUBLISHED
 from rnngen.source import Source, Span
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-RESERVED = frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"x", "self", "print", "torch", "triton", "tl", "con", "nul"}
 DIMENSIONS = ("hidden", "inputs")
-INITIALISERS = (
-    "uniform",
-    "zeros",
-    "ones",
+_MATRIX_INITIALISERS = (
     "orthogonal",
     "xavier_uniform",
     "xavier_normal",
     "kaiming_uniform",
     "kaiming_normal",
 )
+INITIALISERS = ("uniform", "zeros", "ones", *_MATRIX_INITIALISERS)
 SCHEDULE_NAMES = ("auto", "resident", "elementwise", "stepwise")
+MOST_LAYERS = 256
+MOST_CELLS = 64
 MOST_PARAMETERS = 2**31  # elements of a whole model
+MOST_OPERATIONS = 512  # in the equations of a file; a compile takes more than a millisecond for each
+
+# ---- The schema ----
 
 Size = Annotated[int, Field(ge=1, le=65536)]
-Initialiser = Literal[INITIALISERS] | float | int
 
 
 class _Table(BaseModel):
@@ -48,22 +53,22 @@ class _Table(BaseModel):
 class _ParameterTable(_Table):
     shape: list[Literal[DIMENSIONS]] = Field(max_length=2)
     blocks: list[str] = Field(min_length=1, max_length=64)
-    init: Initialiser | dict[str, Initialiser] = "uniform"
+    init: Any = "uniform"  # looked at by `_initialisers`: pydantic reports a union once for each member
     heads: bool = False
 
 
 class _CellTable(_Table):
+    class_name: str = Field(default="", alias="class")
     about: str = ""
     states: list[str] = Field(min_length=1, max_length=16)
     output: str = ""
-    constants: dict[str, float | int] = Field(default={}, max_length=64)
+    constants: dict[str, float] = Field(default={}, max_length=64)
     step: str
     parameters: dict[str, _ParameterTable] = Field(default={}, max_length=64)
 
 
 class _CellFile(_CellTable):
     name: str
-    class_name: str = Field(default="", alias="class")
 
 
 class _CellLayer(_Table):
@@ -87,11 +92,25 @@ class _DenseLayer(_Table):
 class _ModelFile(_Table):
     name: str
     inputs: Size
-    layers: list[dict[str, Any]] = Field(min_length=1, max_length=256)
-    cells: dict[str, dict[str, Any]] = Field(default={}, max_length=64)
+    layers: list[dict[str, Any]] = Field(min_length=1, max_length=MOST_LAYERS)
+    cells: dict[str, dict[str, Any]] = Field(default={}, max_length=MOST_CELLS)
 
 
 _LAYERS: dict[str, type[_Table]] = {"cell": _CellLayer, "dropout": _DropoutLayer, "dense": _DenseLayer}
+
+# A line to write where a key is missing.
+_EXAMPLES = {
+    "blocks": 'blocks = ["W"]',
+    "hidden": "hidden = 64",
+    "inputs": "inputs = 1",
+    "layers": "[[layers]]",
+    "name": 'name = "model"',
+    "shape": 'shape = ["hidden", "inputs"]',
+    "states": 'states = ["h"]',
+    "step": 'step = "h\' = tanh(W @ x + U @ h)"',
+}
+
+# ---- What is handed on ----
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,7 @@ Layer = CellLayer | DropoutLayer | DenseLayer
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says: one cell if `layers` is empty, else a stack of layers over `cells`, each cell once."""
+    """What a file says: one cell if `layers` is empty, else a stack of layers; `cells` has each cell once."""
 
     name: str
     inputs: int
@@ -150,22 +169,33 @@ class Description:
 
 @dataclass(frozen=True)
 class Places:
-    """Where in its document a cell stands."""
+    """Where in its document a table stands, and what stands in it."""
 
     document: Document
-    path: tuple[str | int, ...]
+    path: KeyPath
 
     def key(self, *path: str | int) -> Span:
         """The place of a key, or of the table that lacks it."""
-        return self.document.key_span(_existing((*self.path, *path), self.document))
+        return self.document.key_span(self._existing(path))
 
     def value(self, *path: str | int) -> Span:
         """The place of a value, or of the table that lacks it."""
-        return self.document.value_span(_existing((*self.path, *path), self.document))
+        return self.document.value_span(self._existing(path))
 
     def text(self, offset: int, length: int) -> Span:
         """A place in the step's text."""
         return self.document.text_span((*self.path, "step"), offset, length)
+
+    def _existing(self, path: KeyPath) -> KeyPath:
+        """The path from the outside in, as far as the file has it."""
+        path = (*self.path, *path)
+        data: Any = self.document.data
+        for depth, part in enumerate(path):
+            try:
+                data = data[part]
+            except (KeyError, IndexError, TypeError):
+                return path[:depth]
+        return path
 
 
 def describe(source: Source) -> Description:
@@ -173,14 +203,16 @@ def describe(source: Source) -> Description:
 
     Raises ModelError with every mistake in it that can be told apart.
     """
-    document = parse(source)
+    places = Places(parse(source), ())
     mistakes = Mistakes(source)
-    data = document.data
-    if "layers" in data:
-        found = _model(document, mistakes)
-    else:
-        cell = _cell(Places(document, ()), data, _CellFile, mistakes)
+    data = places.document.data
+    if "layers" not in data and not data.keys().isdisjoint(("states", "step", "parameters")):
+        cell = _cell(data.get("name", ""), _CellFile, data, places, mistakes)
         found = cell and Description(cell.name, 0, (), (cell,), source)
+        if cell:
+            _check_work([cell], mistakes)
+    else:
+        found = _model(data, places, mistakes)
     mistakes.check()
     return found
 
@@ -191,257 +223,480 @@ def library() -> Mapping[str, Source]:
     folder = files("rnngen") / "cells"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return {
-        name.removesuffix(".toml"): Source(name, (folder / name).read_text(encoding="utf-8")) for name in names
+        name.removesuffix(".toml"): Source(name, (folder / name).read_text(encoding="utf-8"))
+        for name in names
     }
 
 
-def _model(document: Document, mistakes: Mistakes) -> Description | None:
-    model = _validated(_ModelFile, document.data, document, (), mistakes)
-    if model is None:
+@cache
+def _library_cell(name: str) -> Cell:
+    return describe(library()[name]).cells[0]
+
+
+# ---- A model ----
+
+
+def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Description | None:
+    model = _validated(_ModelFile, data, places, mistakes)
+    if isinstance(data.get("name"), str):
+        _check_name(data["name"], "model", places.value("name"), mistakes)
+    # What is within a table is looked at even if the file around it has a mistake of its own.
+    cells = {
+        name: _cell(name, _CellTable, table, Places(places.document, ("cells", name)), mistakes)
+        for name, table in _tables(data.get("cells"), MOST_CELLS)
+    }
+    layers: list[Layer | None] = []
+    width = model.inputs if model else 1
+    tables = list(_tables(data.get("layers"), MOST_LAYERS))
+    for number, table in tables:
+        layer = _layer(table, width, cells, Places(places.document, ("layers", number)), mistakes)
+        layers.append(layer)
+        width = getattr(layer, "hidden", getattr(layer, "outputs", width))
+    used = {layer.cell.name: layer.cell for layer in layers if isinstance(layer, CellLayer)}
+    named = {table["cell"] for _, table in tables if isinstance(table.get("cell"), str)}
+    for name in cells:
+        if name not in named:
+            hint = f'write cell = "{name}" in a layer, or leave the cell out.'
+            mistakes.add(
+                "unused", f"No layer uses the cell {name!a}.", places.key("cells", name), hints=(hint,)
+            )
+    _check_size(layers, places, mistakes)
+    _check_work([cell for cell in cells.values() if cell], mistakes)
+    _check_clashes(data.get("name"), used.values(), places, mistakes)
+    if model is None or None in layers:
         return None
-    _check_name(model.name, "model", document.value_span(("name",)), mistakes)
-    cells: dict[str, Cell | None] = {}
-    for name, table in model.cells.items():
-        _check_name(name, "cell", document.key_span(("cells", name)), mistakes)
-        cells[name] = _cell(Places(document, ("cells", name)), {"name": name, **table}, _CellFile, mistakes)
-    layers: list[Layer] = []
-    used: dict[str, Cell] = {}
-    width = model.inputs
-    for number, table in enumerate(model.layers):
-        path = ("layers", number)
-        kinds = [kind for kind in _LAYERS if kind in table]
-        if len(kinds) != 1:
-            hint = did_you_mean(next(iter(table), ""), _LAYERS) or "write cell = ..., dropout = ... or dense = ..."
-            message = "A layer is one of a cell, a dropout or a dense layer."
-            mistakes.add("unknown-layer", message, document.key_span(path), hints=(hint,))
-            continue
-        layer = _validated(_LAYERS[kinds[0]], table, document, path, mistakes)
-        if isinstance(layer, _CellLayer):
-            cell = _find_cell(layer.cell, cells, document.value_span((*path, "cell")), mistakes)
-            if layer.hidden % layer.heads:
-                message = f"{layer.hidden} hidden units cannot be divided into {layer.heads} heads."
-                mistakes.add("not-divisible", message, document.value_span((*path, "heads")))
-            if layer.heads > 1 and cell and not any(p.heads for p in cell.parameters):
-                message = f"The cell '{cell.name}' has no block-diagonal parameter, so it has no heads."
-                mistakes.add("no-heads", message, document.key_span((*path, "heads")))
-            if cell:
-                used[cell.name] = cell
-                options = layer.model_dump(exclude={"cell"})
-                layers.append(CellLayer(cell, width, **options))
-            width = layer.hidden
-        elif isinstance(layer, _DropoutLayer):
-            layers.append(DropoutLayer(layer.dropout))
-        elif isinstance(layer, _DenseLayer):
-            layers.append(DenseLayer(width, layer.dense, layer.bias))
-            width = layer.dense
-    for name in cells.keys() - {table.get("cell") for table in model.layers}:
-        message = f"The cell '{name}' is used by no layer."
-        mistakes.add("unused", message, document.key_span(("cells", name)))
-    if (count := sum(map(_parameter_count, layers))) > MOST_PARAMETERS:
-        message = f"The model has {count:,} parameters, {4 * count / 2**30:,.0f} GiB in float32; the limit is 2**31."
-        mistakes.add("too-large", message, document.key_span(("layers",)))
-    return Description(model.name, model.inputs, tuple(layers), tuple(used.values()), document.source)
+    return Description(model.name, model.inputs, tuple(layers), tuple(used.values()), places.document.source)
 
 
-def _parameter_count(layer: Layer) -> int:
-    if isinstance(layer, DenseLayer):
-        return layer.outputs * (layer.inputs + layer.bias)
-    if isinstance(layer, DropoutLayer):
-        return 0
-    sizes = {"hidden": layer.hidden, "inputs": layer.inputs}
-    count = 0
-    for parameter in layer.cell.parameters:
-        elements = len(parameter.blocks)
-        for dimension in parameter.shape:
-            elements *= sizes[dimension]
-        count += elements // (layer.heads if parameter.heads else 1)
-    return count
+def _tables(container: Any, most: int) -> Iterator[tuple[str | int, dict[str, Any]]]:
+    """The first tables in a table or in a list, if it is one."""
+    pairs: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(container, dict):
+        pairs = container.items()
+    elif isinstance(container, list):
+        pairs = enumerate(container)
+    return ((key, table) for key, table in islice(pairs, most) if isinstance(table, dict))
 
 
-def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes) -> Cell | None:
-    if name in cells:
-        return cells[name]
-    if name in library():
-        return describe(library()[name]).cells[0]
-    known = [*cells, *library()]
-    hint = did_you_mean(name, known) or f"the library has {', '.join(library())}"
-    mistakes.add("unknown-cell", f"There is no cell '{name}' in this file or in the library.", span, hints=(hint,))
+def _layer(
+    table: dict[str, Any], width: int, cells: Mapping[str, Cell | None], places: Places, mistakes: Mistakes
+) -> Layer | None:
+    """The layer of a table, `width` features being what comes in."""
+    kinds = [kind for kind in table if kind in _LAYERS]
+    if len(kinds) != 1:
+        _reject_kind(table, kinds, places, mistakes)
+        return None
+    layer = _validated(_LAYERS[kinds[0]], table, places, mistakes)
+    cell = None
+    if isinstance(table.get("cell"), str):
+        cell = _find_cell(table["cell"], cells, places.value("cell"), mistakes)
+    match layer:
+        case _DropoutLayer():
+            return DropoutLayer(layer.dropout)
+        case _DenseLayer():
+            return DenseLayer(width, layer.dense, layer.bias)
+        case _CellLayer():
+            _check_heads(layer, cell, places, mistakes)
+            return cell and CellLayer(cell, width, **layer.model_dump(exclude={"cell"}))
     return None
 
 
-def _cell(places: Places, data: dict[str, Any], table: type[_CellFile], mistakes: Mistakes) -> Cell | None:
-    cell = _validated(table, data, places.document, places.path, mistakes)
-    if cell is None:
+def _reject_kind(table: dict[str, Any], kinds: list[str], places: Places, mistakes: Mistakes) -> None:
+    if kinds:
+        first, second, *_ = kinds
+        message = f"This layer is of two kinds, '{first}' and '{second}'."
+        hint = "put each kind of layer under a [[layers]] of its own."
+        mistakes.add("unknown-layer", message, places.key(second), "a second kind", hints=(hint,))
+        return
+    for key in table:
+        if hint := did_you_mean(key, _LAYERS):
+            message = f"There is no kind of layer {key!a}."
+            mistakes.add("unknown-layer", message, places.key(key), "unknown", hints=(hint,))
+            return
+    hint = "a layer has one of the keys cell, dropout and dense."
+    mistakes.add("unknown-layer", "This layer has no kind.", places.value(), hints=(hint,))
+
+
+def _find_cell(
+    name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes
+) -> Cell | None:
+    if name in cells:
+        return cells[name]
+    if name in library():
+        return _library_cell(name)
+    hint = did_you_mean(name, [*cells, *library()]) or f"the library has {', '.join(library())}."
+    message = f"There is no cell {name!a} in this file or in the library."
+    mistakes.add("unknown-cell", message, span, hints=(hint,))
+    return None
+
+
+def _check_heads(layer: _CellLayer, cell: Cell | None, places: Places, mistakes: Mistakes) -> None:
+    if layer.hidden % layer.heads:
+        message = f"The {layer.hidden} hidden units cannot be divided evenly among {layer.heads} heads."
+        mistakes.add("not-divisible", message, places.value("heads"))
+    elif layer.heads > 1 and cell and not any(parameter.heads for parameter in cell.parameters):
+        message = f"The cell '{cell.name}' has no block-diagonal parameter, so it has no heads."
+        hint = "leave the key out, or give heads = true to a parameter of the cell."
+        mistakes.add("no-heads", message, places.key("heads"), hints=(hint,))
+
+
+def _check_size(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:
+    counts = [_parameter_count(layer) for layer in layers]
+    if sum(counts) > MOST_PARAMETERS:
+        largest = counts.index(max(counts))
+        message = f"The model has {sum(counts):,} parameters; at most {MOST_PARAMETERS:,} are allowed."
+        notes = (f"they would take {4 * sum(counts) / 2**30:,.0f} GiB in float32.",)
+        key = "dense" if isinstance(layers[largest], DenseLayer) else "hidden"
+        label = f"{counts[largest]:,} of them are here"
+        mistakes.add("too-large", message, places.value("layers", largest, key), label, notes=notes)
+
+
+def _parameter_count(layer: Layer | None) -> int:
+    match layer:
+        case DenseLayer():
+            return layer.outputs * (layer.inputs + layer.bias)
+        case CellLayer():
+            sizes = {"hidden": layer.hidden, "inputs": layer.inputs}
+            return sum(
+                len(parameter.blocks)
+                * math.prod(sizes[dimension] for dimension in parameter.shape)
+                // (layer.heads if parameter.heads else 1)
+                for parameter in layer.cell.parameters
+            )
+    return 0
+
+
+def _check_work(cells: list[Cell], mistakes: Mistakes) -> None:
+    """The passes take time for each operation, however short the text is in which it was written."""
+    count = 0
+    for cell in cells:
+        for equation in cell.equations:
+            count += sum(bool(part.operands) for part in equation.expression.parts())
+            if count > MOST_OPERATIONS:
+                message = f"The equations of this file have more than {MOST_OPERATIONS:,} operations."
+                span = cell.places.text(equation.offset, len(equation.target))
+                mistakes.add("too-large", message, span, "the limit is passed here")
+                return
+
+
+# ---- A cell ----
+
+
+def _cell(
+    name: str, schema: type[_CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes
+) -> Cell | None:
+    table = _validated(schema, data, places, mistakes)
+    span = places.value("name") if schema is _CellFile else places.key()
+    if isinstance(name, str):
+        _check_name(name, "cell", span, mistakes)
+    equations = _equations(data.get("step"), places, mistakes)
+    if table is None:
         return None
-    _check_name(cell.name, "cell", places.value("name"), mistakes)
-    class_name = cell.class_name or "".join(part[:1].upper() + part[1:] for part in cell.name.split("_"))
-    if cell.class_name:
-        _check_name(cell.class_name, "class", places.value("class"), mistakes)
-    owners: dict[str, str] = {}
-
-    def claim(name: str, kind: str, span: Span | None) -> None:
-        _check_name(name, kind, span, mistakes)
-        if name in owners:
-            message = f"'{name}' is already the name of a {owners[name]} of this cell."
-            mistakes.add("duplicate-name", message, span, "second use")
-        owners[name] = kind
-
-    for number, state in enumerate(cell.states):
-        claim(state, "state", places.value("states", number))
-    for name in cell.constants:
-        claim(name, "constant", places.key("constants", name))
-    for name, parameter in cell.parameters.items():
-        _check_name(name, "parameter", places.key("parameters", name), mistakes)
-        for number, block in enumerate(parameter.blocks):
-            claim(block, "block", places.value("parameters", name, "blocks", number))
-    parameters = tuple(
-        _parameter(name, parameter, places, mistakes) for name, parameter in cell.parameters.items()
-    )
-
-    def report(code: str, message: str, offset: int, length: int, label: str = "", *hints: str) -> None:
-        mistakes.add(code, message, places.text(offset, length), label, hints=hints)
-
-    equations = parse_step(cell.step, report)
-    if not equations and not cell.step.strip():
-        mistakes.add("no-equations", f"The cell '{cell.name}' has no equations.", places.value("step"))
+    class_name = table.class_name or class_name_of(name)
+    _check_class(class_name, name, table, places, span, mistakes)
+    _check_names(name, table, equations, places, mistakes)
     return Cell(
-        cell.name,
+        name,
         class_name,
-        cell.about,
-        tuple(cell.states),
-        cell.output or f"{cell.states[0]}'",
-        {name: float(value) for name, value in cell.constants.items()},
+        table.about,
+        tuple(table.states),
+        table.output or f"{table.states[0]}'",
+        table.constants,
         tuple(equations),
-        parameters,
+        tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
         places,
     )
 
 
+def _check_class(
+    class_name: str, cell: str, table: _CellTable, places: Places, name_span: Span, mistakes: Mistakes
+) -> None:
+    if not table.class_name:
+        if _is_reserved(class_name, "class"):
+            message = f"The class of this cell would be called '{class_name}', and this name is reserved."
+            hint = f'add a line: class = "My{class_name}"'
+            mistakes.add("reserved-name", message, name_span, hints=(hint,))
+        return
+    _check_name(class_name, "class", places.value("class"), mistakes)
+    if _is_part(class_name, cell):
+        message = f"The name '{class_name}' is that of a function of this cell."
+        mistakes.add("reserved-name", message, places.value("class"), hints=("give it another name.",))
+
+
+def class_name_of(name: str) -> str:
+    """The class of a cell or model that names none: `leaky_unit` becomes `LeakyUnit`."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+def _equations(step: Any, places: Places, mistakes: Mistakes) -> list[Assignment]:
+    if not isinstance(step, str):
+        return []
+
+    def report(code: str, message: str, offset: int, length: int, label: str = "", *hints: str) -> None:
+        mistakes.add(code, message, places.text(offset, length), label, hints=hints)
+
+    before = len(mistakes)
+    equations = parse_step(step, report)
+    if not equations and len(mistakes) == before:
+        hint = "write one equation a line, one of them for the new value of each state."
+        mistakes.add("no-equations", "The step has no equations.", places.value("step"), hints=(hint,))
+    return equations
+
+
 def _parameter(name: str, table: _ParameterTable, places: Places, mistakes: Mistakes) -> Parameter:
     if table.heads and table.shape != ["hidden", "hidden"]:
-        message = f"The block-diagonal parameter '{name}' must be hidden x hidden."
-        mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"))
-    inits = dict.fromkeys(table.blocks, "uniform")
-    if isinstance(table.init, dict):
-        for block, init in table.init.items():
-            if block not in inits:
-                message = f"The parameter '{name}' has no block '{block}'."
-                hint = did_you_mean(block, table.blocks)
-                span = places.key("parameters", name, "init", block)
-                mistakes.add("unknown-block", message, span, hints=(hint,) if hint else ())
-            inits[block] = init
-    else:
-        inits = dict.fromkeys(table.blocks, table.init)
-    for block, init in inits.items():
-        if init not in ("uniform", "zeros", "ones") and isinstance(init, str) and len(table.shape) < 2:
-            message = f"The initialiser '{init}' is for matrices; '{block}' is none."
-            mistakes.add("wrong-init", message, places.value("parameters", name, "init"))
-    return Parameter(
-        name, tuple(table.shape), tuple(table.blocks), tuple(inits[b] for b in table.blocks), table.heads
-    )
+        message = f"A block-diagonal parameter is hidden by hidden, and '{name}' is not."
+        hint = 'write shape = ["hidden", "hidden"], or leave out heads.'
+        mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
+    inits = _initialisers(name, table, places, mistakes)
+    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads)
+
+
+def _initialisers(
+    name: str, table: _ParameterTable, places: Places, mistakes: Mistakes
+) -> tuple[str | float, ...]:
+    """The initialiser of each block."""
+    path = ("parameters", name, "init")
+    if not isinstance(table.init, dict):
+        _check_initialiser(table.init, table, places.value(*path), mistakes)
+        return (table.init,) * len(table.blocks)
+    for block, init in table.init.items():
+        _check_initialiser(init, table, places.value(*path, block), mistakes)
+        if block not in table.blocks:
+            hint = did_you_mean(block, table.blocks) or f"its blocks are {', '.join(table.blocks)}."
+            message = f"The parameter '{name}' has no block {block!a}."
+            mistakes.add("unknown-block", message, places.key(*path, block), hints=(hint,))
+    return tuple(table.init.get(block, "uniform") for block in table.blocks)
+
+
+def _check_initialiser(init: Any, table: _ParameterTable, span: Span | None, mistakes: Mistakes) -> None:
+    if isinstance(init, int | float) and not isinstance(init, bool):
+        if not math.isfinite(init):
+            mistakes.add("out-of-range", f"'init' must be a finite number, not {init}.", span)
+    elif not isinstance(init, str):
+        message = f"'init' must be the name of an initialiser or a number, not {_kind(init)}."
+        mistakes.add("wrong-type", message, span, _WRONG_TYPE)
+    elif init not in INITIALISERS:
+        hint = did_you_mean(init, INITIALISERS) or f"the initialisers are {', '.join(INITIALISERS)}."
+        mistakes.add("wrong-value", f"There is no initialiser {init!a}.", span, "unknown", hints=(hint,))
+    elif init in _MATRIX_INITIALISERS and len(table.shape) < 2:
+        message = f"The initialiser '{init}' is for matrices only."
+        hint = "for a vector or a scalar, use uniform, zeros, ones or a number."
+        mistakes.add("wrong-value", message, span, "not for this shape", hints=(hint,))
+
+
+# ---- Names ----
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+# Words that an equation, or the function it becomes, has another meaning for.
+_WORDS = (
+    frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
+)
+_IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
+# No file can have these names on some systems; a module is a file.
+_DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+# What stands behind a cell's name in the names of its functions, at least as the first word.
+_PARTS = ("step", "adjoint", "gradients", "scan", "run", "equations", "reference", *SCHEDULE_NAMES)
 
 
 def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> None:
-    if not NAME.fullmatch(name):
-        shown = name if len(name) < 40 else name[:36] + "..."
-        points = sorted({f"U+{ord(char):04X}" for char in name if not char.isascii()})
-        note = (f"it holds {', '.join(points[:4])}",) if points else ()
-        hint = "a name is a letter, then at most 63 letters, digits or underscores, in ASCII"
-        mistakes.add("bad-name", f"{shown!a} cannot be the name of a {kind}.", span, notes=note, hints=(hint,))
-    elif name.lower() in RESERVED and (kind != "class" or keyword.iskeyword(name)) or keyword.iskeyword(name):
-        mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, hints=(f"try '{name}_1'",))
+    if not _NAME.fullmatch(name):
+        shown = name if len(name) <= 40 else name[:37] + "..."
+        points = dict.fromkeys(f"U+{ord(char):04X}" for char in name if not char.isascii())
+        note = f"it holds {', '.join(list(points)[:4])}." if points else None
+        hint = "a name is an ASCII letter, then at most 63 ASCII letters, digits or underscores."
+        message = f"{shown!a} cannot be the name of a {kind}."
+        mistakes.add("bad-name", message, span, notes=(note,), hints=(hint,))
+    elif _is_reserved(name, kind):
+        hint = f"call it {'my_' if kind != 'class' else 'My'}{name}, or something else."
+        mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, hints=(hint,))
 
 
-def _validated(
-    table: type[_Table], data: dict[str, Any], document: Document, path: tuple[str | int, ...], mistakes: Mistakes
-) -> Any:
+def _is_reserved(name: str, kind: str) -> bool:
+    if kind == "model" and class_name_of(name) in _IMPORTED:
+        return True
+    if kind in ("cell", "model"):
+        return name in _WORDS | _IMPORTED or name.lower() in _DEVICES
+    return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
+
+
+def _check_names(
+    cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes
+) -> None:
+    """Every name of a cell means one thing. An equation of two meanings is found by `resolve`."""
+    owners: dict[str, str] = {}
+
+    def claim(name: str, kind: str, span: Span | None) -> None:
+        _check_name(name, kind, span, mistakes)
+        if _is_part(name, cell):
+            message = f"The name '{name}' is that of a function of this cell."
+            mistakes.add("reserved-name", message, span, hints=("give it another name.",))
+        if name in owners:
+            article = "an" if owners[name][0] in "aeiou" else "a"
+            message = f"'{name}' is already the name of {article} {owners[name]} of this cell."
+            mistakes.add("duplicate-name", message, span, "second use", hints=("give it another name.",))
+        owners[name] = kind
+
+    for number, state in enumerate(table.states):
+        claim(state, "state", places.value("states", number))
+    for name in table.constants:
+        claim(name, "constant", places.key("constants", name))
+    for name in table.parameters:
+        claim(name, "parameter", places.key("parameters", name))
+    for name, parameter in table.parameters.items():
+        for number, block in enumerate(parameter.blocks):
+            if [block] != parameter.blocks or block != name:  # a parameter of one block may share its name
+                claim(block, "block", places.value("parameters", name, "blocks", number))
+    targets = {equation.target: equation.offset for equation in equations}
+    for target, offset in targets.items():
+        if not target.endswith("'") and target not in owners:
+            claim(target, "value", places.text(offset, len(target)))
+
+
+def _is_part(name: str, cell: str) -> bool:
+    """Whether a generated module may have a function of this name for the cell."""
+    return name.startswith(f"{cell}_") and name.removeprefix(f"{cell}_").split("_")[0] in _PARTS
+
+
+def _check_clashes(model: Any, cells: Iterable[Cell], places: Places, mistakes: Mistakes) -> None:
+    """A module has one of each name at its top."""
+    cells = list(cells)
+    owners: dict[str, str] = {class_name_of(model): "the model"} if isinstance(model, str) else {}
+    for cell in cells:
+        span = places.key("cells", cell.name)
+        if owner := owners.get(cell.class_name):
+            message = f"The cell '{cell.name}' and {owner} would both be a class '{cell.class_name}'."
+            hint = "give the cell a class of another name, with the key class."
+            mistakes.add("duplicate-name", message, span, hints=(hint,))
+        owners.setdefault(cell.class_name, f"the cell '{cell.name}'")
+        for other in cells:
+            for name in (cell.name, cell.class_name):
+                if _is_part(name, other.name):
+                    message = f"The cell '{other.name}' has a function whose name begins with '{name}'."
+                    mistakes.add("reserved-name", message, span, hints=("give this cell another name.",))
+
+
+# ---- From pydantic's errors to ours ----
+
+_WRONG_TYPE = "wrong type"
+_WANTED = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+
+def _validated(schema: type[_Table], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Any:
+    """The table as a record, or None if it has mistakes. A key that is written wrong is not called missing
+    as well.
+    """
     try:
-        return table.model_validate(data)
+        return schema.model_validate(data)
     except ValidationError as error:
-        reported = set()
-        for fault in error.errors(include_url=False):
-            where = tuple(part for part in fault["loc"] if _is_path(part, fault["loc"]))
-            where = _existing((*path, *where), document)
-            if where not in reported:  # a union reports once for each member
-                reported.add(where)
-                _add_schema_mistake(table, fault, where, document, mistakes)
+        faults = error.errors(include_url=False)
+        strangers: dict[KeyPath, list[str]] = defaultdict(list)
+        for fault in faults[:MOST_MISTAKES]:
+            if fault["type"] == "extra_forbidden":
+                strangers[fault["loc"][:-1]].append(str(fault["loc"][-1]))
+        for fault in faults:
+            *table, key = fault["loc"]
+            misspelt = fault["type"] == "missing" and any(
+                did_you_mean(name, [key]) for name in strangers[tuple(table)]
+            )
+            if not misspelt:
+                _add_schema_mistake(schema, fault, places, mistakes)
         return None
 
 
-def _is_path(part: str | int, location: tuple[str | int, ...]) -> bool:
-    """Whether a part of pydantic's location is a key or index of the data rather than the name of a type."""
-    names_a_type = isinstance(part, str) and ("[" in part or part in ("float", "int", "constrained-int"))
-    return not (names_a_type and part == location[-1] or isinstance(part, str) and "[" in part)
-
-
-def _existing(path: tuple[str | int, ...], document: Document) -> tuple[str | int, ...]:
-    """The longest part of a path that the file has."""
-    data: Any = document.data
-    for depth, part in enumerate(path):
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            return path[:depth]
-    return path
-
-
 def _add_schema_mistake(
-    table: type[_Table],
-    fault: Mapping[str, Any],
-    path: tuple[str | int, ...],
-    document: Document,
-    mistakes: Mistakes,
+    schema: type[_Table], fault: Mapping[str, Any], places: Places, mistakes: Mistakes
 ) -> None:
-    kind, location = fault["type"], fault["loc"]
-    last = location[-1]
-    shown = ".".join(str(part) for part in location if _is_path(part, location))
-    context = fault.get("ctx", {})
-    value = document.value_span(path)
+    kind, path, given, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
+    span = places.value(*path)
+    subject = f"Entry {path[-1] + 1} of '{path[-2]}'" if isinstance(path[-1], int) else f"{path[-1]!a}"
     match kind:
         case "extra_forbidden":
-            known = _keys_beside(table, location)
-            hint = did_you_mean(str(last), known) or f"the keys here are {', '.join(known)}"
-            message = f"There is no key {str(last)!a} here."
-            mistakes.add("unknown-key", message, document.key_span(path), "unknown", hints=(hint,))
+            known = _keys_of(schema, path)
+            hint = did_you_mean(path[-1], known) or f"the keys here are {', '.join(known)}."
+            message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
+            mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
-            mistakes.add("missing-key", f"The key '{last}' is missing.", document.key_span(path))
+            message = f"The key '{path[-1]}' is missing from {_title((*places.path, *path[:-1]))}."
+            hint = f"add a line: {_EXAMPLES[path[-1]]}"
+            mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
-            wanted = context["expected"]
-            choices = re.findall(r"'([^']*)'", wanted)
-            given = fault["input"]
+            choices = re.findall(r"'([^']*)'", context["expected"])
             hint = did_you_mean(given, choices) if isinstance(given, str) else None
-            message = f"'{shown}' must be {wanted}."
-            mistakes.add("wrong-value", message, value, hints=(hint,) if hint else ())
+            message = f"{subject} must be {context['expected']}."
+            mistakes.add("wrong-value", message, span, "not one of these", hints=(hint,))
         case "greater_than_equal" | "less_than_equal" | "finite_number":
-            limit = _limits(table, location)
-            mistakes.add("out-of-range", f"'{shown}' must be {limit}.", value, "out of range")
+            message = f"{subject} must be {_range(schema, path)}, not {given}."
+            mistakes.add("out-of-range", message, span, "out of range")
         case "too_short" | "too_long":
-            bound = context.get("min_length", context.get("max_length"))
+            bound = context["min_length" if kind == "too_short" else "max_length"]
             few = "at least" if kind == "too_short" else "at most"
-            mistakes.add("wrong-length", f"'{shown}' must have {few} {bound} entries.", value)
+            message = f"{subject} must have {few} {bound} {'entry' if bound == 1 else 'entries'}."
+            mistakes.add("wrong-length", message, span)
         case _:
-            wanted = {
-                "int_type": "an integer",
-                "float_type": "a number",
-                "string_type": "a string",
-                "bool_type": "true or false",
-                "list_type": "a list",
-                "dict_type": "a table",
-                "model_type": "a table",
-            }.get(kind, kind.replace("_", " "))
-            mistakes.add("wrong-type", f"'{shown}' must be {wanted}.", value)
+            message = f"{subject} must be {_WANTED[kind]}, not {_kind(given)}."
+            mistakes.add("wrong-type", message, span, _WRONG_TYPE, hints=(_rewritten(kind, given),))
 
 
-def _keys_beside(table: type[_Table], location: tuple[str | int, ...]) -> list[str]:
-    if table is _CellFile and location[0] == "parameters" and len(location) > 2:
-        table = _ParameterTable
-    keys = [info.alias or name for name, info in table.model_fields.items()]
-    return keys
+def _title(path: KeyPath) -> str:
+    """What a message calls the table at a path."""
+    match path:
+        case ():
+            return "this file"
+        case ("layers", int(number)):
+            return f"layer {number + 1}"
+        case (*_, "parameters", name):
+            return f"the parameter {name!a}"
+        case (*_, name):
+            return f"the cell {name!a}"
 
 
-def _limits(table: type[_Table], location: tuple[str | int, ...]) -> str:
-    info = table.model_fields.get(str(location[0]))
-    metadata = [m for m in (info.metadata if info else ())]
-    low = next((m.ge for m in metadata if hasattr(m, "ge")), None)
-    high = next((m.le for m in metadata if hasattr(m, "le")), None)
-    return f"from {low} to {high}" if low is not None else "a finite number"
+def _keys_of(schema: type[_Table], path: KeyPath) -> list[str]:
+    """The keys that the table has in which the last key of a path stands."""
+    table = _ParameterTable if len(path) > 1 else schema
+    return [info.alias or name for name, info in table.model_fields.items()]
+
+
+def _range(schema: type[_Table], path: KeyPath) -> str:
+    """What the numbers of a key must be. Keys within keys have no limits but to be finite."""
+    limits = [m for m in schema.model_fields[path[0]].metadata if hasattr(m, "ge") or hasattr(m, "le")]
+    if len(path) > 1 or not limits:
+        return "a finite number"
+    low = next(m.ge for m in limits if hasattr(m, "ge"))
+    high = next(m.le for m in limits if hasattr(m, "le"))
+    return f"from {low} to {high}"
+
+
+def _kind(value: Any) -> str:
+    """What a value of TOML is, in words."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+    return "a date or time"
+
+
+def _rewritten(kind: str, given: Any) -> str | None:
+    """The hint for a number of the right value in the wrong writing."""
+    if kind == "int_type" and isinstance(given, float) and given.is_integer():
+        return f"write {int(given)}, without a point."
+    if kind in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"[0-9.]{1,20}", given):
+        return f"write {given}, without the quotes."
+    if kind == "list_type" and isinstance(given, str):
+        return "write it in square brackets."
+    return None

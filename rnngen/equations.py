@@ -1,40 +1,68 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
-The grammar is a whitelist over Python's expression grammar: names, numbers, `+ - * / @`, unary minus, comparisons and
-calls of the functions of `ops`. Nothing is evaluated. `h'` is the new value of the state `h`.
+The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, comparisons
+and calls of the functions of `ops`. Nothing is evaluated. `h'` is the new value of the state `h`.
 """
 
-import ast
+import keyword
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple, NoReturn
 
 from rnngen.errors import did_you_mean
 from rnngen.ops import FUNCTIONS, OPS
 
 LONGEST_EQUATION = 4096  # characters
 MOST_EQUATIONS = 256
-MOST_NODES = 2000  # in one equation
-DEEPEST = 64  # operations inside one another
+DEEPEST = 64  # operations and brackets inside one another; every later pass may call itself as often
 
-# Python has no primed names; this letter may end one, and takes the apostrophe's place while Python parses.
-_PRIME = "\N{MODIFIER LETTER PRIME}"
 _TARGET = re.compile(r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*'?)\s*=(?!=)")
-_SIGNS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.MatMult: "matmul"}
-_COMPARISONS = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne"}
+_LEFT_SIDE = re.compile(r"[^=\n]*[^=<>!\s][^=<>!\n]*(?==(?!=))")
+_PRIME = "'"
+_TOKEN = re.compile(
+    r"""
+    (?P<number> (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) (?: [eE] [+-]? [0-9]+ )? )
+  | (?P<name> [A-Za-z_] [A-Za-z0-9_]* '* )
+  | (?P<sign> [=!<>]= | \*\* | // | << | >> | := | -> | \S )
+    """,
+    re.VERBOSE,
+)
+_COMPARING = 1
+_LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
+    "+": 2,
+    "-": 2,
+    "*": 3,
+    "/": 3,
+    "@": 3,
+}
+_OPS = {"@": "matmul"} | {op.sign: op.name for op in OPS.values() if op.sign and op.arity == 2}
+
+_PLAIN = "an equation has only names, numbers, operators, brackets and functions."
+_NO_CONDITION = "use where(condition, a, b)."
+_NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
 _REMEDIES = {
-    "Pow": "write the product out, or use sqrt, or exp and log",
-    "IfExp": "use where(condition, a, b)",
-    "Attribute": "an equation has only names, numbers, operators and functions",
-    "BoolOp": "nest where(...) calls",
+    "**": "write the product out, or use sqrt, or exp and log.",
+    "^": "write the product out, or use sqrt, or exp and log.",
+    "if": _NO_CONDITION,
+    "else": _NO_CONDITION,
+    "?": _NO_CONDITION,
+    "and": _NESTED,
+    "or": _NESTED,
+    "&": _NESTED,
+    "|": _NESTED,
+    "not": "turn the comparison round, or change places of where's second and third argument.",
+    "=": "write one equation a line; == compares, and an argument has no name.",
+    "[": "h is the state of the step before and h' the new one; no other step and no element can be reached.",
+    "{": "group with round brackets.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A tree. op: "name", "number", "matmul" or a row of `ops.OPS`; offset and length are its place in the text."""
+    """A tree. op: "name", "number", "matmul" or a row of `ops.OPS`; offset and length are its place."""
 
     op: str
     operands: tuple["Expression", ...] = ()
@@ -43,17 +71,22 @@ class Expression:
     offset: int = field(default=0, compare=False)
     length: int = field(default=0, compare=False)
 
+    def parts(self) -> Iterator["Expression"]:
+        """The tree and every tree in it, from left to right, each before what is in it."""
+        waiting = [self]
+        while waiting:
+            part = waiting.pop()
+            yield part
+            waiting.extend(reversed(part.operands))
+
     def names(self) -> Iterator["Expression"]:
         """Every name in the tree, from left to right."""
-        if self.op == "name":
-            yield self
-        for operand in self.operands:
-            yield from operand.names()
+        return (part for part in self.parts() if part.op == "name")
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`target = expression`, with the text as the user wrote it and the places of both in the step's text."""
+    """`target = expression`, with the text as the user wrote it and the place of the target in the step."""
 
     target: str
     expression: Expression
@@ -70,11 +103,12 @@ class _Rejected(Exception):
 
 
 def parse_step(text: str, report: Report) -> list[Assignment]:
-    """The equations of `text`, in its order. Mistakes go to `report`; equations that have one are left out."""
+    """The equations of `text`, in its order. Mistakes go to `report`; equations with one are left out."""
     found = []
-    for start, line in _logical_lines(text):
-        if len(found) >= MOST_EQUATIONS:
-            report("too-large", f"A step has at most {MOST_EQUATIONS} equations.", start, len(line), "one too many")
+    for count, (start, line) in enumerate(_logical_lines(text)):
+        if count == MOST_EQUATIONS:
+            message = f"A step has at most {MOST_EQUATIONS} equations."
+            report("too-large", message, start + _indent(line), len(line.strip()), "one too many")
             break
         try:
             found.append(_assignment(line, start, report))
@@ -90,141 +124,277 @@ def parse_expression(text: str) -> Expression:
     def fault(code: str, message: str, *_: object) -> None:
         raise ValueError(f"{message} [{code}] in {text!r}")
 
-    return _expression(text, 0, fault)
+    return _Parser(text, 0, fault).whole()
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """(offset, text) of each equation: comments blanked out, lines within brackets joined.
 
-    A line that looks like a new equation starts one even inside brackets: that is where a bracket was forgotten.
+    A line that looks like a new equation starts one even inside brackets: there a bracket was forgotten.
     """
-    offset, start, pending, depth = 0, 0, "", 0
-    for raw in text.splitlines(keepends=True):
-        code = re.sub(r"#[^\n]*", lambda m: " " * len(m[0]), raw)
+    offset, start, depth = 0, 0, 0
+    pending: list[str] = []
+    for raw in text.split("\n"):
+        code = raw.partition("#")[0].ljust(len(raw))
         if pending and (depth <= 0 or _TARGET.match(code)):
-            yield start, pending.rstrip()
-            pending, depth = "", 0
+            yield start, "\n".join(pending)
+            pending, depth = [], 0
         if pending or code.strip():
             start = start if pending else offset
-            pending += code
-            depth += sum(code.count(c) for c in "([{") - sum(code.count(c) for c in ")]}")
-        offset += len(raw)
+            pending.append(code)
+            depth += sum(map(code.count, "([{")) - sum(map(code.count, ")]}"))
+        offset += len(raw) + 1
     if pending:
-        yield start, pending.rstrip()
+        yield start, "\n".join(pending)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _assignment(line: str, start: int, report: Report) -> Assignment:
-    indent = len(line) - len(line.lstrip())
-    strange = [(at, char) for at, char in enumerate(line) if not char.isascii() or (char < " " and char not in "\n\t")]
-    if strange:
-        at, char = strange[0]
-        hint = "write it with ASCII letters; several Unicode letters look like one another"
-        report("ascii-only", f"An equation is written in ASCII; here is U+{ord(char):04X}.", start + at, 1, "", hint)
-        raise _Rejected
-    if len(line) > LONGEST_EQUATION:
-        message = f"An equation has at most {LONGEST_EQUATION} characters; this one has {len(line)}."
-        report("too-large", message, start + indent, 1, "starts here", "give parts of it names of their own")
+    _check_characters(line, start, report)
+    first = start + _indent(line)
+    if len(line.strip()) > LONGEST_EQUATION:
+        message = (
+            f"An equation has at most {LONGEST_EQUATION:,} characters; this one has {len(line.strip()):,}."
+        )
+        report("too-large", message, first, 1, "starts here", "give parts of it names of their own.")
         raise _Rejected
     match = _TARGET.match(line)
     if not match:
-        hint = "write name = expression, one equation a line"
-        report("not-an-equation", "This line is not an equation.", start + indent, len(line.strip()), "", hint)
-        raise _Rejected
-    expression = _expression(line[match.end() :], start + match.end(), report)
+        _reject_line(line, first, report)
+    expression = _Parser(line[match.end() :], start + match.end(), report).whole()
     return Assignment(match["name"], expression, " ".join(line.split()), start + match.start("name"))
 
 
-def _expression(text: str, start: int, report: Report) -> Expression:
-    stripped = text.strip()
-    lead = text.index(stripped) if stripped else 0
-    if not stripped:
-        report("syntax", "The equation has no right-hand side.", start - 1, 1, "nothing follows")
+def _reject_line(line: str, first: int, report: Report) -> NoReturn:
+    """Raises _Rejected for a line that does not begin with a name and an equals sign."""
+    left = _LEFT_SIDE.match(line)
+    wrong = (left or re.match(r"[^\n]*", line))[0].strip()
+    hint = "write name = expression, or name' = expression for the new value of a state."
+    if wrong.endswith("''"):
+        hint = f"{wrong.rstrip(_PRIME)}' is the new value; a step cannot give a later one."
+        report("not-causal", "A name has at most one prime.", first, len(wrong), "", hint)
+    elif left:
+        report(
+            "not-an-equation", "The left side of this equation is not a name.", first, len(wrong), "", hint
+        )
+    else:
+        report("not-an-equation", "This line is not an equation.", first, len(wrong), "", hint)
+    raise _Rejected
+
+
+def _check_characters(line: str, start: int, report: Report) -> None:
+    """Several letters of Unicode look alike, and a terminal shows some characters as nothing."""
+    for at, char in enumerate(line):
+        if char == "\n" or char == "\t" or " " <= char <= "~":
+            continue
+
+        import unicodedata  # only needed once something is wrong
+
+        folded = unicodedata.normalize("NFKC", char)
+        hint = (
+            f"write {folded} instead."
+            if folded.isascii() and folded.isprintable()
+            else "write it in ASCII letters and signs."
+        )
+        what = unicodedata.name(char, "a control character" if ord(char) < 0xA0 else "an unnamed character")
+        message = f"An equation is written in ASCII, and this is U+{ord(char):04X} ({what})."
+        report(
+            "ascii-only", message, start + at, 1, "not ASCII" if ord(char) > 0x7F else "not printable", hint
+        )
         raise _Rejected
-    readable = re.sub(r"(?<=[A-Za-z0-9_])'", _PRIME, stripped)
-    try:
-        tree = ast.parse(f"({readable}\n)", mode="eval")
-    except SyntaxError as error:
-        at = _char_offset(readable, error.lineno or 1, (error.offset or 1) - 1) if error.lineno else 0
-        at = min(max(at, 0), len(stripped) - 1)
-        message = "A bracket is not closed." if "never closed" in error.msg else "The equation cannot be read."
-        report("syntax", message, start + lead + at, 1, error.msg.replace("_", " ")[:60])
-        raise _Rejected from None
-    except (RecursionError, MemoryError, ValueError):
-        report("too-large", "The equation is nested too deeply.", start + lead, 1, "starts here")
-        raise _Rejected from None
-    reader = _Reader(readable, start + lead, report)
-    return reader.read(tree.body, 1)
 
 
-def _char_offset(text: str, line: int, column: int) -> int:
-    """The offset in `text` of a place that Python's parser names; it saw one bracket before the text."""
-    before = text.split("\n")[: line - 1]
-    return sum(len(part) + 1 for part in before) + column - (1 if line == 1 else 0)
+class _Token(NamedTuple):
+    kind: str  # "number", "name", "sign" or "end"
+    text: str
+    start: int
+    end: int
+
+    @property
+    def operand(self) -> bool:
+        """Whether an operand can begin here, a unary minus aside."""
+        return self.kind in ("number", "name") or self.text == "("
 
 
-class _Reader:
-    """Python's tree to ours, refusing every kind of node that is not on the list."""
+class _Part(NamedTuple):
+    """A tree, its place with the brackets around it, and how many trees stand inside one another in it."""
+
+    tree: Expression
+    start: int
+    end: int
+    depth: int
+
+
+class _Parser:
+    """Reads one expression, and gives up at the first mistake in it. Comparisons bind least, then sums, then
+    products (`*`, `/` and `@` alike), then unary minus.
+    """
 
     def __init__(self, text: str, start: int, report: Report):
-        self.lines, self.text, self.start, self.report, self.nodes = text.split("\n"), text, start, report, 0
+        self.start, self.report = start, report
+        self.tokens = [_Token(m.lastgroup, m[0], *m.span()) for m in _TOKEN.finditer(text)]
+        self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
+        self.at = 0
 
-    def place(self, node: ast.expr) -> tuple[int, int]:
-        def offset(line: int, column: int) -> int:  # Python counts bytes of UTF-8, and a prime has two
-            shown = ("(" if line == 1 else "") + (self.lines[line - 1] if line <= len(self.lines) else "")
-            return _char_offset(self.text, line, len(shown.encode()[:column].decode()))
+    @property
+    def token(self) -> _Token:
+        return self.tokens[self.at]
 
-        begin = offset(node.lineno, node.col_offset)
-        return self.start + begin, max(offset(node.end_lineno, node.end_col_offset) - begin, 1)
+    def take(self) -> _Token:
+        self.at += 1
+        return self.tokens[self.at - 1]
 
-    def reject(self, node: ast.expr, code: str, message: str, label: str = "", *hints: str) -> "_Rejected":
-        self.report(code, message, *self.place(node), label, *hints)
+    def rejected(
+        self, code: str, message: str, start: int, end: int, label: str = "", hint: str = ""
+    ) -> _Rejected:
+        self.report(code, message, self.start + start, max(end - start, 1), label, *([hint] if hint else []))
         return _Rejected()
 
-    def read(self, node: ast.expr, depth: int) -> Expression:
-        self.nodes += 1
-        if depth > DEEPEST or self.nodes > MOST_NODES:
-            hint = "give parts of it names of their own"
-            raise self.reject(node, "too-large", "The equation is nested too deeply or is too long.", "", hint)
-        offset, length = self.place(node)
+    def whole(self) -> Expression:
+        """The expression that the text is."""
+        if len(self.tokens) == 1:
+            raise self.rejected("syntax", "This equation has no right-hand side.", -1, 0, "nothing follows")
+        for token in self.tokens[:-1]:
+            self.check_allowed(token)
+        found = self.part(_COMPARING, 1)
+        if self.token.kind != "end":
+            raise self.unexpected(self.token)
+        return found.tree
 
-        def made(op: str, *operands: ast.expr) -> Expression:
-            return Expression(op, tuple(self.read(o, depth + 1) for o in operands), offset=offset, length=length)
+    def check_allowed(self, token: _Token) -> None:
+        text = token.text
+        if token.kind == "name" and text.endswith("''"):
+            hint = f"{text.rstrip(_PRIME)}' is the new value; a step cannot use a later one."
+            raise self.rejected(
+                "not-causal", "A name has at most one prime.", token.start, token.end, "", hint
+            )
+        known = text in _LEVELS or text in "()," if token.kind == "sign" else not keyword.iskeyword(text)
+        if not known:
+            hint = _REMEDIES.get(text, _PLAIN)
+            message = f"{text!r} is not allowed in an equation."
+            raise self.rejected("not-allowed", message, token.start, token.end, "not allowed", hint)
 
-        match node:
-            case ast.Name(id=name):
-                return Expression("name", name=name.replace(_PRIME, "'"), offset=offset, length=length)
-            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-                return Expression("number", number=self.finite(node, number), offset=offset, length=length)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return made("neg", operand)
-            case ast.BinOp(op=sign, left=left, right=right) if type(sign) in _SIGNS:
-                if isinstance(sign, ast.Div) and isinstance(right, ast.Constant) and right.value == 0:
-                    raise self.reject(node, "not-finite", "The equation divides by zero.", "divides by zero")
-                return made(_SIGNS[type(sign)], left, right)
-            case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _COMPARISONS:
-                return made(_COMPARISONS[type(sign)], left, right)
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if not any(
-                isinstance(argument, ast.Starred) for argument in arguments
-            ):
-                return self.call(node, name, arguments, made)
-        kind = type(node.op).__name__ if isinstance(node, ast.BinOp | ast.UnaryOp) else type(node).__name__
-        hints = (_REMEDIES[kind],) if kind in _REMEDIES else ()
-        raise self.reject(node, "not-allowed", f"{kind} is not allowed in an equation.", "", *hints)
+    def unexpected(self, token: _Token) -> _Rejected:
+        """What is wrong at a token that stands in the place of an operand, or of anything else.
 
-    def call(self, node: ast.Call, name: str, arguments: list[ast.expr], made: Callable[..., Expression]) -> Expression:
-        if name not in FUNCTIONS:
-            hint = did_you_mean(name, FUNCTIONS) or f"the functions are {', '.join(sorted(FUNCTIONS))}"
-            raise self.reject(node.func, "unknown-function", f"There is no function '{name}'.", "", hint)
-        if len(arguments) != OPS[name].arity:
-            message = f"'{name}' takes {OPS[name].arity} arguments; here are {len(arguments)}."
-            raise self.reject(node, "wrong-arity", message)
-        return made(name, *arguments)
+        The token itself says which: where an operand is wrong, an operator should be.
+        """
+        place = token.start, token.end
+        before = self.tokens[self.at - 1] if self.at else None
+        complete = before is not None and (before.kind != "sign" or before.text == ")")
+        if token.operand:
+            hint = "write * between numbers and vectors, and @ between a matrix and a vector."
+            if before.text in FUNCTIONS:
+                hint = f"the argument of a function stands in brackets: {before.text}({token.text})"
+            return self.rejected(
+                "syntax", "An operator is missing here.", *place, "no operator before this", hint
+            )
+        if complete and token.text == ")":
+            return self.rejected("syntax", "This bracket was never opened.", *place)
+        if complete and token.text == ",":
+            return self.rejected(
+                "syntax", "A comma can only stand between the arguments of a function.", *place
+            )
+        if token.kind == "end":
+            message = "The equation ends where a name, a number or a bracket should follow."
+            return self.rejected("syntax", message, before.start, before.end, "nothing follows")
+        message = f"A name, a number or a bracket should stand before this '{token.text}'."
+        return self.rejected("syntax", message, *place, "nothing before this")
 
-    def finite(self, node: ast.expr, number: int | float) -> float:
-        try:
-            value = float(number)
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            raise self.reject(node, "not-finite", "The number is not finite.", "too large")
-        return value
+    def made(self, op: str, start: int, end: int, *parts: _Part) -> _Part:
+        depth = 1 + max((part.depth for part in parts), default=0)
+        self.check_depth(depth, start, end)
+        tree = Expression(
+            op, tuple(part.tree for part in parts), offset=self.start + start, length=end - start
+        )
+        return _Part(tree, start, end, depth)
+
+    def check_depth(self, depth: int, start: int, end: int) -> None:
+        if depth > DEEPEST:
+            message = f"More than {DEEPEST} operations or brackets stand inside one another in this equation."
+            hint = "give parts of it names of their own."
+            raise self.rejected("too-large", message, start, min(end, start + 1), "too deep", hint)
+
+    def part(self, lowest: int, depth: int) -> _Part:
+        """An operand and the operators behind it that bind at least as strongly as `lowest`."""
+        left = self.operand(depth)
+        while (level := _LEVELS.get(self.token.text, 0)) >= lowest:
+            sign = self.take()
+            right = self.part(level + 1, depth + 1)
+            if sign.text == "/" and right.tree.op == "number" and right.tree.number == 0:
+                raise self.rejected(
+                    "not-finite", "The equation divides by zero.", right.start, right.end, "zero"
+                )
+            left = self.made(_OPS[sign.text], left.start, right.end, left, right)
+            if level == _COMPARING and _LEVELS.get(self.token.text) == _COMPARING:
+                message, place = "A comparison has two sides.", (self.token.start, self.token.end)
+                raise self.rejected("not-allowed", message, *place, "a third side begins", _NESTED)
+        return left
+
+    def operand(self, depth: int) -> _Part:
+        token = self.token
+        self.check_depth(depth, token.start, token.end)
+        if token.kind == "number":
+            return self.number(self.take())
+        if token.kind == "name":
+            return self.call(depth) if self.tokens[self.at + 1].text == "(" else self.name(self.take())
+        if token.text == "(":
+            self.take()
+            inner = self.part(_COMPARING, depth + 1)
+            end = self.closing(token).end
+            return inner._replace(start=token.start, end=end)
+        if token.text == "-":
+            self.take()
+            inner = self.operand(depth + 1)
+            return self.made("neg", token.start, inner.end, inner)
+        if token.text == "+" and self.tokens[self.at + 1].operand:
+            message = "A plus sign has two sides."
+            raise self.rejected(
+                "not-allowed", message, token.start, token.end, "nothing before this", "leave it out."
+            )
+        raise self.unexpected(token)
+
+    def name(self, token: _Token) -> _Part:
+        tree = Expression("name", name=token.text, offset=self.start + token.start, length=len(token.text))
+        return _Part(tree, token.start, token.end, 1)
+
+    def number(self, token: _Token) -> _Part:
+        number = float(token.text)
+        if not math.isfinite(number):
+            message = "This number is too large for a floating point number."
+            raise self.rejected("not-finite", message, token.start, token.end, "would be infinite")
+        tree = Expression("number", number=number, offset=self.start + token.start, length=len(token.text))
+        return _Part(tree, token.start, token.end, 1)
+
+    def call(self, depth: int) -> _Part:
+        function, opening = self.take(), self.take()
+        if function.text not in FUNCTIONS:
+            hint = (
+                did_you_mean(function.text, FUNCTIONS) or f"the functions are {', '.join(sorted(FUNCTIONS))}."
+            )
+            message = f"There is no function '{function.text}'."
+            raise self.rejected("unknown-function", message, function.start, function.end, "unknown", hint)
+        arguments = []
+        if self.token.text != ")":
+            arguments.append(self.part(_COMPARING, depth + 1))
+            while self.token.text == ",":
+                self.take()
+                arguments.append(self.part(_COMPARING, depth + 1))
+        end = self.closing(opening).end
+        wanted = OPS[function.text].arity
+        if len(arguments) != wanted:
+            message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
+            raise self.rejected("wrong-arity", message, function.start, end)
+        return self.made(function.text, function.start, end, *arguments)
+
+    def closing(self, opening: _Token) -> _Token:
+        if self.token.text == ")":
+            return self.take()
+        if self.token.kind == "end":
+            raise self.rejected(
+                "syntax", "This bracket is never closed.", opening.start, opening.end, "opened here"
+            )
+        raise self.unexpected(self.token)

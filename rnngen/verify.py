@@ -1,7 +1,8 @@
-"""The kernels of a generated module, or its CPU path, against the reference: every output and every gradient by name.
+"""A generated module's kernels, or its CPU path, against the reference: every output and gradient by name.
 
-The reference is the `reference` method of each layer, in float64, from the same weights and inputs. The module runs in
-a child process, because Triton decides when it is imported whether it interprets; this half of the file needs no torch.
+The reference is the `reference` method of each layer, in float64, from the same weights and inputs. The
+module runs in a child process, because Triton decides when it is imported whether it interprets; the half of
+this file that stays behind needs no torch.
 """
 
 import copy
@@ -20,7 +21,7 @@ from typing import IO, Any
 
 from rnngen.errors import visible
 
-__all__ = ["PATHS", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
+__all__ = ["TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ TOLERANCES = {
     "bfloat16": Tolerance(2e-2, "each stored value is rounded by up to 4e-3; sums are kept in float32"),
     "float16": Tolerance(5e-3, "each stored value is rounded by up to 5e-4; sums are kept in float32"),
 }
-PATHS = ("kernels", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ _RUNS_WITH_HEADS = (
     _Run(5, 3, 14, 2, {"heads": 2, "reverse": True}),
     _Run(2, 17, 34, 3, {"heads": 2}),
 )
-# A few numbers alone may cancel to almost nothing, and any error is large relative to that. So the errors of several
-# draws are measured together.
+# A few numbers alone may cancel to almost nothing, and any error is large relative to that. So the errors of
+# several draws are measured together.
 _DRAWS = 4
 
 
@@ -83,9 +83,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One layer class on one size. errors: relative RMS error by name. skipped: why a schedule cannot run this.
+    """One layer class on one size. errors: relative RMS error by name.
 
-    failure: the exception that was raised instead of an answer.
+    skipped: why the schedule cannot run this. failure: the exception that was raised instead of an answer.
     """
 
     layer: str
@@ -107,7 +107,10 @@ class Case:
 
 
 class VerifierFailed(RuntimeError):
-    """The child process gave no answer. `str()` of it is a sentence that is safe to print. ours: it has crashed."""
+    """The child process gave no answer. `str()` of it is a sentence that is safe to print.
+
+    ours: the process has crashed, for which no user is to blame.
+    """
 
     def __init__(self, sentence: str, ours: bool = False) -> None:
         super().__init__(sentence)
@@ -119,8 +122,8 @@ def verify(
 ) -> Iterator[Plan | Case]:
     """Run the module called `name`: the plan first, then each case when it is done.
 
-    Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed where torch
-    or triton is missing, where the module has no such schedule, or where the child process crashed.
+    Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed
+    where torch or triton is missing, the module has no such schedule, or the child process crashed.
     """
     with tempfile.TemporaryDirectory(prefix="rnngen-") as folder:
         module = Path(folder, f"{name}.py")
@@ -154,7 +157,8 @@ def _answers(child_process: subprocess.Popen, complaints: IO[bytes]) -> Iterator
     code = child_process.wait()
     complaints.seek(0)
     last = (complaints.read().decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
-    raise VerifierFailed(f"The process that ran the module ended early, with exit code {code}: {visible(last)}", True)
+    message = f"The process that ran the module ended early, with exit code {code}: {visible(last)[:300]}"
+    raise VerifierFailed(message, ours=True)
 
 
 # The child process. Whatever needs torch is imported below this line, inside the functions.
@@ -176,25 +180,26 @@ def child(order: str) -> None:
             raise
         answer("refused", "The package 'torch' is not installed, and nothing can be verified without it.")
         return
-    interpret = path == "kernels" and not torch.cuda.is_available() or _wants_interpreter()
+    interpret = _wants_interpreter() or not torch.cuda.is_available()
     if path == "kernels" and interpret:
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
     if path == "kernels" and find_spec("triton") is None:
-        answer("refused", "The package 'triton' is not installed; --path torch verifies the CPU path without it.")
+        answer("refused", "The package 'triton' is not installed; --path torch works without it.")
         return
     module = _imported(file)
     layers = _layers(module)
     cases = [case for layer in layers for case in _cases(module, layer, dtypes, path, schedules)]
     if schedules and not cases:
         known = sorted({name for layer in layers for name in _schedules(module, layer)})
-        answer("refused", f"No layer has the schedule {' or '.join(schedules)}; there are {', '.join(known)}.")
+        asked = " or ".join(schedules)
+        answer("refused", f"No layer has the schedule {visible(asked)}; there are {', '.join(known)}.")
         return
     if path == "torch":
         where = "The CPU path, in torch."
     elif interpret:
-        where = "The kernels, in Triton's interpreter on the CPU: right or wrong is the same as on a GPU, speed is not."
+        where = "The kernels, in Triton's interpreter on the CPU: slow, with the same results."
     else:
         where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
     device = torch.device("cpu" if path == "torch" or interpret else "cuda")
@@ -259,7 +264,9 @@ def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Cas
     return Case(layer.__name__, schedule, dtype, str(run), errors, skipped, failure)
 
 
-def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int) -> dict[str, tuple[Any, Any]]:
+def _draw(
+    layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int
+) -> dict[str, tuple[Any, Any]]:
     """What came out and what should have, by name, for weights and inputs drawn from a seed."""
     import torch
 
@@ -279,8 +286,8 @@ def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: 
         torch.randn(run.time, run.batch, run.hidden).to(device, dtype),
         *(torch.randn(1, run.batch, run.hidden).to(device, dtype) for _ in layer.cell.states),
     ]
-    found = _run(made, made.forward, x, states, weights)
-    wanted = _run(exact, exact.reference, *(_in_float64(tensors) for tensors in (x, states, weights)))
+    found = _answer_of(made, made.forward, x, states, weights)
+    wanted = _answer_of(exact, exact.reference, *(_in_float64(tensors) for tensors in (x, states, weights)))
     return {name: (found[name], wanted[name]) for name in wanted}
 
 
@@ -288,7 +295,7 @@ def _in_float64(tensors: Any) -> Any:
     return [tensor.double() for tensor in tensors] if isinstance(tensors, list) else tensors.double()
 
 
-def _run(layer: Any, function: Any, x: Any, states: list[Any], weights: list[Any]) -> dict[str, Any]:
+def _answer_of(layer: Any, function: Any, x: Any, states: list[Any], weights: list[Any]) -> dict[str, Any]:
     """Outputs and gradients by name. weights: the gradients that come in from outside."""
     import torch
 
@@ -311,7 +318,7 @@ def _run(layer: Any, function: Any, x: Any, states: list[Any], weights: list[Any
 
 
 def _error(pairs: Sequence[tuple[Any, Any]]) -> float:
-    """The relative RMS error over all pairs of found and wanted; infinite where only one of them is finite."""
+    """The relative RMS error over all pairs of found and wanted; infinite where only one is finite."""
     import torch
 
     found = torch.cat([pair[0].double().flatten() for pair in pairs])

@@ -1,7 +1,7 @@
-"""Generated files on disk: written whole or not at all, and never over something that a person has written.
+"""Generated files on disk: written whole or not at all.
 
-The text goes to a temporary file in the same directory, which then takes the place of the old one in a single step.
-Whoever looks at the path, before, during or after an interruption, finds the old file or the new one.
+The text goes to a temporary file in the same directory, which then takes the place of the old one in a single
+step. Whoever looks at the path, before, during or after an interruption, finds the old file or the new one.
 """
 
 import errno
@@ -25,8 +25,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT"
 class Unwritable(OSError):
     """A file cannot be written where it was asked for; what was there before is as it was.
 
-    `str()` of it is a sentence that is safe to print. `full`: the place is right, but the machine could not take the
-    bytes.
+    `str()` of it is a sentence that is safe to print. full: the place is right, but the machine could not
+    take the bytes.
     """
 
     def __init__(self, sentence: str, full: bool = False) -> None:
@@ -37,8 +37,8 @@ class Unwritable(OSError):
 def current(path: Path) -> bytes | None:
     """What is in the file that `write` would replace, None where there is none.
 
-    Raises Unwritable where the path cannot be such a file: it lies in no directory, is one itself, is a device, or is
-    a link that leads out of its directory.
+    Raises Unwritable where the path cannot be such a file: it lies in no directory, is one itself, is a
+    device, or is a link that leads out of its directory.
     """
     try:
         target = _target(path)
@@ -52,8 +52,8 @@ def current(path: Path) -> bytes | None:
 def is_intact(content: bytes) -> bool:
     """Whether this is the text of a generated module, unchanged since rnngen wrote it.
 
-    The digest in its header is that of the text with 64 zeros in the digest's place. An editor or a checkout that only
-    turned "\\n" into "\\r\\n" has changed nothing.
+    The digest in its header is that of the text with 64 zeros in the digest's place. An editor or a checkout
+    that only turned "\\n" into "\\r\\n" has changed nothing.
     """
     content = content.replace(b"\r\n", b"\n")
     header = b"\n".join(content.split(b"\n", _HEADER_LINES)[:_HEADER_LINES])
@@ -68,15 +68,15 @@ def is_intact(content: bytes) -> bool:
 def write(path: Path, content: bytes) -> bool:
     """Make `content` the content of the file, and its directory if there is none; False if it was so already.
 
-    A file that need not change is not touched, so that it keeps its time of change. Raises Unwritable; the old file is
-    intact then, and nothing is left beside it.
+    A file that need not change is not touched, so that it keeps its time of change. Raises Unwritable; the
+    old file is intact then, and nothing is left beside it.
     """
+    if current(path) == content:
+        return False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
-    if current(path) == content:
-        return False
     try:
         _replace(_target(path), content)
     except Unwritable:
@@ -89,8 +89,9 @@ def write(path: Path, content: bytes) -> bool:
 def _target(path: Path) -> Path:
     """The file itself: `path`, or what it links to within its directory."""
     folder = path.parent
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise Unwritable(f"'{_shown(path)}' cannot be written: '{_shown(folder)}' is not a directory.")
+    nearest = next((found for found in (folder, *folder.parents) if os.path.lexists(found)), folder)
+    if os.path.lexists(nearest) and not nearest.is_dir():
+        raise Unwritable(f"'{_shown(path)}' cannot be written: '{_shown(nearest)}' is not a directory.")
     target = path
     if path.is_symlink():
         real = Path(os.path.realpath(folder))
@@ -105,7 +106,8 @@ def _target(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise Unwritable(f"'{_shown(path)}' cannot be written: it is a directory.")
     if not stat.S_ISREG(mode):
-        raise Unwritable(f"'{_shown(path)}' cannot be written: it is a device, pipe, socket or circle of links.")
+        what = "a device, pipe, socket or circle of links"
+        raise Unwritable(f"'{_shown(path)}' cannot be written: it is {what}.")
     return target
 
 

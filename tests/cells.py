@@ -272,6 +272,47 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 """,
+    # Parameters and inputs that conditions alone use, one of them in the middle of a stack.
+    "conditional": """
+name   = "conditional"
+states = ["h"]
+step   = '''
+a  = W_c @ x
+h' = tanh(where(k * h < C @ tanh(h) + a, A @ h, B @ h - 0.1)) + where(h > t, 0.5, e) + W @ x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_ic = { shape = ["hidden", "inputs"], blocks = ["W_c"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["A", "C", "B"] }
+bias      = { shape = ["hidden"], blocks = ["e", "t"] }
+scale     = { shape = [], blocks = ["k"], init = 0.7 }
+""",
+    # The state hears nothing of the input.
+    "clock": """
+name   = "clock"
+states = ["h"]
+output = "y"
+step   = '''
+h' = tanh(U @ h)
+y  = V @ h' + W @ x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ho = { shape = ["hidden", "hidden"], blocks = ["V"] }
+""",
+    # The adjoint hears nothing: the output needs no state, and the state is linear in all.
+    "sum": """
+name   = "total"
+states = ["h"]
+output = "y"
+step   = '''
+y  = W @ x
+h' = 0.5 * h + y
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+""",
     # Both streams have the same adjoint.
     "twins": """
 name   = "twins"

@@ -1,6 +1,6 @@
 """A program as something to look at: text that reads like the paper, a mermaid flowchart, or JSON.
 
-All three show the program at any stage, however far the passes have come, and depend on nothing but the program.
+All three show the program at any stage, however far the passes have come, and depend on nothing else.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnngen.emit.statements import number
-from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value
+from rnngen.ir import LEAVES, CellGraph, Program, Value
 from rnngen.ops import COMPARISONS, OPS
 
 __all__ = ["as_json", "as_mermaid", "as_text"]
@@ -67,11 +67,12 @@ def as_text(program: Program) -> str:
 
 
 def as_mermaid(programs: Sequence[Program]) -> str:
-    """One flowchart, with a box for each graph of each program. A dotted arrow leads to the next step in time."""
+    """One flowchart, with a box for each graph of each program. Dotted arrows lead to the next step."""
     lines = ["flowchart TD"]
     for position, program in enumerate(programs):
         for name, graph in _filled(program).items():
-            lines += [f"  subgraph {name}_{position}[{_label(f'{program.cell.name}, {name}: {_TITLES[name]}')}]"]
+            title = _label(f"{program.cell.name}, {name}: {_TITLES[name]}")
+            lines += [f"  subgraph {name}_{position}[{title}]"]
             lines += [f"    {line}" for line in _flow(graph, f"{name}_{position}")]
             lines += ["  end"]
     return "\n".join(lines) + "\n"
@@ -113,10 +114,14 @@ def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterato
             parts = f" = [{', '.join(blocks[leaf.name])}]" if leaf.name in blocks else ""
             note = sources.get(leaf.name, "") if kind == "input" else ""
             rows.append((f"{kind:<9}  {leaf.name}{parts}", _shape_text(leaf, shaped), note))
-    rows += [(f"{line.value.name} = {line.text}", _shape_text(line.value, shaped), "") for line in _lines(graph)]
-    for state in graph.states:
-        if state.update != f"{state.name}'":  # else its name says so
-            rows.append((f"next       {state.name} = {state.update}", "", ""))
+    rows += (
+        (f"{line.value.name} = {line.text}", _shape_text(line.value, shaped), "") for line in _lines(graph)
+    )
+    rows += (
+        (f"next       {state.name} = {state.update}", "", "")
+        for state in graph.states
+        if state.update != f"{state.name}'"  # else its name says so
+    )
     by_name = graph.by_name()
     for label, value in graph.outputs:
         text = f"output     {label}" + (f" = {value}" if value != label else "")
@@ -172,7 +177,10 @@ def _lines(graph: CellGraph) -> Iterator[_Line]:
 
 
 def _named_blocks(graph: CellGraph) -> dict[str, tuple[str, ...]]:
-    """The names of the blocks of each leaf that is a pack, where all have names: W_i, W_f, ... of weight_ih."""
+    """The names of the blocks of each leaf that is a pack, where all have names: W_i, W_f, ... of weight_ih.
+
+    Then the leaf's line lists them, and none needs a line of its own.
+    """
     definitions = graph.by_name()
     found: dict[str, dict[int, str]] = {}
     for value in graph.leaves("pick"):
@@ -299,14 +307,10 @@ def _graph_record(graph: CellGraph) -> dict[str, Any]:
                 "name": value.name,
                 "op": value.op,
                 "operands": list(value.operands),
-                "shape": _shape_record(value.shape),
+                "shape": list(value.shape),
                 "attribute": list(value.attribute) if isinstance(value.attribute, tuple) else value.attribute,
                 "line": value.origin.line if value.origin else None,
             }
             for value in graph.values
         ],
     }
-
-
-def _shape_record(shape: Shape) -> list[str | int]:
-    return list(shape)

@@ -23,6 +23,7 @@ def cell_view(program: Program, class_name: str, about: str) -> CellView:
         class_name=class_name,
         about=about,
         identity=f"{name}_{_digest(program)}",
+        parameters=parameters,
         equations=tuple(equation.text for equation in program.equations),
         forward=_pass("forward", f"{name}_step", scan, program),
         adjoint=_pass("adjoint", f"{name}_adjoint_step", adjoint, program),

@@ -73,6 +73,7 @@ class CellView:
     class_name: str
     about: str
     identity: str
+    parameters: tuple[str, ...]
     equations: tuple[str, ...]
     forward: PassView
     adjoint: PassView

@@ -16,7 +16,7 @@ state of the adjoint, so that every sum has a fixed order.
 
 from collections import defaultdict
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
@@ -223,15 +223,21 @@ def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:
 
 
 def _assembled(to: Builder, leaf: Value, parts: list[tuple[int, int, str]]) -> str:
-    """One gradient from those of parts of the parameter, which may overlap."""
-    bounds = sorted({bound for start, stop, _ in parts for bound in (start, stop)})
+    """One gradient from those of parts of the parameter, which may overlap; zero where a condition alone uses it."""
+    blocks = blocks_of(leaf.shape)
+    bounds = sorted({0, blocks}.union(*({start, stop} for start, stop, _ in parts)))
     pieces = []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         total = ""
         for start, stop, part in parts:
             if start <= low and high <= stop:
                 if blocks_of(to.values[part].shape) > 1:
                     part = to.make(f"{part}[{low}:{high}]", "slice", part, attribute=(low - start, high - start))
                 total = to.make(f"d_{leaf.name}", "add", total, part) if total else part
+        if not total:
+            part = leaf.name
+            if blocks > 1:
+                part = to.make(f"{part}[{low}:{high}]", "slice", part, attribute=(low, high))
+            total = to.make("zeros", "mul", to.constant(0.0), part)
         pieces.append(total)
     return pieces[0] if len(pieces) == 1 else to.make(f"d_{leaf.name}", "join", *pieces)

@@ -65,7 +65,8 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
         if value.op in LEAVES:
             phase[value.name] = "leaf"
         elif value.op in _VIEWS:
-            phase[value.name] = "view"
+            whole = phase[value.operands[0]]
+            phase[value.name] = whole if whole in ("scan", "after") else "view"
         elif rank[value.name] == 0:
             phase[value.name] = "once"
         else:
@@ -159,7 +160,7 @@ def _regrouped(graph: CellGraph) -> CellGraph:
             group = [(sign, names[name]) for sign, name in parts if rank[name] == wanted]
             group.sort(key=lambda term: -term[0])  # a positive term first, as far as there is one
             if group:
-                sums.append(_sum(builder, value.name, group))
+                sums.append(_sum(builder, f"{value.name}.1", group))
         names[value.name] = _sum(builder, value.name, [(1, part) for part in sums])
     return prune(renamed(graph, builder, names))
 
@@ -171,11 +172,12 @@ def _copied(value: Value, parts: list, builder: Builder, names: dict[str, str]) 
 
 
 def _sum(builder: Builder, name: str, terms: list[tuple[int, str]]) -> str:
+    """The sum of terms with signs; it has the name, and what is summed on the way has none of its own."""
     (sign, total), *rest = terms
     if sign < 0:
         total = builder.make(f"{name}.1", "neg", total)
-    for sign, term in rest:
-        total = builder.make(name, "add" if sign > 0 else "sub", total, term)
+    for left, (sign, term) in zip(range(len(rest) - 1, -1, -1), rest, strict=True):
+        total = builder.make(f"{name}.1" if left else name, "add" if sign > 0 else "sub", total, term)
     return total
 
 
@@ -190,7 +192,10 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
     names: dict[str, str] = {}
     biased: set[str] = set()
     lifted: dict[str, tuple[str, int | None]] = {}  # the sum that goes away: its product and the block of it
+    bare: set[str] = set()  # blocks without their biases, which nothing uses any more
     for value in graph.values:
+        if value.name in bare:
+            continue
         if value.name in lifted:
             product, block = lifted[value.name]
             whole = names[product]
@@ -210,10 +215,12 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
             if bias:
                 total, found[number] = bias
                 lifted[total] = (value.name, None if blocks == 1 else number)
+                bare |= {block.name} - {value.name}
         if found:
             # The biases may stand later in the graph; they depend on parameters alone, so they can be made now.
             bias = _stacked_biases(graph, found, blocks, builder, names)
-            label = f"{value.name}_b"
+            named = [total for total in lifted if lifted[total] == (value.name, None) and "." not in total]
+            label = named[0] if named else f"{value.name}_b"
             names[value.name] = builder.make(label, "add", names[value.name], bias)
             biased.add(names[value.name])
     return prune(renamed(graph, builder, names)), biased

@@ -1,76 +1,194 @@
 """infer: every value gets its shape."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from rnngen.build import ShapeConflict, shape_of, shown
 from rnngen.description import Cell
 from rnngen.errors import Mistakes
-from rnngen.ir import Program, Shape, Value
+from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
 from rnngen.ops import COMPARISONS
+from rnngen.source import Span
 
 
 def infer(program: Program, cell: Cell) -> Program:
     """Shapes for every value of a resolved cell.
 
-    Raises ModelError where shapes do not fit, with the inferred shapes of both sides.
+    Raises ModelError where shapes do not fit, with the inferred shapes of both sides, and for what a scan
+    cannot hold.
     """
-    mistakes = Mistakes(cell.places.document.source)
-    shapes: dict[str, Shape] = {}
-    unknown: set[str] = set()
-    declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
-    comparisons = {value.name for value in program.cell.values if value.op in COMPARISONS}
-    values: list[Value] = []
-    names: dict[str, str] = {}
+    inference = _Inference(program, cell)
     for value in program.cell.values:
-        operands = tuple(names.get(operand, operand) for operand in value.operands)
-        if unknown.intersection(operands):
-            unknown.add(value.name)
-            continue
-        if value.op == "alias":
-            names[value.name] = operands[0]
-            continue
-        try:
-            _check_conditions(value, operands, comparisons)
-            shape = {"input": ("inputs",), "state": ("hidden",), "parameter": declared.get(value.name)}.get(
-                value.op
-            ) or shape_of(value, tuple(shapes[o] for o in operands))
-        except ShapeConflict as conflict:
-            message, *hints = conflict.args
-            label = f"in cell '{cell.name}'"
-            mistakes.add("shape", message, value.origin, label, hints=tuple(h for h in hints if h))
-            unknown.add(value.name)
-            continue
-        shapes[value.name] = shape
-        values.append(replace(value, operands=operands, shape=shape))
-    for state in program.cell.states:
-        update = names.get(state.update, state.update)
-        if update not in unknown and (shapes[update] != ("hidden",) or update in comparisons):
-            message = f"The new value of the state '{state.name}' is {shown(shapes[update])}, not a hidden vector."
-            mistakes.add("shape", message, _equation_span(cell, state.update))
-    for label, output in program.cell.outputs:
-        output = names.get(output, output)
-        if output not in unknown and (len(shapes[output]) != 1 or output in comparisons):
-            message = f"The output is {shown(shapes[output])}, not a vector."
-            mistakes.add("shape", message, _equation_span(cell, cell.output))
-    mistakes.check()
-    graph = replace(
-        program.cell,
-        values=tuple(values),
-        states=tuple(replace(s, update=names.get(s.update, s.update)) for s in program.cell.states),
-        outputs=tuple((label, names.get(output, output)) for label, output in program.cell.outputs),
-    )
+        inference.add(value)
+    inference.check_ends()
+    inference.mistakes.check()
+
+    graph = inference.graph()
+    _check_widths(graph, inference)
+    inference.mistakes.check()
     return replace(program, cell=graph)
 
 
-def _check_conditions(value: Value, operands: tuple[str, ...], comparisons: set[str]) -> None:
-    conditions = [operand in comparisons for operand in operands]
-    if value.op == "where" and not conditions[0]:
-        raise ShapeConflict("The first argument of 'where' must be a comparison.", "write where(a > b, ...)")
-    if any(conditions[1:] if value.op == "where" else conditions):
-        raise ShapeConflict("A comparison can only be the first argument of 'where'.", "write where(a > b, 1, 0)")
+class _Inference:
+    """Values with their shapes. What follows from a mistake is left out: it would only be reported again."""
+
+    def __init__(self, program: Program, cell: Cell):
+        self.program, self.cell, self.source = program, cell, cell.places.document.source
+        self.mistakes = Mistakes(self.source)
+        self.values: dict[str, Value] = {}
+        self.meanings: dict[str, str] = {}  # of the names that only stand for another
+        self.unknown: set[str] = set()
+        self.comparisons: set[str] = set()
+        self.block_diagonal: set[str] = set()
+        self.declared = {
+            p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters
+        }
+
+    def add(self, value: Value) -> None:
+        operands = tuple(self.meanings.get(operand, operand) for operand in value.operands)
+        if self.unknown.intersection(operands):
+            self.unknown.add(value.name)
+        elif value.op == "alias":
+            self.meanings[value.name] = operands[0]
+        elif self._fits(value, operands):
+            shape = self._shape(value, operands)
+            self.values[value.name] = replace(value, operands=operands, shape=shape)
+        else:
+            self.unknown.add(value.name)
+
+    def _fits(self, value: Value, operands: tuple[str, ...]) -> bool:
+        """Whether a value can be; reports why not."""
+        if value.op in COMPARISONS:
+            self.comparisons.add(value.name)
+        if value.name in self.program.cell.heads or value.op == "pick":
+            if value.name in self.program.cell.heads or operands[0] in self.block_diagonal:
+                self.block_diagonal.add(value.name)
+            return True
+        if reason := self._misused_condition(value, operands):
+            self.mistakes.add("condition", reason[0], self._origin(reason[1], value), hints=reason[2:])
+            return False
+        first = 1 if value.op == "matmul" else 0
+        for operand in operands[first:]:
+            if operand in self.block_diagonal:
+                message = f"The block-diagonal '{self.text(operand)}' can only be multiplied by a vector."
+                hint = "write it on the left of an @, alone."
+                self.mistakes.add("not-supported", message, value.origin, hints=(hint,))
+                return False
+        try:
+            self._shape(value, operands)
+        except ShapeConflict as conflict:
+            sides = [f"'{self.text(operand)}' is {shown(self.values[operand].shape)}" for operand in operands]
+            note = f"{', '.join(sides[:-1])} and {sides[-1]}."
+            hint = self._remedy(value, operands)
+            self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(hint,))
+            return False
+        return True
+
+    def _shape(self, value: Value, operands: tuple[str, ...]) -> Shape:
+        match value.op:
+            case "input":
+                return ("inputs",)
+            case "state":
+                return ("hidden",)
+            case "parameter":
+                return self.declared[value.name]
+        return shape_of(value, tuple(self.values[operand].shape for operand in operands))
+
+    def _misused_condition(self, value: Value, operands: tuple[str, ...]) -> tuple[str, str, str] | None:
+        """What is wrong with conditions here, the operand that is wrong, and a hint."""
+        if value.op == "where" and operands[0] not in self.comparisons:
+            message = "The first argument of 'where' must be a comparison."
+            text = self.text(operands[0])
+            return message, operands[0], f"compare it: where({text} > 0, ...)"
+        for operand in operands[value.op == "where" :]:
+            if operand in self.comparisons:
+                message = "A comparison can only be the first argument of 'where'."
+                return message, operand, f"to have numbers, write where({self.text(operand)}, 1, 0) for it."
+        return None
+
+    def _remedy(self, value: Value, operands: tuple[str, ...]) -> str | None:
+        """The hint where a product is of the wrong kind, or of the wrong order."""
+        texts = [self.text(operand) for operand in operands]
+        ranks = [len(self.values[operand].shape) for operand in operands]
+        if value.op == "matmul" and ranks[0] < 2 and ranks[1] < 2:
+            return f"the elementwise product is {texts[0]} * {texts[1]}."
+        if value.op != "mul" or sorted(ranks) != [1, 2]:
+            return None
+        for user in self.program.cell.values:
+            if ranks[1] == 2 and user.op == "matmul" and user.operands[0] == value.name:
+                whole = f"{texts[0]} * ({texts[1]} @ {self.text(user.operands[1])})"
+                return f"* and @ bind equally, from left to right; write {whole}."
+        return f"the product of a matrix and a vector is {texts[0]} @ {texts[1]}." if ranks[0] == 2 else None
+
+    def text(self, name: str) -> str:
+        """A value as the equations have it: by its name, or written out if it has none."""
+        for parameter in self.cell.parameters:
+            if parameter.name == name:
+                return parameter.blocks[0]
+        origins = (value.origin for value in self.program.cell.values if value.name == name)
+        origin = next(origins, None) if "." in name else None
+        return " ".join(self.source.text_of(origin).split()) if origin else name
+
+    def _origin(self, operand: str, user: Value) -> Span | None:
+        """The place of an operand without a name of its own, or else of the value that uses it."""
+        return self.values[operand].origin if "." in operand else user.origin
+
+    def check_ends(self) -> None:
+        """The new values of the states are hidden wide, and in a model the output too: its next layer counts on
+        it.
+        """
+        for state in self.program.cell.states:
+            self._check_end(state.update, f"The new value of the state '{state.name}'", [("hidden",)])
+        if self.cell.output not in [state.update for state in self.program.cell.states]:
+            alone = self.cell.places.path == ()
+            allowed = [("hidden",), ("inputs",)] if alone else [("hidden",)]
+            self._check_end(self.cell.output, f"The output '{self.cell.output}'", allowed)
+
+    def _check_end(self, name: str, subject: str, allowed: list[Shape]) -> None:
+        meaning = self.meanings.get(name, name)
+        if meaning in self.unknown:
+            return
+        equation = next(equation for equation in self.cell.equations if equation.target == name)
+        span = self.cell.places.text(equation.offset, len(name))
+        shape = self.values[meaning].shape
+        wanted = " or ".join(map(shown, allowed))
+        if meaning in self.comparisons:
+            message = f"{subject} must be a vector {wanted}, and this is a comparison."
+            hint = "to have numbers, write where(..., 1, 0) around it."
+            self.mistakes.add("condition", message, span, hints=(hint,))
+        elif shape not in allowed:
+            message = f"{subject} must be a vector {wanted}, and this is {shown(shape)}."
+            self.mistakes.add("shape", message, span)
+
+    def graph(self) -> CellGraph:
+        """The cell with shapes, and without names that only stand for another."""
+        graph = self.program.cell
+
+        def meaning(name: str) -> str:
+            return self.meanings.get(name, name)
+
+        return replace(
+            graph,
+            values=tuple(self.values.values()),
+            states=tuple(replace(state, update=meaning(state.update)) for state in graph.states),
+            outputs=tuple((label, meaning(output)) for label, output in graph.outputs),
+        )
 
 
-def _equation_span(cell: Cell, target: str):
-    equation = next(e for e in cell.equations if e.target == target)
-    return cell.places.text(equation.offset, len(equation.target))
+def _check_widths(graph: CellGraph, inference: _Inference) -> None:
+    """A scan holds vectors of one width; what only the output needs is computed after it."""
+    carried = reaching(graph, {state.name for state in graph.states})
+    carried &= needed(graph, {state.update for state in graph.states})
+    inside = [value for value in graph.values if value.name in carried and value.op not in LEAVES]
+    wrong = [value for value in inside if value.shape != ("hidden",)]
+    for value in _first(wrong):
+        message = f"'{inference.text(value.name)}' is {shown(value.shape)}, which is not supported here: "
+        message += "inside the recurrence every vector is hidden wide."
+        note = "it depends on a state, and the new value of a state depends on it."
+        inference.mistakes.add("not-supported", message, value.origin, notes=(note,))
 
+
+def _first(values: Iterable[Value]) -> list[Value]:
+    """Those of the values that use none of the others."""
+    names = {value.name for value in values}
+    return [value for value in values if names.isdisjoint(value.operands)]

@@ -1,73 +1,79 @@
 """resolve: every name gets its meaning, and the equations an order in which each stands before its use."""
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 
 from rnngen.description import Cell
 from rnngen.equations import Assignment, Expression
-from rnngen.errors import Mistakes, did_you_mean
+from rnngen.errors import Mistakes, did_you_mean, visible
 from rnngen.ir import CellGraph, Equation, Program, State, Value, needed
+from rnngen.source import Span
 
 
 def resolve(cell: Cell) -> Program:
     """The cell's equations as a graph without shapes.
 
-    Raises ModelError for unknown, duplicate, unused and missing names, and for definitions in a circle.
+    Raises ModelError for unknown, duplicate, unused and missing names, for definitions in a circle, and for
+    an input that no state depends on.
     """
-    mistakes = Mistakes(cell.places.document.source)
+    source = cell.places.document.source
+    mistakes = Mistakes(source)
     definitions = _definitions(cell, mistakes)
     leaves = _leaves(cell)
-    for equation in definitions.values():
-        for name in equation.expression.names():
-            if name.name not in definitions and name.name not in leaves:
-                _report_unknown(name, equation, cell, [*definitions, *leaves], mistakes)
-    for number, state in enumerate(cell.states):
-        if f"{state}'" not in definitions:
-            message = f"The state '{state}' has no equation for its new value."
-            hint = f"add a line {state}' = ..."
-            mistakes.add("never-updated", message, cell.places.value("states", number), hints=(hint,))
-    if cell.output not in definitions:
-        hint = did_you_mean(cell.output, definitions) or "name an equation of the step"
-        message = f"The output '{cell.output}' is no equation of the step."
-        mistakes.add("unknown-output", message, cell.places.value("output"), hints=(hint,))
+    _report_unknown(cell, definitions, leaves, mistakes)
+    _report_missing(cell, definitions, mistakes)
     mistakes.check()
 
-    order = _order(definitions, cell, mistakes)
+    order = _order(cell, definitions, mistakes)
     mistakes.check()
-    values = tuple(_values(order, leaves, cell))
+
     states = tuple(State(state, f"{state}'") for state in cell.states)
-    heads = frozenset(p.name for p in cell.parameters if p.heads)
-    graph = CellGraph(cell.name, values, states, (("y", cell.output),), heads)
-    _report_unused(graph, order, leaves, cell, mistakes)
+    heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
+    graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
+    _report_unused(cell, graph, order, leaves, mistakes)
+    _report_aside(cell, graph, order, mistakes)
     mistakes.check()
-    source = cell.places.document.source
-    equations = tuple(
-        Equation(e.target, e.text, f"{source.name}:{cell.places.text(e.offset, 1).line}") for e in order
-    )
+
+    where = visible(source.name)
+    equations = tuple(Equation(e.target, e.text, f"{where}:{_target_span(cell, e).line}") for e in order)
     return Program(graph, cell.parameters, equations)
 
 
+def _target_span(cell: Cell, equation: Assignment) -> Span:
+    return cell.places.text(equation.offset, len(equation.target))
+
+
 def _definitions(cell: Cell, mistakes: Mistakes) -> dict[str, Assignment]:
+    """The equations by their targets; of two with one target the first."""
+    kinds = {"x": "the input"} | dict.fromkeys(cell.constants, "a constant")
+    for parameter in cell.parameters:
+        kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
     definitions: dict[str, Assignment] = {}
-    blocks = {block for parameter in cell.parameters for block in parameter.blocks}
     for equation in cell.equations:
-        span = cell.places.text(equation.offset, len(equation.target))
-        stem = equation.target.rstrip("'")
-        if equation.target in definitions:
-            mistakes.add("duplicate-equation", f"'{equation.target}' is defined twice.", span, "second definition")
-        elif equation.target in cell.states:
-            hint = f"write {stem}' for its new value"
-            mistakes.add("assigned-state", f"'{stem}' is a state; its old value is given.", span, hints=(hint,))
-        elif equation.target.endswith("'") and stem not in cell.states:
-            hint = did_you_mean(stem, cell.states) or f"the states are {', '.join(cell.states)}"
-            mistakes.add("not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,))
-        elif stem in blocks or stem in cell.constants or stem == "x":
-            kind = "the input" if stem == "x" else "a constant" if stem in cell.constants else "a parameter"
-            mistakes.add("duplicate-name", f"'{stem}' is {kind} of this cell; an equation cannot define it.", span)
-        definitions.setdefault(equation.target, equation)
+        target, span = equation.target, _target_span(cell, equation)
+        stem = target.removesuffix("'")
+        if target in definitions:
+            note = f"the first definition is in line {_target_span(cell, definitions[target]).line}."
+            message = f"'{target}' is defined twice."
+            mistakes.add("duplicate-equation", message, span, "second definition", notes=(note,))
+        elif target in cell.states:
+            hint = f"for its new value, write {stem}' on the left side."
+            message = f"'{stem}' is a state, and its value from the step before cannot be changed."
+            mistakes.add("assigned-state", message, span, hints=(hint,))
+        elif target != stem and stem not in cell.states:
+            hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
+            mistakes.add(
+                "not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,)
+            )
+        elif stem in kinds:
+            message = f"'{stem}' is {kinds[stem]} of this cell, and an equation cannot define it."
+            mistakes.add("duplicate-name", message, span, hints=("give the equation another name.",))
+        definitions.setdefault(target, equation)
     return definitions
 
 
 def _leaves(cell: Cell) -> dict[str, Value]:
+    """What the names stand for that no equation defines."""
     leaves = {"x": Value("x", "input")}
     leaves |= {state: Value(state, "state") for state in cell.states}
     leaves |= {name: Value(name, "constant", attribute=number) for name, number in cell.constants.items()}
@@ -80,105 +86,158 @@ def _leaves(cell: Cell) -> dict[str, Value]:
     return leaves
 
 
-def _report_unknown(name: Expression, equation: Assignment, cell: Cell, known: list[str], mistakes: Mistakes) -> None:
-    hint = did_you_mean(name.name, known)
-    message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
-    if any(name.name == parameter.name for parameter in cell.parameters):
-        hint = "an equation uses the blocks of a parameter, not the parameter"
-    span = cell.places.text(name.offset, name.length)
-    label = "not a parameter, state or input"
-    mistakes.add("unknown-name", message, span, label, hints=(hint,) if hint else ())
+def _report_unknown(
+    cell: Cell, definitions: Mapping[str, Assignment], leaves: Mapping[str, Value], mistakes: Mistakes
+) -> None:
+    blocks = {parameter.name: ", ".join(parameter.blocks) for parameter in cell.parameters}
+    for equation in definitions.values():
+        for name in equation.expression.names():
+            if name.name in definitions or name.name in leaves:
+                continue
+            stem = name.name.removesuffix("'")
+            if stem in blocks:
+                hint = f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks[stem]}."
+            elif stem != name.name and (stem in definitions or stem in leaves) and stem not in cell.states:
+                hint = f"only a state has a new value; write {stem} without the prime."
+            else:
+                hint = did_you_mean(name.name, [*definitions, *leaves])
+                hint = hint or "to learn it, add it to the blocks of a parameter."
+            message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
+            label = "not a parameter, state or input"
+            mistakes.add(
+                "unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,)
+            )
 
 
-def _order(definitions: Mapping[str, Assignment], cell: Cell, mistakes: Mistakes) -> list[Assignment]:
+def _report_missing(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes) -> None:
+    for number, state in enumerate(cell.states):
+        if f"{state}'" not in definitions:
+            message = f"The state '{state}' has no equation for its new value."
+            hint = f"add an equation: {state}' = ..."
+            mistakes.add("never-updated", message, cell.places.value("states", number), hints=(hint,))
+    if cell.output not in definitions and not (cell.output.endswith("'") and cell.output[:-1] in cell.states):
+        hint = did_you_mean(cell.output, definitions) or f"the equations are {', '.join(definitions)}."
+        message = f"The output {cell.output!a} is not an equation of the step."
+        mistakes.add("unknown-output", message, cell.places.value("output"), hints=(hint,))
+
+
+def _order(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes) -> list[Assignment]:
     """Definitions first, uses after; otherwise as written."""
     order: list[Assignment] = []
-    done: set[str] = set()
+    visited: set[str] = set()
 
-    def visit(target: str, path: tuple[str, ...]) -> bool:
+    def visit(target: str, path: tuple[str, ...]) -> None:
         if target in path:
-            circle = " → ".join([*path[path.index(target) :], target])
-            span = cell.places.text(definitions[target].offset, len(target))
-            message = f"These equations define one another in a circle: {circle}."
-            hint = "a value of this step cannot depend on itself; the value at t-1 is written without the prime"
-            mistakes.add("circle", message, span, hints=(hint,))
-            return False
-        if target not in done:
-            for name in definitions[target].expression.names():
-                if name.name in definitions and not visit(name.name, (*path, target)):
-                    return False
-            done.add(target)
+            _report_circle(cell, definitions[target], path[path.index(target) :], mistakes)
+        elif target not in visited:
+            visited.add(target)
+            for name in dict.fromkeys(name.name for name in definitions[target].expression.names()):
+                if name in definitions:
+                    visit(name, (*path, target))
             order.append(definitions[target])
-        return True
 
     for target in definitions:
-        if not visit(target, ()):
-            break
+        visit(target, ())
     return order
 
 
-def _values(order: list[Assignment], leaves: Mapping[str, Value], cell: Cell) -> Iterator[Value]:
+def _report_circle(cell: Cell, first: Assignment, circle: tuple[str, ...], mistakes: Mistakes) -> None:
+    if len(circle) == 1:
+        message = f"The equation '{first.target}' needs its own result: {first.target} → {first.target}."
+    else:
+        shown = circle if len(circle) <= 10 else (*circle[:8], "...", circle[-1])
+        message = f"These equations need one another's results: {' → '.join((*shown, first.target))}."
+    primed = [target for target in circle if target.endswith("'")]
+    hint = (
+        f"for the value from the step before, write {primed[0][:-1]} without the prime." if primed else None
+    )
+    if not primed:
+        hint = "a value that is carried from step to step is a state: add it to the states."
+    mistakes.add("circle", message, _target_span(cell, first), hints=(hint,))
+
+
+def _values(cell: Cell, order: list[Assignment], leaves: Mapping[str, Value]) -> tuple[Value, ...]:
     """Leaves, then each equation with its unnamed parts before it."""
-    for parameter in cell.parameters:
-        yield Value(parameter.name, "parameter")
-    given = {parameter.name for parameter in cell.parameters}
+    values = {parameter.name: Value(parameter.name, "parameter") for parameter in cell.parameters}
     for leaf in leaves.values():
-        if leaf.name not in given:
-            given.add(leaf.name)
-            yield leaf
-    numbers: set[str] = set()
-
-    def build(expression: Expression, name: str, count: Iterator[int]) -> Iterator[Value]:
-        origin = cell.places.text(expression.offset, expression.length)
-        if expression.op == "number":
-            value = Value(f"{expression.number:g}", "constant", attribute=expression.number, origin=origin)
-            if float(value.name) != expression.number:
-                value = Value(repr(expression.number), "constant", attribute=expression.number, origin=origin)
-            if value.name not in numbers:
-                numbers.add(value.name)
-                yield value
-            return value.name
-        if expression.op == "name":
-            leaf = leaves.get(expression.name)
-            return leaf.name if leaf else expression.name
-        operands = []
-        for operand in expression.operands:
-            inner = f"{order_name}.{next(count)}" if operand.op not in ("name", "number") else ""
-            operands.append((yield from build(operand, inner, count)))
-        yield Value(name, expression.op, tuple(operands), origin=origin)
-        return name
-
+        values.setdefault(leaf.name, leaf)
     for equation in order:
-        order_name = equation.target
-        count = iter(range(1, 1 << 30))
-        built = yield from build(equation.expression, equation.target, count)
-        if built != equation.target:  # an equation that only gives another name: y = h'
-            origin = cell.places.text(equation.offset, len(equation.target))
-            yield Value(equation.target, "alias", (built,), origin=origin)
+        parts = (f"{equation.target}.{number}" for number in count(1))
+        meaning = _add(equation.expression, equation.target, parts, values, leaves, cell)
+        if meaning != equation.target:  # an equation that only gives another name: y = h'
+            origin = _target_span(cell, equation)
+            values[equation.target] = Value(equation.target, "alias", (meaning,), origin=origin)
+    return tuple(values.values())
+
+
+def _add(
+    tree: Expression,
+    name: str,
+    parts: Iterator[str],
+    values: dict[str, Value],
+    leaves: Mapping[str, Value],
+    cell: Cell,
+) -> str:
+    """Add a tree to `values`, its operands first; the name of its value, which is `name` if it needs one."""
+    if tree.op == "name":
+        return leaves[tree.name].name if tree.name in leaves else tree.name
+    origin = cell.places.text(tree.offset, tree.length)
+    if tree.op == "number":
+        short = f"{tree.number:g}"
+        name = short if float(short) == tree.number else repr(tree.number)
+        values.setdefault(name, Value(name, "constant", attribute=tree.number, origin=origin))
+        return name
+    operands = tuple(
+        _add(operand, next(parts) if operand.operands else "", parts, values, leaves, cell)
+        for operand in tree.operands
+    )
+    values[name] = Value(name, tree.op, operands, origin=origin)
+    return name
 
 
 def _report_unused(
-    graph: CellGraph, order: list[Assignment], leaves: Mapping[str, Value], cell: Cell, mistakes: Mistakes
+    cell: Cell,
+    graph: CellGraph,
+    order: list[Assignment],
+    leaves: Mapping[str, Value],
+    mistakes: Mistakes,
 ) -> None:
     alive = needed(graph, set(graph.roots()))
+
+    def unused(message: str, span: Span | None, hint: str) -> None:
+        mistakes.add("unused", message, span, hints=(hint,))
+
     for equation in order:
         if equation.target not in alive:
-            message = f"Nothing uses the equation '{equation.target}'."
-            mistakes.add("unused", message, cell.places.text(equation.offset, len(equation.target)))
-    unused = {name for name, leaf in leaves.items() if leaf.name not in alive}
-    if "x" in unused:
-        mistakes.add("unused", "No equation uses the input 'x'.", cell.places.key("step"))
+            hint = "use it, or leave it out."
+            unused(f"Nothing uses the equation '{equation.target}'.", _target_span(cell, equation), hint)
+    idle = {name for name, leaf in leaves.items() if leaf.name not in alive}
+    if "x" in idle:
+        hint = "a recurrent cell takes in the input x at each step."
+        unused("No equation uses the input 'x'.", cell.places.key("step"), hint)
     for number, state in enumerate(cell.states):
-        if state in unused:
+        if state in idle:
             message = f"No equation uses the old value of the state '{state}'."
-            hint = "a value that is not carried over time is an equation, not a state"
-            mistakes.add("unused", message, cell.places.value("states", number), hints=(hint,))
+            hint = "a value that is not carried to the next step is an equation, not a state."
+            unused(message, cell.places.value("states", number), hint)
     for name in cell.constants:
-        if name in unused:
-            mistakes.add("unused", f"No equation uses the constant '{name}'.", cell.places.key("constants", name))
+        if name in idle:
+            hint = "use it, or leave it out."
+            unused(f"No equation uses the constant '{name}'.", cell.places.key("constants", name), hint)
     for parameter in cell.parameters:
         for number, block in enumerate(parameter.blocks):
-            if block in unused:
-                message = f"Nothing uses '{block}', so its gradient would always be zero."
+            if block in idle:
+                message = f"No equation uses '{block}', so it would never be trained."
                 span = cell.places.value("parameters", parameter.name, "blocks", number)
-                mistakes.add("unused", message, span)
+                unused(message, span, "use it, or leave it out.")
+
+
+def _report_aside(cell: Cell, graph: CellGraph, order: list[Assignment], mistakes: Mistakes) -> None:
+    """A scan has an input at each step; without one it would not know how many steps there are."""
+    recurrent = needed(graph, {state.update for state in graph.states})
+    uses = [name for equation in order for name in equation.expression.names() if name.name == "x"]
+    if uses and "x" not in recurrent:
+        message = "The input 'x' takes no part in the recurrence: no new value of a state depends on it."
+        hint = "use x in an equation of a state; what the output alone needs belongs in another layer."
+        span = cell.places.text(uses[0].offset, uses[0].length)
+        mistakes.add("input-aside", message, span, "reaches only the output", hints=(hint,))

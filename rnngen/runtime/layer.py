@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from rnngen.runtime.scan import autocasting
+
 State = Tensor | tuple[Tensor, ...]
 
 
@@ -93,6 +95,8 @@ class Layer(nn.Module):
                 raise ValueError(f"{name} must be greater than zero, got {size}")
         if hidden_size % heads:
             raise ValueError(f"hidden_size ({hidden_size}) must be divisible by heads ({heads})")
+        if heads > 1 and not any(weight.heads for weight in self.cell.weights):
+            raise ValueError(f"{self._title} has no block-diagonal parameter, so heads must be 1, got {heads}")
         if initial_state not in ("zeros", "learned", "buffer"):
             raise ValueError(f"initial_state must be 'zeros', 'learned' or 'buffer', got {initial_state!r}")
         self.input_size, self.hidden_size, self.heads = input_size, hidden_size, heads
@@ -175,13 +179,13 @@ class Layer(nn.Module):
         rows = x.unsqueeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
         if rows.shape[0] == 0:
             raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0")
-        states = self._states(state, rows, batched)
         weights = [getattr(self, f"{weight.name}_l0") for weight in self.cell.weights]
-        if rows.dtype != weights[0].dtype and not torch.is_autocast_enabled(rows.device.type):
+        if rows.dtype != weights[0].dtype and not autocasting(rows.device.type):
             raise ValueError(
                 f"{self._title}: RNN input dtype ({rows.dtype}) does not match weight dtype ({weights[0].dtype}). "
                 f"Convert input: input.to({weights[0].dtype}), or convert model: model.to({rows.dtype})"
             )
+        states = self._states(state, rows, batched)
         y, states = run(rows, states, weights, **options)
         y = y.squeeze(1) if not batched else y.transpose(0, 1) if self.batch_first else y
         states = tuple(value if not batched else value.unsqueeze(0) for value in states)
@@ -204,6 +208,11 @@ class Layer(nn.Module):
             wanted = (1, batch, self.hidden_size) if batched else (1, self.hidden_size)
             if tuple(value.shape) != wanted:
                 raise RuntimeError(f"{self._title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
+            if value.dtype != x.dtype and not autocasting(x.device.type):
+                raise RuntimeError(
+                    f"{self._title}: Input and hidden tensors are not the same dtype, found {x.dtype} and, for {name}, "
+                    f"{value.dtype}"
+                )
             found.append(value.squeeze(0) if batched else value)
         return tuple(found)
 

@@ -160,7 +160,7 @@ def _resident_constants(
         constants |= {"WIDE": False, "STAGES": min(constants["STAGES"], 2)}
         warps = 8 if tile == 64 and machine.backend == "cuda" else 4
     else:
-        constants |= {"MP": 1, "STAGES": min(constants["STAGES"], 2)}
+        constants |= {"WIDE": False, "STAGES": min(constants["STAGES"], 2)}
         warps = 4
     return constants, warps
 

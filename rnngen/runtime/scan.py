@@ -86,10 +86,10 @@ class Scan:
         """
         tensors = [*streams, *states, *parameters]
         device = tensors[0].device.type
-        if torch.is_autocast_enabled(device):
+        if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [tensor.to(dtype) for tensor in tensors]
-        save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        save = _wants_gradient(tensors)
         results = self.forward_op(*tensors, reverse, save, schedule)
         last = len(results) - self._carried
         return [r for r, label in zip(results, self.forward.outputs) if label != "saved"], tuple(results[last:])
@@ -247,6 +247,10 @@ class Scan:
         inputs, states, parameters, flags = self._split(which, args)
         input_dims, state_dims, parameter_dims, _ = self._split(which, dims)
         size = info.batch_size
+        if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
+            reverse, save, schedule = flags
+            flags = [reverse, save or _wants_gradient(args), schedule]
+            args = (*inputs, *states, *parameters, *flags)
         if any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
             members = []
             for member in range(size):
@@ -270,6 +274,15 @@ class Scan:
             found.append(result if empty else result.unflatten(at, (size, -1)))
             found_dims.append(None if empty else at)
         return tuple(found), tuple(found_dims)
+
+
+def autocasting(device: str) -> bool:
+    """Whether autocast is on; some types of device, such as "meta", do not know it."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _wants_gradient(arguments: Sequence) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 
 def _previous(output: Tensor, first: Tensor, reverse: bool) -> Tensor:

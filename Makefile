@@ -1,0 +1,56 @@
+# `make demo` and `make test` do all set-up themselves, in .venv, and touch nothing outside this folder.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+CELLS  := lstm gru gru_v3 rnn indrnn mingru
+MODELS := $(CELLS:%=rnngen/cells/%.toml) $(sort $(wildcard examples/*.toml))
+
+.PHONY: help venv demo test lint generated check-generated clean
+
+help:
+	@echo "make demo             train a generated LSTM on handwritten digits beside torch.nn.LSTM, and a cell of its own"
+	@echo "make test             run the tests"
+	@echo "make lint             check the style"
+	@echo "make generated        compile the checked-in modules in generated/ again"
+	@echo "make check-generated  say which of them are stale"
+	@echo "make venv             only the set-up, in .venv"
+	@echo "make clean            remove .venv and what was built"
+
+venv: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "rnngen needs Python 3.11 or newer; '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1 || true). Another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,demo,lint]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m examples.digits
+	$(BIN)/python -m examples.sunspots
+
+# Two runs make a whole: Triton decides when it is imported whether kernels run in its interpreter. A worker is a
+# process with a core of its own, so it needs no threads.
+test: $(READY)
+	@export OMP_NUM_THREADS=1; status=0; \
+	echo "$(BIN)/python -m pytest -n 2"; \
+	$(BIN)/python -m pytest -n 2 || status=$$?; \
+	echo "TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2"; \
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 || status=$$?; \
+	exit $$status
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+generated: $(READY)
+	$(BIN)/rnngen compile $(MODELS) -o generated
+
+check-generated: $(READY)
+	$(BIN)/rnngen compile $(MODELS) -o generated --check
+
+clean:
+	rm -rf .venv build dist rnngen.egg-info

@@ -1,0 +1,192 @@
+"""What the kernels of a model compile to, without a GPU: registers, spills, shared memory, instructions, an estimate.
+
+    python -m benchmarks.static MODEL.toml --target sm_90 [--width 64] [--heads 1] [--batch 16] [--dtype bfloat16] [--json]
+
+Every kernel of the model is compiled with the constants that the cost model picks for the sizes. The cycles are an
+estimate by a scoreboard (see `benchmarks.sass`): for ranking, never a time.
+"""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from benchmarks.aot import TARGETS, Compiled, compile_kernel
+from benchmarks.sass import Report, analyse
+from rnngen.compile import compile_model, program_of
+from rnngen.description import Cell, CellLayer, describe, library
+from rnngen.document import read
+from rnngen.emit.module import cell_view
+from rnngen.emit.views import PassView
+from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose
+from rnngen.source import Source
+
+ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kernel to compile: its name in the module, the types of its pointers, its constants."""
+
+    cell: str
+    direction: str
+    schedule: str
+    chosen: bool
+    kernel: str
+    signature: dict[str, str]
+    constants: dict[str, object]
+    num_warps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A compiled kernel. chosen: whether the cost model picks this schedule for the sizes."""
+
+    job: Job
+    sizes: Sizes
+    dtype: str
+    report: Report
+    fits: bool
+
+    @property
+    def record(self) -> dict[str, object]:
+        """The row as plain values."""
+        step = self.report.step
+        about = {name: getattr(self.job, name) for name in ("cell", "direction", "schedule", "chosen", "kernel")}
+        kernel = {k: v for k, v in asdict(self.report).items() if k not in ("step", "kernel")}
+        constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
+        launch = {"num_warps": self.job.num_warps, "constants": constants}
+        return about | asdict(self.sizes) | {"dtype": self.dtype} | launch | kernel | {
+            "fits": self.fits,
+            "step": asdict(step) if step else None,
+        }
+
+
+def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
+    """Every kernel of a cell that can run with these sizes on the target."""
+    view = cell_view(program_of(cell), cell.class_name, cell.about)
+    for direction, which in (("forward", view.forward), ("adjoint", view.adjoint)):
+        facts = Facts(**which.facts)
+        chosen = choose(facts, sizes, MACHINES[target])
+        common = {"BACKWARDS": direction == "adjoint", "SAVE": save, "ACC": dtype == "float64"}
+        try:
+            choice = choose(facts, sizes, MACHINES[target], which.kernel.schedule)
+        except NotPossible:
+            pass  # the reason is in `chosen.reasons`; the stepwise kernels are still there
+        else:
+            yield _whole_scan(view.name, direction, which, choice, chosen, sizes, dtype, common)
+        choice = choose(facts, sizes, MACHINES[target], "stepwise")
+        for stage in which.stepwise.stages:
+            element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
+            carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
+            element |= {p: carried for p, t in zip(stage.pointers, stage.tensors) if t in which.stepwise.states}
+            constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "ACC": dtype == "float64"}
+            signature = element | {"time": "i32", "B": "i32"}
+            is_chosen = chosen.schedule == "stepwise"
+            yield Job(
+                view.name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps
+            )
+
+
+def _whole_scan(
+    cell: str,
+    direction: str,
+    which: PassView,
+    choice: Choice,
+    chosen: Choice,
+    sizes: Sizes,
+    dtype: str,
+    common: dict[str, object],
+) -> Job:
+    signature = dict.fromkeys(which.kernel.text.pointers, f"*{TYPES[dtype]}") | {"T": "i32", "B": "i32"}
+    constants = dict(choice.constants) | common
+    if choice.schedule == "resident":
+        width = sizes.hidden // sizes.heads
+        constants |= {"HEADS": sizes.heads, "D": width, "PRECISION": "ieee"}
+    else:
+        constants |= {"H": sizes.hidden}
+    is_chosen = chosen.schedule == choice.schedule
+    return Job(cell, direction, choice.schedule, is_chosen, which.kernel.name, signature, constants, choice.num_warps)
+
+
+def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
+    """Compile one kernel of an imported module."""
+    import triton.language as tl
+
+    constants = job.constants | {"ACC": tl.float64 if job.constants["ACC"] else tl.float32}
+    stages = 3 if TARGETS[target].backend == "cuda" else 2  # Triton's defaults; the loops say their own
+    kernel = getattr(module, job.kernel)
+    return compile_kernel(
+        kernel, job.signature, constants, target, num_warps=job.num_warps, num_stages=stages, enable_fp_fusion=True
+    )
+
+
+def load(source: Source, folder: Path) -> ModuleType:
+    """The module of a model, imported from a file: Triton reads the source of its kernels there."""
+    made = compile_model(source)
+    path = folder / f"{made.name}.py"
+    path.write_text(made.text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(f"rnngen_static_{made.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[int], heads: int) -> Iterator[Row]:
+    """Every kernel of the model compiled for every width of a head; a stack's layers have sizes of their own."""
+    description = describe(source)
+    item = ITEM_SIZES[dtype]
+    if description.layers:
+        layers = [layer for layer in description.layers if isinstance(layer, CellLayer)]
+        cells = [(layer.cell, Sizes(batch, layer.hidden, layer.heads, item)) for layer in layers]
+    else:
+        (cell,) = description.cells
+        heads = heads if any(parameter.heads for parameter in cell.parameters) else 1
+        cells = [(cell, Sizes(batch, heads * units, heads, item)) for units in widths]
+    with tempfile.TemporaryDirectory() as folder:
+        module = load(source, Path(folder))
+        for cell, size in cells:
+            for job in jobs(cell, size, target, dtype):
+                compiled = compile_job(module, job, target)
+                yield Row(job, size, dtype, analyse(compiled), compiled.fits)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--target", type=click.Choice(list(TARGETS)), default="sm_90", show_default=True)
+@click.option("--dtype", type=click.Choice(list(TYPES)), default="bfloat16", show_default=True)
+@click.option("--width", type=int, multiple=True, default=(32, 64, 128), show_default=True, help="Units of a head; a stack has its own.")
+@click.option("--heads", type=int, default=1, show_default=True, help="Of a block-diagonal cell.")
+@click.option("--batch", type=int, default=16, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def main(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, as_json: bool) -> None:
+    """Compile every kernel of MODEL, a file or a cell of the library, and report what came out."""
+    source = library()[model] if model in library() else read(model)
+    found = list(rows(source, target, dtype, batch, width, heads))
+    if as_json:
+        click.echo(json.dumps([row.record for row in found], indent=1))
+        return
+    click.echo(f"{'kernel':42}{'units':>6}{'regs':>6}{'spill':>6}{'KiB':>7}{'instr':>7}{'mma':>6}{'bar':>5}{'cycles':>8}")
+    for row in found:
+        step = row.report.step
+        cycles = f"{step.cycles:.0f}" if step and step.cycles else "-"
+        per_step = f"{step.instructions:7.0f}{step.matrix:6.0f}{step.barriers:5.0f}" if step else f"{'-':>7}{'-':>6}{'-':>5}"
+        mark = "*" if row.job.chosen else " "
+        units = row.sizes.hidden // row.sizes.heads
+        click.echo(
+            f"{row.job.kernel:41}{mark}{units:6}{row.report.registers:6}{row.report.spill_bytes:6}"
+            f"{row.report.shared_bytes / 1024:7.1f}{per_step}{cycles:>8}"
+        )
+    click.echo(f"* chosen for batch {batch} on {target}, {dtype}; instructions, products and barriers per time step")
+
+
+if __name__ == "__main__":
+    main()

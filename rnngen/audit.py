@@ -1,0 +1,121 @@
+"""The last look at a generated module: that it holds nothing which the emitter could not have meant.
+
+A model file is data from a stranger. It is kept out of the output by construction: names are matched against
+a pattern, strings are written by `ascii`, nothing else of it is copied. This module trusts none of that. It
+reads the text as Python would, and allows only what a kernel, a launcher, a layer and a step in torch consist
+of. So a mistake in the emitter or in a template becomes a fault here, and not code that runs at import.
+"""
+
+import ast
+import builtins
+
+# What the text may import, and what it may import from where; None for any name.
+_IMPORTS = {"torch", "torch.nn.functional", "triton", "triton.language"}
+_IMPORTS_FROM = {"torch": {"nn"}, "rnngen.runtime": None}
+
+_NODES = set(
+    """
+    Module Expr Pass Import ImportFrom alias FunctionDef ClassDef Return Assign AnnAssign AugAssign For If
+    arguments arg keyword Call Attribute Name Constant Tuple List Dict Subscript Slice Starred GeneratorExp
+    comprehension IfExp BoolOp BinOp UnaryOp Compare Load Store And Or Not USub Invert Add Sub Mult Div
+    FloorDiv Mod MatMult BitAnd BitOr BitXor LShift RShift Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn
+    """.split()  # noqa: SIM905
+)
+_BUILTINS = {"bool", "dict", "enumerate", "float", "int", "len", "list", "max", "min", "range", "reversed"}
+_BUILTINS |= {"super", "tuple", "zip"}
+_DUNDERS = frozenset({"__init__", "__name__"})
+
+
+class Unsafe(AssertionError):
+    """The generated text holds what it never should: a fault of ours, whatever the model says."""
+
+
+def audit(text: str) -> None:
+    """Check the text of a generated module.
+
+    Raises Unsafe if it is not Python of the allowed kinds, or uses a name that it does not define, or defines
+    one twice.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.isprintable():
+            raise Unsafe(f"line {number} holds a character that is not printable")
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unsafe(f"it is not Python: {error}") from error
+    for node in ast.walk(tree):
+        _check_node(node)
+    _check_names(tree)
+
+
+def _check_node(node: ast.AST) -> None:
+    kind = type(node).__name__
+    if kind not in _NODES:
+        raise _at(node, f"{kind} is not allowed")
+    match node:
+        case ast.Import(names=names):
+            for name in names:
+                if name.name not in _IMPORTS:
+                    raise _at(node, f"the import of {name.name} is not allowed")
+        case ast.ImportFrom(module=module, names=names, level=level):
+            allowed = _IMPORTS_FROM.get(module, frozenset())
+            wrong = [name.name for name in names if allowed is not None and name.name not in allowed]
+            if level or wrong or any(name.name == "*" for name in names):
+                raise _at(node, f"this import from {module} is not allowed")
+        case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
+            for decorator in decorators:
+                called = decorator.func if isinstance(decorator, ast.Call) else decorator
+                if ast.unparse(called) != "triton.jit":
+                    raise _at(decorator, f"the decorator {ast.unparse(called)} is not allowed")
+        case ast.Attribute(attr=name) | ast.arg(arg=name) | ast.Name(id=name):
+            _check_word(node, name)
+        case ast.keyword(arg=str(name)):
+            _check_word(node, name)
+        case ast.Call(func=function) if not isinstance(function, ast.Name | ast.Attribute | ast.Call):
+            # A call of a call is a launcher made for a kernel: resident(kernel)(...).
+            raise _at(node, f"a call of a {type(function).__name__} is not allowed")
+
+
+def _check_word(node: ast.AST, word: str) -> None:
+    if word.startswith("__") and word not in _DUNDERS:
+        raise _at(node, f"the name {word} is not allowed")
+
+
+def _check_names(tree: ast.Module) -> None:
+    """Every name that is read is defined in the module or is a harmless builtin, no other builtin is called,
+    and no name at the top or in a class is defined twice.
+    """
+    defined = set(_BUILTINS)
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                defined.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                defined.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                defined.update(name.asname or name.name for name in names)
+        if isinstance(node, ast.Module | ast.ClassDef):
+            names = [name for statement in node.body for name in _defined_by(statement)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise Unsafe(f"the name {twice} is defined twice")
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) if name not in defined:
+                raise _at(node, f"the name {name} is not defined")
+            case ast.Call(func=ast.Name(id=name)) if name in vars(builtins) and name not in _BUILTINS:
+                raise _at(node, f"the call of {name} is not allowed")
+
+
+def _defined_by(statement: ast.stmt) -> list[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return [name.asname or name.name for name in names]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []
+
+
+def _at(node: ast.AST, message: str) -> Unsafe:
+    return Unsafe(f"line {getattr(node, 'lineno', '?')}: {message}")

@@ -1,0 +1,124 @@
+"""What is installed here, and what will run where. Everything is looked at without trusting that it works."""
+
+import os
+import platform
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from subprocess import DEVNULL, PIPE, SubprocessError, run
+from typing import Any
+
+from rnngen.compile import VERSION
+from rnngen.errors import visible
+
+__all__ = ["diagnose"]
+
+
+def diagnose() -> dict[str, Any]:
+    """The versions, None for what is missing; the gpus; whether kernels are interpreted; sentences.
+
+    Raises nothing: a broken installation is what this is for.
+    """
+    torch, torch_fault = _imported("torch")
+    versions: dict[str, str | None] = {"rnngen": VERSION, "python": platform.python_version()}
+    for package in ("torch", "triton", "numpy", "jinja2", "networkx", "pydantic"):
+        versions[package] = _installed(package)
+    if torch is not None:
+        versions["torch"] = torch.__version__
+    versions["CUDA"] = getattr(getattr(torch, "version", None), "cuda", None)
+    versions["ROCm"] = getattr(getattr(torch, "version", None), "hip", None)
+    versions["driver"] = _driver()
+    gpus = _gpus(torch)
+    interpret = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+    sentences = ["rnngen compile, show and cells need none of torch, triton and a GPU: they run here."]
+    if torch_fault:
+        sentences.append(f"Importing torch fails, so no generated module can run here: {torch_fault}.")
+    elif torch is None:
+        sentences.append("torch is missing, so no generated module can run here: pip install torch.")
+    else:
+        sentences += _sentences(gpus, versions, interpret, _imported("triton")[1])
+    return {"versions": versions, "gpus": gpus, "interpreting": interpret, "sentences": sentences}
+
+
+def _sentences(
+    gpus: Sequence[dict[str, str]], versions: dict[str, str | None], interpret: bool, triton_fault: str
+) -> Iterator[str]:
+    if interpret and versions["triton"] and not triton_fault:
+        yield "TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, on the CPU too."
+        if versions["numpy"] is None:
+            yield "numpy is missing, and the interpreter needs it: pip install numpy."
+        return
+    yield "Tensors on the CPU take the CPU path of a generated module, in torch."
+    if triton_fault:
+        yield f"Importing triton fails, so no kernel can run: {triton_fault}."
+        return
+    if versions["triton"] is None:
+        yield "triton is missing, so no kernel can run, and tensors on a GPU are refused: pip install triton."
+        return
+    for gpu in gpus:
+        where = f"{gpu['name']} ({gpu['capability']})"
+        yield f"Tensors on {gpu['device']} run the kernels, compiled for {where}."
+    if not gpus:
+        why = "sees no GPU" if versions["CUDA"] or versions["ROCm"] else "is built without support for GPUs"
+        yield f"torch {why}: kernels run only in Triton's interpreter, which `rnngen verify` starts."
+    if versions["numpy"] is None:
+        yield "numpy is missing: `rnngen verify` cannot interpret kernels without it."
+
+
+def _imported(package: str) -> tuple[Any, str]:
+    """The package, None where it is missing; and what its import says where it is there and broken."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a sentence of ours will say it better
+            return import_module(package), ""
+    except ModuleNotFoundError as missing:
+        return None, "" if missing.name == package else visible(str(missing))
+    except Exception as error:  # a library of the wrong version raises whatever it likes
+        return None, visible(f"{type(error).__name__}: {error}")[:300]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package) if find_spec(package) else None
+    except PackageNotFoundError:
+        return "version unknown"
+    except ValueError:  # what stands under the name in sys.modules is no module
+        return None
+
+
+def _gpus(torch: Any) -> list[dict[str, str]]:
+    if torch is None:
+        return []
+    try:
+        if not torch.cuda.is_available():
+            return []
+        return [
+            {
+                "device": f"cuda:{number}",
+                "name": torch.cuda.get_device_name(number),
+                "capability": ".".join(map(str, torch.cuda.get_device_capability(number))),
+            }
+            for number in range(torch.cuda.device_count())
+        ]
+    except Exception:  # a driver that is there and does not work is as good as none
+        return []
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, as the kernel module or the driver's own tool says it."""
+    with suppress(OSError):
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
+        if found := re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text):
+            return found[0]
+    if tool := which("nvidia-smi"):
+        command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+        with suppress(OSError, SubprocessError):
+            answer = run(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, timeout=10, text=True)
+            if answer.returncode == 0 and answer.stdout.strip():
+                return answer.stdout.split()[0]
+    return None

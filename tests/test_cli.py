@@ -1,0 +1,871 @@
+"""The commands: what they print and write, and with which exit code they end, whatever is done to them."""
+
+import errno
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rnngen import write as write_module
+from rnngen.cli import main
+from rnngen.compile import PASSES, compile_model, stages
+from rnngen.description import describe, library
+from rnngen.emit.listing import as_json, as_mermaid, as_text
+from rnngen.source import Source
+from rnngen.verify import TOLERANCES, Case, Plan
+from rnngen.write import Unwritable, is_intact, write
+
+ROOT = Path(__file__).resolve().parent.parent
+POSIX = pytest.mark.skipif(os.name != "posix", reason="devices, links and signals of POSIX")
+
+CELL = """\
+name   = "leaky"
+states = ["h"]
+constants = { alpha = 0.3 }
+step   = \"\"\"
+n  = tanh(W @ x + U @ h + b)
+h' = (1 - alpha) * h + alpha * n
+\"\"\"
+
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"],           blocks = ["b"] }
+"""
+TYPO = CELL.replace("U @ h", "V @ h")
+
+MODEL = """\
+name   = "two"
+inputs = 3
+
+[[layers]]
+cell   = "lstm"
+hidden = 4
+
+[[layers]]
+cell   = "indrnn"
+hidden = 4
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command in an empty directory, with no terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("NO_COLOR", "RNNGEN_TRACEBACK", "TRITON_INTERPRET"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object, **options) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+
+    return run
+
+
+def python(*arguments: object, environment=(), **options) -> subprocess.CompletedProcess:
+    """A process of its own with this checkout on its path."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment)
+    env = {name: value for name, value in env.items() if value is not None}
+    options = {"capture_output": True, "timeout": 60} | options
+    return subprocess.run([sys.executable, *map(str, arguments)], env=env, check=False, **options)
+
+
+def rnngen(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return python("-m", "rnngen", *arguments, **options)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# Compile.
+
+
+def test_compile_writes_the_module_and_says_so(run, tmp_path):
+    result = run("compile", "lstm", "-o", "out/deep")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"wrote {Path('out/deep/lstm.py')}\n"
+    assert Path("out/deep/lstm.py").read_text() == compile_model(library()["lstm"]).text
+    assert files(tmp_path / "out/deep") == {"lstm.py"}
+
+
+def test_by_default_it_writes_here(run, tmp_path):
+    Path("model.toml").write_text(CELL)
+    assert run("compile", "model.toml").stdout == "wrote leaky.py\n"
+    assert files(tmp_path) == {"model.toml", "leaky.py"}
+
+
+def test_unchanged_bytes_keep_their_time(run):
+    run("compile", "gru")
+    os.utime("gru.py", (1, 1))
+    result = run("compile", "gru", "rnn")
+    assert result.stdout == "gru.py is up to date\nwrote rnn.py\n"
+    assert Path("gru.py").stat().st_mtime == 1
+
+
+def test_a_new_version_replaces_an_old_one_and_keeps_its_mode(run):
+    Path("model.toml").write_text(CELL)
+    run("compile", "model.toml")
+    os.chmod("leaky.py", 0o640)
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    assert run("compile", "model.toml").stdout == "wrote leaky.py\n"
+    assert stat.S_IMODE(Path("leaky.py").stat().st_mode) == 0o640
+    assert "0.4" in Path("leaky.py").read_text()
+
+
+@POSIX
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
+    script = "import os; os.umask(0o027); from rnngen.cli import main; main(['compile', 'rnn'])"
+    assert python("-c", script, cwd=tmp_path).returncode == 0
+    assert stat.S_IMODE((tmp_path / "rnn.py").stat().st_mode) == 0o640
+
+
+def test_check_writes_nothing_and_lists_what_is_stale_or_missing(run, tmp_path):
+    Path("model.toml").write_text(CELL)
+    run("compile", "model.toml", "lstm")
+    assert run("compile", "model.toml", "lstm", "--check").exit_code == 0
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    old = Path("leaky.py").read_bytes()
+    result = run("compile", "model.toml", "lstm", "gru", "--check")
+    assert result.exit_code == 1
+    assert result.stdout == "leaky.py is stale\nlstm.py is up to date\ngru.py is missing\n"
+    assert Path("leaky.py").read_bytes() == old
+    assert files(tmp_path) == {"model.toml", "leaky.py", "lstm.py"}
+
+
+def test_check_makes_no_directory(run, tmp_path):
+    assert run("compile", "lstm", "--check", "-o", "out").exit_code == 1
+    assert files(tmp_path) == set()
+
+
+def test_diff_shows_what_would_change_and_writes_nothing(run):
+    Path("model.toml").write_text(CELL)
+    run("compile", "model.toml")
+    old = Path("leaky.py").read_bytes()
+    assert run("compile", "model.toml", "--diff").stdout == ""
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    result = run("compile", "model.toml", "--diff")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("--- leaky.py\n+++ leaky.py\n@@ ")
+    assert re.search(r"^-.*0\.3", result.stdout, re.MULTILINE)
+    assert re.search(r"^\+.*0\.4", result.stdout, re.MULTILINE)
+    assert Path("leaky.py").read_bytes() == old
+    assert run("compile", "model.toml", "--diff", "--check").exit_code == 1
+
+
+def test_the_diff_of_a_missing_file_begins_at_nothing(run, tmp_path):
+    result = run("compile", "rnn", "--diff")
+    assert result.stdout.startswith("--- /dev/null\n+++ rnn.py\n@@ -0,0 +1,")
+    assert files(tmp_path) == set()
+
+
+def test_stdout_prints_the_module_alone(run, tmp_path):
+    result = run("compile", "rnn", "--stdout")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout_bytes == compile_model(library()["rnn"]).text.encode()
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("extra", [["--check"], ["--diff"], ["--json"], ["-o", "x"], ["gru"]])
+def test_stdout_goes_with_nothing_else(run, extra):
+    assert run("compile", "rnn", "--stdout", *extra).exit_code == 2
+
+
+def test_the_result_in_json(run):
+    Path("bad.toml").write_text(TYPO)
+    record = json.loads(run("compile", "lstm", "--json", "-o", "out").stdout)
+    assert record == {
+        "files": [{"model": "lstm", "file": "out/lstm.py", "status": "written", "error": None}],
+        "mistakes": [],
+    }
+    result = run("compile", "bad.toml", "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    record = json.loads(result.stdout)
+    assert record["files"][0]["status"] == "rejected"
+    first = record["mistakes"][0]
+    assert (first["file"], first["line"], first["column"], first["length"]) == ("bad.toml", 5, 19, 1)
+    assert first["code"] == "unknown-name"
+    assert set(first) == {"file", "line", "column", "length", "code", "message", "label", "notes", "hints"}
+
+
+def test_the_header_names_the_source_by_a_relative_path(run, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "leaky.toml").write_text(CELL)
+    for given, named in (
+        ("models/leaky.toml", "models/leaky.toml"),
+        ("./models//leaky.toml", "models/leaky.toml"),
+        (folder / "leaky.toml", "leaky.toml"),
+    ):
+        text = run("compile", given, "--stdout").stdout
+        assert f" from {named}; do not edit" in text.partition("\n")[0]
+        assert str(tmp_path) not in text
+    assert " from lstm.toml; do not edit" in run("compile", "lstm", "--stdout").stdout.partition("\n")[0]
+
+
+@POSIX
+def test_a_path_cannot_break_out_of_the_header(run):
+    name = "a\nimport os\r\u2028\x1b[31m.toml"
+    Path(name).write_text(CELL)
+    text = run("compile", name, "--stdout").stdout
+    assert text.split("\n")[0].endswith(
+        "a\\x0aimport os\\x0d\\u2028\\x1b[31m.toml; do not edit, change that file."
+    )
+    assert not any(line.startswith("import os") for line in text.splitlines())
+
+
+def test_two_models_for_one_file_are_refused(run, tmp_path):
+    Path("a.toml").write_text(CELL)
+    Path("b.toml").write_text(CELL.replace("0.3", "0.4"))
+    result = run("compile", "a.toml", "b.toml")
+    assert result.exit_code == 2
+    assert "Error: 'a.toml' and 'b.toml' would both be written to 'leaky.py'." in result.stderr
+    assert files(tmp_path) == {"a.toml", "b.toml"}
+
+
+# The model is rejected, or cannot be read.
+
+
+def test_mistakes_are_drawn_and_nothing_is_written(run, tmp_path):
+    Path("good.toml").write_text(CELL)
+    Path("bad.toml").write_text(TYPO)
+    Path("worse.toml").write_text("name = ")
+    result = run("compile", "good.toml", "bad.toml", "worse.toml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "\x1b" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert lines[:3] == [
+        'File "bad.toml", line 5, column 19',
+        "5 | n  = tanh(W @ x + V @ h + b)",
+        " " * 22 + "^ not a parameter, state or input",
+    ]
+    assert "[unknown-name]" in result.stderr
+    assert 'File "worse.toml", line 1' in result.stderr
+    assert lines[-1] == "Nothing was written."
+    assert files(tmp_path) == {"good.toml", "bad.toml", "worse.toml"}
+
+
+def test_mistakes_show_the_path_as_it_was_given(run, tmp_path):
+    Path("bad.toml").write_text(TYPO)
+    for command in ("compile", "show", "verify"):
+        result = run(command, tmp_path / "bad.toml")
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f'File "{tmp_path / "bad.toml"}", line 5, column 19\n')
+
+
+def test_show_reports_the_mistakes_of_all_cells_together(run):
+    table = (
+        "\n[cells.{}]\nstates = ['h']\nstep = \"h' = tanh(W @ h + U @ x + nothing)\"\n[cells.{}.parameters]\n"
+    )
+    table += "w = {{ shape = ['hidden', 'hidden'], blocks = ['W'] }}\n"
+    table += "u = {{ shape = ['hidden', 'inputs'], blocks = ['U'] }}\n"
+    layers = "[[layers]]\ncell = 'a'\nhidden = 4\n[[layers]]\ncell = 'b'\nhidden = 4\n"
+    Path("m.toml").write_text(
+        f"name = 'm'\ninputs = 3\n{layers}{table.format('a', 'a')}{table.format('b', 'b')}"
+    )
+    result = run("show", "m.toml")
+    assert result.exit_code == 1
+    assert result.stderr.count("[unknown-name]") == 2
+
+
+@pytest.mark.parametrize("command", ["compile", "show", "verify"])
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("nothing.toml", "'nothing.toml' cannot be read: No such file or directory."),
+        ("lstm.toml", "Hint: the library has a cell 'lstm'; leave out the '.toml'."),
+        ("lstmm", "There is no cell 'lstmm' in the library, and no such file.\nHint: did you mean 'lstm'?"),
+        ("a\x1b[31m\n", "There is no cell 'a\\x1b[31m\\x0a' in the library"),
+        ("folder/", "'folder/' is a directory, not a model file."),
+        ("a\0b.toml", "cannot be read"),
+        pytest.param("/dev/zero", "is a device, pipe or socket", marks=POSIX),
+    ],
+)
+def test_unreadable_input(run, command, model, sentence):
+    Path("folder").mkdir()
+    result = run(command, model)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile"],
+        ["compile", "lstm", "--nothing"],
+        ["nothing"],
+        ["show"],
+        ["cells", "nothing"],
+        ["show", "lstm", "--format", "x"],
+    ],
+)
+def test_wrong_usage(run, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# Places that cannot be written to, and files that are somebody's.
+
+
+def test_an_edited_file_is_left_alone_unless_forced(run):
+    run("compile", "lstm")
+    edited = Path("lstm.py").read_text().replace("sigmoid", "tanh", 1)
+    Path("lstm.py").write_text(edited)
+    for _ in range(2):
+        result = run("compile", "lstm", "gru")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "'lstm.py' was edited by hand" in result.stderr
+        assert Path("lstm.py").read_text() == edited
+        assert not Path("gru.py").exists()
+    result = run("compile", "lstm", "--check")
+    assert (result.exit_code, result.stdout) == (1, "lstm.py was edited by hand, or is not rnngen's\n")
+    assert run("compile", "lstm", "--diff").stdout.startswith("--- lstm.py\n")
+    assert run("compile", "lstm", "--force").stdout == "wrote lstm.py\n"
+    assert run("compile", "lstm", "--check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"print('mine')\n", b"\xff\xfe\0", b"# Generated by rnngen 0.0.1\n"]
+)
+def test_a_file_of_the_users_is_left_alone(run, content):
+    Path("lstm.py").write_bytes(content)
+    assert run("compile", "lstm").exit_code == 2
+    assert run("compile", "lstm", "--diff").exit_code == 0
+    assert Path("lstm.py").read_bytes() == content
+
+
+def test_a_truncated_file_is_no_intact_one():
+    text = compile_model(library()["rnn"]).text.encode()
+    assert is_intact(text)
+    assert is_intact(text.replace(b"\n", b"\r\n"))
+    assert not is_intact(text[:-1])
+    assert not is_intact(text + b"\n")
+    assert not is_intact(b"\n" + text)
+    assert not is_intact(text.replace(b"rnn.toml", b"run.toml", 1))
+    digest = re.search(rb"Body:   sha256 (\w+)", text)[1]
+    assert not is_intact(text.replace(digest, sha256(text).hexdigest().encode()))
+
+
+@POSIX
+def test_links_are_followed_only_within_their_directory(run, tmp_path):
+    Path("out").mkdir()
+    Path("elsewhere.py").write_text("mine")
+    Path("out/lstm.py").symlink_to("../elsewhere.py")
+    for extra in ([], ["--force"], ["--check"], ["--diff"]):
+        result = run("compile", "lstm", "-o", "out", *extra)
+        assert result.exit_code == 2
+        assert "is a link that leads out of its directory" in result.stderr
+    assert Path("elsewhere.py").read_text() == "mine"
+    Path("out/lstm.py").unlink()
+    Path("out/lstm.py").symlink_to("lstm_1.py")
+    assert run("compile", "lstm", "-o", "out").exit_code == 0
+    assert Path("out/lstm.py").is_symlink()
+    assert is_intact(Path("out/lstm_1.py").read_bytes())
+    Path("circle").mkdir()
+    Path("circle/lstm.py").symlink_to("lstm.py")
+    assert run("compile", "lstm", "-o", "circle").exit_code == 2
+
+
+@POSIX
+def test_places_that_are_no_places(run):
+    Path("file").write_text("")
+    Path("out/lstm.py").mkdir(parents=True)
+    os.mkfifo("gru.py")
+    for arguments, sentence in (
+        (["lstm", "-o", "file"], "'file' is not a directory."),
+        (["lstm", "-o", "file/deeper"], "'file' is not a directory."),
+        (["lstm", "-o", "out"], "'out/lstm.py' cannot be written: it is a directory."),
+        (["gru"], "'gru.py' cannot be written: it is a device, pipe, socket or circle of links."),
+        (["rnn", "-o", "/proc/nothing"], "'/proc/nothing' cannot be written: No such file or directory."),
+    ):
+        result = run("compile", *arguments)
+        assert result.exit_code == 2, arguments
+        assert sentence in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_write_protected_file_is_left_alone(run):
+    Path("model.toml").write_text(CELL)
+    run("compile", "model.toml")
+    old = Path("leaky.py").read_bytes()
+    os.chmod("leaky.py", 0o444)
+    assert run("compile", "model.toml").stdout == "leaky.py is up to date\n"
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    result = run("compile", "model.toml")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Error: 'leaky.py' cannot be written: it is write-protected.\n",
+    )
+    assert Path("leaky.py").read_bytes() == old
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "code"),
+    [
+        ("replace", errno.EACCES, 2),
+        ("replace", errno.ENOSPC, 1),
+        ("fsync", errno.ENOSPC, 1),
+        ("fsync", errno.EIO, 1),
+        ("open", errno.EROFS, 2),
+        ("open", errno.EACCES, 2),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_the_old_file_survives_a_failing_write(run, tmp_path, monkeypatch, call, number, code, before):
+    Path("model.toml").write_text(CELL)
+    if before:
+        run("compile", "model.toml")
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    old["model.toml"] = Path("model.toml").read_bytes()
+    kept = getattr(os, call)
+
+    def fails(*arguments, **options):
+        if call == "open" and not str(arguments[0]).endswith(".tmp"):
+            return kept(*arguments, **options)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(write_module.os, call, fails)
+    result = run("compile", "model.toml")
+    monkeypatch.undo()
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr == f"Error: 'leaky.py' cannot be written: {os.strerror(number)}.\n"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+@POSIX
+def test_a_limit_on_file_size_leaves_no_half_file(tmp_path):
+    script = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        f"from rnngen.cli import main; main(['compile', 'lstm', '-o', {str(tmp_path)!r}])"
+    )
+    result = python("-B", "-c", script)
+    assert result.returncode == 1
+    assert result.stderr.decode() == f"Error: '{tmp_path / 'lstm.py'}' cannot be written: File too large.\n"
+    assert files(tmp_path) == set()
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_no_half_file_after_a_signal(tmp_path, name):
+    (tmp_path / "model.toml").write_text(CELL)
+    assert rnngen("compile", "model.toml", cwd=tmp_path).returncode == 0
+    old = (tmp_path / "leaky.py").read_bytes()
+    (tmp_path / "model.toml").write_text(CELL.replace("0.3", "0.4"))
+    script = (
+        "import os, signal, time; from rnngen.cli import main\n"
+        f"os.replace = lambda *_: (os.kill(os.getpid(), signal.{name}), time.sleep(9))\n"
+        "main(['compile', 'model.toml'])"
+    )
+    result = python("-c", script, cwd=tmp_path)
+    assert result.returncode == (130 if name == "SIGINT" else -signal.SIGKILL)
+    assert b"Traceback" not in result.stderr
+    assert (tmp_path / "leaky.py").read_bytes() == old
+    if name == "SIGINT":
+        assert files(tmp_path) == {"model.toml", "leaky.py"}
+    assert rnngen("compile", "model.toml", cwd=tmp_path).stdout == b"wrote leaky.py\n"
+
+
+def test_write_says_whether_it_wrote(tmp_path):
+    path = tmp_path / "a" / "b.py"
+    assert write(path, b"1")
+    assert not write(path, b"1")
+    assert write(path, b"2")
+    assert path.read_bytes() == b"2"
+    with pytest.raises(Unwritable, match="is not a directory"):
+        write(path / "c.py", b"")
+
+
+# Standard output, interruptions, faults.
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "arguments", [["cells"], ["show", "lstm"], ["compile", "lstm", "--stdout"], ["show", "--help"]]
+)
+def test_a_closed_pipe_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = rnngen(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+@POSIX
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["cells"], ["show", "lstm"], ["compile", "lstm", "--stdout"], ["--help"]]
+)
+def test_a_full_disk_behind_stdout(arguments):
+    with open("/dev/full", "w") as full:
+        result = rnngen(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert result.stderr == b"Error: the output cannot be written: No space left on device.\n"
+
+
+@POSIX
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_nobody_listens_at_all():
+    with open("/dev/full", "w") as full:
+        result = rnngen("compile", "nothing", capture_output=False, stdout=full, stderr=full)
+    assert result.returncode == 1
+
+
+def test_an_interruption(run, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnngen.compile.compile_model", interrupted)
+    result = run("compile", "lstm")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x\x1b\n"), AssertionError(), RecursionError("deep"), MemoryError()]
+)
+def test_a_fault_of_ours(run, monkeypatch, error):
+    def broken(_):
+        raise error
+
+    monkeypatch.setattr("rnngen.compile.compile_model", broken)
+    result = run("compile", "lstm")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith(f"Error: rnngen itself has failed, sorry: {type(error).__name__}: ")
+    assert "Please report it" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "\x1b" not in result.stderr
+    assert result.stderr.count("\n") == 2
+    for result in (
+        run("--traceback", "compile", "lstm"),
+        run("compile", "lstm", env={"RNNGEN_TRACEBACK": "1"}),
+    ):
+        assert result.exit_code == 3
+        assert "Traceback" in result.stderr
+        assert "in broken" in result.stderr
+
+
+# Colours.
+
+
+def test_colours_are_for_terminals_without_no_color(run, monkeypatch):
+    Path("bad.toml").write_text(TYPO)
+    run("compile", "rnn")
+    Path("rnn.py").write_text("mine\n")
+    for arguments in (["compile", "bad.toml"], ["compile", "rnn", "--diff"]):
+        assert "\x1b[" in run(*arguments, color=True).output
+        assert "\x1b" not in run(*arguments).output
+        assert "\x1b" not in run(*arguments, color=True, env={"NO_COLOR": "1"}).output
+        assert "\x1b" not in run(*arguments, color=True, env={"TERM": "dumb"}).output
+        assert "\x1b[" in run(*arguments, color=True, env={"NO_COLOR": ""}).output
+
+
+# The same input, the same bytes; quickly, and without torch.
+
+
+def test_the_same_bytes_everywhere(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "model.toml").write_text(MODEL)
+    seen = set()
+    for seed, folder, locale in (
+        ("0", tmp_path, "C"),
+        ("1", tmp_path / "sub", "C.UTF-8"),
+        ("2", tmp_path, ""),
+    ):
+        environment = {"PYTHONHASHSEED": seed, "LC_ALL": locale, "PYTHONUTF8": None, "PYTHONIOENCODING": None}
+        commands = [["compile", tmp_path / "model.toml", "--stdout"]]
+        commands += [
+            ["show", tmp_path / "model.toml", "--format", form] for form in ("text", "mermaid", "json")
+        ]
+        script = "import sys, json; from rnngen.cli import main\n"
+        script += "for arguments in json.loads(sys.argv[1]):\n"
+        script += "    try: main(arguments)\n    except SystemExit as end: assert not end.code\n"
+        listed = json.dumps([[str(argument) for argument in command] for command in commands])
+        result = python("-c", script, listed, environment=environment, cwd=folder)
+        assert (result.returncode, result.stderr) == (0, b"")
+        seen.add(result.stdout)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compile", "lstm", "--stdout"], ["show", "lstm"], ["cells", "--json"]]
+)
+def test_no_import_of_torch(arguments):
+    script = (
+        "import sys; from rnngen.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'triton', 'numpy', 'matplotlib'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    result = python("-c", script)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_help_imports_click_alone():
+    script = "import sys; from rnngen.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script += "ours = {name for name in sys.modules if name.startswith('rnngen')}\n"
+    script += "assert ours == {'rnngen', 'rnngen.cli'}, ours\nassert 'pydantic' not in sys.modules"
+    result = python("-c", script)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+def test_a_compile_takes_little_time(tmp_path):
+    import resource
+
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        pytest.skip("the processors are busy, and then everything takes more of their time")
+    times: list[float] = []
+    while (
+        len(times) < 8 and min(times, default=1) >= 0.4
+    ):  # the first one may write bytecode; any may be disturbed
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert rnngen("compile", "lstm", "--force", cwd=tmp_path).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.4, times
+
+
+# Show.
+
+
+def test_show_reads_like_the_paper(run):
+    result = run("show", "lstm", "--after", "save")
+    assert (result.exit_code, result.stderr) == (0, "")
+    scan = result.stdout.partition("scan: ")[2].partition("\n\n")[0].splitlines()[1:]
+    assert scan == [
+        "  input      weight_ih_x_b                        (4, hidden)",
+        "  state      h                                    (hidden)",
+        "  state      c                                    (hidden)",
+        "  parameter  weight_hh                            (4, hidden, hidden)",
+        "  weight_hh_h = weight_hh @ h                     (4, hidden)",
+        "  i = sigmoid(weight_ih_x_b[0] + weight_hh_h[0])  (hidden)",
+        "  f = sigmoid(weight_ih_x_b[1] + weight_hh_h[1])  (hidden)",
+        "  g = tanh(weight_ih_x_b[2] + weight_hh_h[2])     (hidden)",
+        "  o = sigmoid(weight_ih_x_b[3] + weight_hh_h[3])  (hidden)",
+        "  c' = f * c + i * g                              (hidden)",
+        "  h' = o * tanh(c')                               (hidden)",
+        "  saved = [c, i, f, g, o]                         (5, hidden)",
+        "  output     y = h'                               (hidden)",
+        "  output     saved                                (5, hidden)",
+    ]
+
+
+def test_before_shapes_are_known_none_are_shown(run):
+    Path("model.toml").write_text(CELL)
+    assert run("show", "model.toml", "--after", "resolve").stdout == (
+        "leaky, after resolve\n\n"
+        "cell: one step\n"
+        "  input      x\n"
+        "  state      h\n"
+        "  parameter  weight_ih\n"
+        "  parameter  weight_hh\n"
+        "  parameter  bias\n"
+        "  constant   alpha = 0.3\n"
+        "  n = tanh(weight_ih @ x + weight_hh @ h + bias)\n"
+        "  h' = (1 - alpha) * h + alpha * n\n"
+        "  output     y = h'\n"
+    )
+
+
+def test_products_keep_their_brackets():
+    step = "y = U @ (r * h) * (r * (U @ h)) - (r - (h - -x_2))\n"
+    step += "r = W @ (x)\nx_2 = W @ x / (r * h) * 2\nh' = y * 0.5"
+    text = CELL.replace("n  = tanh(W @ x + U @ h + b)\nh' = (1 - alpha) * h + alpha * n", step)
+    text = text.replace("constants = { alpha = 0.3 }\n", "").replace(
+        'bias      = { shape = ["hidden"],           blocks = ["b"] }\n', ""
+    )
+    shown = as_text(next(stages(describe(Source("t.toml", text)).cells[0]))[1])
+    assert "y = weight_hh @ (r * h) * (r * (weight_hh @ h)) - (r - (h - -x_2))" in shown
+    assert "x_2 = weight_ih @ x / (r * h) * 2" in shown
+
+
+def test_the_stages_are_the_compilers(run):
+    names = ["resolve", "infer", *(step.__name__ for step in PASSES)]
+    assert names == [name for name, _ in stages(describe(library()["rnn"]).cells[0])]
+    listed = " ".join(run("show", "--help").stdout.split())
+    assert ", ".join(names[:-1]) + f" or {names[-1]};" in listed
+    assert run("show", "rnn").stdout == run("show", "rnn", "--after", names[-1]).stdout
+    result = run("show", "rnn", "--after", "hoits")
+    assert result.exit_code == 2
+    assert "there is no stage 'hoits'; did you mean 'hoist'?" in result.stderr
+    assert ", ".join(names) in run("show", "rnn", "--after", "zzz").stderr
+
+
+@pytest.mark.parametrize("cell", sorted(library()))
+def test_every_stage_of_every_cell_can_be_shown(cell):
+    for stage, program in stages(describe(library()[cell]).cells[0]):
+        text = as_text(program)
+        assert all(f"\n{name}: " in f"\n{text}" for name, graph in program.graphs().items() if graph.values)
+        assert not any(line != line.rstrip() for line in text.splitlines())
+        record = json.loads(as_json([program], stage))
+        assert record["after"] == stage
+        assert list(record["cells"][0]["graphs"]) == list(program.graphs())
+        chart = as_mermaid([program])
+        assert chart.startswith("flowchart TD\n")
+        assert (
+            chart.count("subgraph")
+            == chart.count("\n  end")
+            == sum(bool(g.values) for g in program.graphs().values())
+        )
+        defined = set(re.findall(r"^ +(\w+)[\[(]", chart, re.MULTILINE))
+        for start, end in re.findall(r"^ +(\w+) (?:-->|-\. next \.->) (\w+)$", chart, re.MULTILINE):
+            assert {start, end} <= defined
+
+
+def test_json_has_everything_and_is_stable(run):
+    first = run("show", "lstm", "--format", "json").stdout
+    record = json.loads(first)
+    assert record["format"] == 1
+    scan = record["cells"][0]["graphs"]["scan"]
+    assert scan["states"] == [{"name": "h", "update": "h'"}, {"name": "c", "update": "c'"}]
+    assert set(scan["values"][0]) == {"name", "op", "operands", "shape", "attribute", "line"}
+    assert first == run("show", "lstm", "--format", "json").stdout
+
+
+def test_show_shows_every_cell_of_a_model(run):
+    Path("model.toml").write_text(MODEL)
+    text = run("show", "model.toml", "--after", "pack").stdout
+    assert text.startswith("lstm, after pack\n")
+    assert "\n\nindrnn, after pack\n" in text
+
+
+# Cells, version, help.
+
+
+def test_cells_lists_the_library(run):
+    lines = run("cells").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(library())
+    records = json.loads(run("cells", "--json").stdout)
+    assert [record["name"] for record in records] == list(library())
+    lstm = json.loads(run("cells", "lstm", "--json").stdout)
+    assert lstm["states"] == ["h", "c"]
+    assert lstm["class"] == "LSTM"
+    assert lstm["source"] == library()["lstm"].text
+    assert run("cells", "gru").stdout == library()["gru"].text
+    assert "did you mean 'gru'?" in run("cells", "grue").stderr
+
+
+def test_version_and_help(run):
+    assert re.fullmatch(r"rnngen \d+\.\d+\.\d+\n", run("--version").stdout)
+    for command in ("compile", "show", "cells", "verify", "doctor"):
+        assert command in run("--help").stdout
+        assert run(command, "--help").exit_code == 0
+
+
+# Verify and doctor.
+
+
+def test_verify_compares_every_name(run):
+    result = run("verify", "indrnn", "--path", "torch", "--dtype", "float64", "--dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert "The CPU path, in torch." in result.stdout
+    for dtype in ("float64", "bfloat16"):
+        table = result.stdout.partition(f"IndRNN, {dtype}: at most {TOLERANCES[dtype].limit:.0e}")[
+            2
+        ].partition("\n\n")[0]
+        rows = [line.split("  ")[1].strip() for line in table.splitlines()[1:]]
+        names = ["y", "last h", "d_x", "d_h", "d_weight_ih_l0", "d_weight_hh_l0", "d_bias_l0", "d_initial_h"]
+        assert rows == names
+    assert result.stdout.endswith("12 runs compared, all within tolerance\n")
+
+
+def test_verify_offers_the_dtypes_that_have_a_tolerance():
+    option = next(parameter for parameter in main.commands["verify"].params if parameter.name == "dtypes")
+    assert list(option.type.choices) == list(TOLERANCES)
+
+
+def test_verify_sees_a_wrong_gradient(run, monkeypatch):
+    def wrong(source):
+        module = compile_model(source)
+        assert "d_weight_hh_1.sum(0)" in module.text or ".sum(0)" in module.text
+        return type(module)(module.name, module.text.replace(".sum(0)", ".sum(0) * 1.01"))
+
+    monkeypatch.setattr("rnngen.compile.compile_model", wrong)
+    result = run("verify", "indrnn", "--path", "torch", "--dtype", "float32")
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines() if "WRONG" in line] == ["d_weight_hh_l0"]
+
+
+def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):
+    def stream(*_):
+        yield Plan("Here.", 3)
+        yield Case("A", "resident", "float32", "T=1", {"y": float("nan"), "d_x": 1e-9})
+        yield Case("A", "stepwise", "float32", "T=1", failure="RuntimeError: no")
+        yield Case("A", "resident", "float32", "T=2", skipped="too wide")
+
+    monkeypatch.setattr("rnngen.verify.verify", stream)
+    result = run("verify", "rnn")
+    assert result.exit_code == 1
+    assert re.search(r"y +nan  WRONG  resident, T=1\n", result.stdout)
+    assert "FAILED 1 times, first on stepwise, T=1: RuntimeError: no" in result.stdout
+    assert "left out T=2: too wide" in result.stdout
+    assert result.stdout.endswith("1 runs compared, 2 wrong\n")
+
+
+def test_verify_knows_no_such_schedule(run):
+    result = run("verify", "rnn", "--schedule", "nothing", "--dtype", "float32")
+    assert result.exit_code == 2
+    assert "No layer has the schedule nothing; there are " in result.stderr
+
+
+def test_a_crash_of_the_verifier_is_ours(run, monkeypatch):
+    broken = lambda source: type(compile_model(source))("m", "import os; os._exit(7)")  # noqa: E731
+    monkeypatch.setattr("rnngen.compile.compile_model", broken)
+    result = run("verify", "rnn", "--path", "torch")
+    assert result.exit_code == 3
+    assert "ended early, with exit code 7" in result.stderr
+
+
+def test_doctor_says_what_runs_where(run):
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert re.search(r"^torch +\d", result.stdout, re.MULTILINE)
+    assert "Tensors on the CPU take the CPU path" in result.stdout
+    record = json.loads(run("doctor", "--json").stdout)
+    assert {"rnngen", "python", "torch", "triton", "numpy"} <= record["versions"].keys()
+    interpreting = run("doctor", env={"TRITON_INTERPRET": "1"}).stdout
+    assert "TRITON_INTERPRET is set" in interpreting
+    assert "take the CPU path" not in interpreting
+
+
+@pytest.mark.parametrize("missing", [["torch"], ["triton", "numpy"]])
+def test_doctor_works_where_a_package_is_missing(missing):
+    script = f"import sys; sys.modules |= dict.fromkeys({missing!r})\n"
+    script += "from rnngen.cli import main; main(['doctor'])"
+    result = python("-c", script)
+    text = result.stdout.decode()
+    assert (result.returncode, result.stderr) == (0, b"")
+    for package in missing:
+        assert re.search(rf"^{package} +missing$", text, re.MULTILINE)
+    assert f"{missing[0]} is missing" in text
+
+
+def test_doctor_reports_a_broken_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot open shared object file')")
+    result = python("-m", "rnngen", "doctor", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    assert result.returncode == 0
+    assert b"Importing torch fails" in result.stdout
+    assert b"libcudart.so" in result.stdout
+
+
+def test_verify_needs_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module', name='torch')")
+    result = python(
+        "-m", "rnngen", "verify", "rnn", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    )
+    assert result.returncode == 2
+    assert result.stderr.endswith(
+        b"Error: The package 'torch' is not installed, and nothing can be verified without it.\n"
+    )

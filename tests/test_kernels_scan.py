@@ -1,0 +1,145 @@
+"""Every schedule of every cell, in Triton's interpreter, against the cell's equations in float64.
+
+The judge is the module's reference: the described step in plain torch, looped and differentiated by torch, which
+shares nothing with the adjoint, the schedules or the templates.
+"""
+
+import pytest
+import torch
+from cells import ALL, LIBRARY, heads_of, program
+from rnngen.ir import PRODUCTS
+from rnngen.runtime import Scan
+from rnngen.runtime.language import interpreting
+
+# Relative error in the root mean square. In float32 and float64 sums are ordered differently; in half precision inputs
+# are the same rounded numbers for both, and the kernels round what they store and what they multiply, which costs up to
+# one unit in the last place (2**-9 and 2**-12) for each of the roundings in a chain of three steps.
+TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
+
+# The gates of an sLSTM are exponentials of sums that the forward pass stores rounded: exp(x + e) = exp(x) (1 + e), and x
+# is several units large, so that the error of a stored number counts several times.
+AMPLIFIED = {"slstm": 4}
+
+# (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.
+SIZES = [(1, 1, 1, 1), (3, 2, 5, 7), (2, 17, 3, 13), (4, 9, 2, 24), (1, 5, 3, 33)]
+
+
+def test_kernels_are_interpreted():
+    assert interpreting()
+
+
+def cases(names) -> list[tuple[str, str]]:
+    """Each cell with each schedule that its kernels come in."""
+    found = []
+    for name in names:
+        products = any(value.op in PRODUCTS for value in program(ALL[name]).scan.values)
+        found += [(name, "resident" if products else "elementwise"), (name, "stepwise")]
+    return found
+
+
+def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, seed=0):
+    """The relative error of every output and gradient, by name."""
+    time, batch, inputs, width = sizes
+    hidden = width * heads
+    options = {"reverse": reverse, "heads": heads}
+    torch.manual_seed(seed)
+    layer = layer_class(inputs, hidden, dtype=dtype, schedule=schedule, **options)
+    judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
+    judge.load_state_dict(layer.state_dict())
+    states = len(layer.cell.states)
+    x = torch.randn(time, batch, inputs).to(dtype)
+    first = [torch.randn(1, batch, hidden).to(dtype) for _ in range(states)]
+    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(1, batch, hidden).to(dtype) for _ in first)]
+
+    def run(function, module, kind):
+        leaves = [tensor.detach().clone().to(kind).requires_grad_() for tensor in (x, *first)]
+        state = leaves[1] if states == 1 else tuple(leaves[1:])
+        y, last = function(leaves[0], state)
+        outputs = [y, *(last if isinstance(last, tuple) else (last,))]
+        loss = sum((output * seed.to(kind)).sum() for output, seed in zip(outputs, seeds, strict=True))
+        parameters = dict(module.named_parameters())
+        found = torch.autograd.grad(loss, [*leaves, *parameters.values()], allow_unused=True)
+        names = ["y", *(f"last {s}" for s in module.cell.states), "d x", *(f"d {s}" for s in module.cell.states)]
+        named = zip([*names, *(f"d {name}" for name in parameters)], [*outputs, *found], strict=True)
+        shapes = dict(zip([f"d {s}" for s in module.cell.states], first, strict=True))  # torch gives None for a zero
+        return {n: torch.zeros_like(shapes[n]).double() if v is None else v.detach().double() for n, v in named}
+
+    ours, theirs = run(layer, layer, dtype), run(judge.reference, judge, torch.float64)
+    assert ours.keys() == theirs.keys()
+    scale = max(1e-30, *(value.square().mean().sqrt().item() for value in theirs.values()))
+    return {
+        name: ((ours[name] - value).square().mean().sqrt() / max(value.square().mean().sqrt(), 1e-3 * scale)).item()
+        for name, value in theirs.items()
+    }
+
+
+def check(module_of, layer_of, name, dtype, sizes, schedule, reverse):
+    key = name if name in LIBRARY else ALL[name]
+    (scan,) = [value for value in vars(module_of(key)).values() if isinstance(value, Scan)]
+    assert scan.forward.launchers.keys() == {case for cell, case in cases([name])}
+    # Dense and block-diagonal matrices together: the resident schedule takes them only as one head.
+    mixed = scan.forward.facts.mixed or scan.adjoint.facts.mixed
+    heads = 1 if schedule == "resident" and mixed else heads_of(ALL[name])
+    errors = compare(layer_of(key), dtype, sizes, schedule, reverse, heads)
+    allowed = TOLERANCES[dtype] * AMPLIFIED.get(name, 1)
+    assert not {name: error for name, error in errors.items() if not error <= allowed}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize(("name", "schedule"), cases(LIBRARY))
+def test_library(module_of, layer_of, name, schedule, dtype, reverse):
+    sizes = SIZES[(list(TOLERANCES).index(dtype) + reverse) % len(SIZES)]
+    check(module_of, layer_of, name, dtype, sizes, schedule, reverse)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
+def test_sizes(module_of, layer_of, name, schedule, sizes):
+    check(module_of, layer_of, name, torch.float32, sizes, schedule, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "schedule"), cases(sorted(ALL.keys() - LIBRARY.keys())))
+def test_other_cells(module_of, layer_of, name, schedule, dtype):
+    check(module_of, layer_of, name, dtype, (3, 9, 3, 6), schedule, dtype == torch.bfloat16)
+
+
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru", "mingru"]))
+def test_two_runs_give_the_same_bits(layer_of, name, schedule):
+    layer = layer_of(name)(3, 20, schedule=schedule)
+    x = torch.randn(4, 9, 3)
+
+    def gradients():
+        y, _ = layer(x)
+        return torch.autograd.grad(y.square().sum(), layer.parameters())
+
+    for once, again in zip(gradients(), gradients(), strict=True):
+        assert torch.equal(once, again)
+
+
+def test_a_nan_stays_in_its_row_of_the_batch(layer_of):
+    layer = layer_of("lstm")(3, 20, schedule="resident")
+    x = torch.randn(4, 9, 3)
+    x[1, 2, 0] = float("nan")
+    y, _ = layer(x)
+    assert y[1:, 2].isnan().all()
+    assert not y[:, [0, 1, 3, 4, 5, 6, 7, 8]].isnan().any()
+
+
+def test_inference_computes_the_same_without_saving(layer_of):
+    layer = layer_of("lstm")(3, 20, schedule="resident")
+    x = torch.randn(4, 9, 3)
+    with torch.no_grad():
+        without, _ = layer(x)
+    with_gradient, _ = layer(x)
+    assert torch.equal(without, with_gradient)
+
+
+def test_a_schedule_that_cannot_run_says_why(layer_of):
+    with pytest.raises(ValueError, match="'elementwise' cannot run here: a matrix is applied to a state"):
+        layer_of("lstm")(3, 20, schedule="elementwise")(torch.randn(4, 2, 3))
+    with pytest.raises(ValueError, match="wider than the 64"):
+        layer_of("lstm")(3, 80, schedule="resident")(torch.randn(4, 2, 3))
+    with pytest.raises(ValueError, match="there is no such schedule"):
+        layer_of("lstm")(3, 80, schedule="fast")(torch.randn(4, 2, 3))
