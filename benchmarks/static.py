@@ -19,15 +19,15 @@ import click
 
 from benchmarks.aot import TARGETS, Compiled, compile_kernel
 from benchmarks.sass import Report, analyse
-from rnngen.compile import compile_model, program_of
+from rnngen.compile import compile_model, programs_of
 from rnngen.description import Cell, CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.module import cell_view
 from rnngen.emit.views import PassView
+from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose
 from rnngen.source import Source
 
-ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
 
 
@@ -71,7 +71,7 @@ class Row:
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
     """Every kernel of a cell that can run with these sizes on the target."""
-    view = cell_view(program_of(cell), cell.class_name, cell.about)
+    view = cell_view(*programs_of([cell]), cell.class_name, cell.about)
     for direction, which in (("forward", view.forward), ("adjoint", view.adjoint)):
         facts = Facts(**which.facts)
         chosen = choose(facts, sizes, MACHINES[target])

@@ -9,14 +9,19 @@ A model travels through these files from left to right, and each imports only fr
     equations     the text of a step, parsed
     description   the TOML model, validated
     ir            values and cells: the one form that every pass reads and writes
-    passes/       resolve infer simplify pack hoist differentiate lower save verify
-    schedules/    how a scan is laid on a machine: when each way is legal
+    build         a graph made value by value, each in its simplest form
+    passes/       resolve infer simplify pack hoist differentiate save lower verify
     emit/         values to lines of Triton or torch; records for the templates
+    audit         the last look at a generated text
     compile       the whole road on one page
+    explain       which schedule runs a cell, and why
     reference     a cell run by torch as it was written, to judge everything else
+    write         a file, whole or not at all
+    verify        kernels against the reference
+    doctor        what is installed, and what will run where
     cli           the commands
 
-    runtime/      what a generated module imports; it imports nothing of the above
+    runtime/      what a generated module imports, schedules and their cost among it; it imports nothing of the above
 
 This file imports nothing, so that a generated module stays light.
 """

@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rnngen.description import Description
     from rnngen.errors import Mistake
-    from rnngen.ir import Program
     from rnngen.source import Source
 
 __all__ = ["main"]
@@ -530,6 +528,7 @@ def _stages() -> tuple[str, ...]:
 )
 def show(model: str, after: str | None, form: str) -> None:
     """Show the cells of MODEL as a pass leaves them."""
+    from rnngen.compile import programs_of
     from rnngen.description import describe
     from rnngen.emit import listing
 
@@ -538,7 +537,7 @@ def show(model: str, after: str | None, form: str) -> None:
     with _mistakes_in(source, label):
         description = describe(label)
         after = after or _stages()[-1]
-        programs = _programs(description, after)
+        programs = programs_of(description.cells, after)
     if form == "mermaid":
         click.echo(listing.as_mermaid(programs), nl=False)
     elif form == "json":
@@ -548,23 +547,33 @@ def show(model: str, after: str | None, form: str) -> None:
         click.echo("\n\n".join(parts), nl=False)
 
 
-def _programs(description: Description, after: str) -> list[Program]:
-    """The cells after a stage, all of them stage by stage, so that the mistakes of a stage come together."""
-    from rnngen.compile import stages
-    from rnngen.errors import ModelError
+# explain
 
-    runs = [stages(cell) for cell in description.cells]
-    while True:
-        found, mistakes = [], []
-        for run in runs:
-            try:
-                found.append(next(run))
-            except ModelError as error:
-                mistakes += error.mistakes
-        if mistakes:
-            raise ModelError(mistakes)
-        if not found or found[0][0] == after:
-            return [program for _, program in found]
+
+@main.command()
+@click.argument("model")
+@click.option("--machine", default="sm_90", show_default=True, help="sm_80, sm_90, sm_100 or gfx942.")
+@click.option("--hidden", type=click.IntRange(1), default=128, show_default=True, help="Units; a stack has its own.")
+@click.option("--heads", type=click.IntRange(1), default=1, show_default=True, help="Of a block-diagonal cell.")
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32", "float64"]),
+    default="float32",
+    show_default=True,
+)
+def explain(model: str, machine: str, hidden: int, heads: int, batch: int, dtype: str) -> None:
+    """Say which schedule runs each cell of MODEL, and why the others do not."""
+    from rnngen.explain import explain_model
+    from rnngen.runtime.machine import MACHINES
+
+    if machine not in MACHINES:
+        raise click.BadParameter(f"the machines are {', '.join(MACHINES)}", param_hint="--machine")
+    source = _open(model)
+    label = _label(source)
+    with _mistakes_in(source, label):
+        lines = explain_model(label, MACHINES[machine], hidden, heads, batch, dtype)
+    click.echo("\n".join(lines))
 
 
 # cells

@@ -1,14 +1,16 @@
 """The whole road on one page: the text of a model to the text of a module."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from rnngen.description import Cell, describe
+from rnngen.audit import audit
+from rnngen.description import Cell, describe, library
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
+from rnngen.errors import ModelError
 from rnngen.ir import Program
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.hoist import hoist
@@ -50,10 +52,27 @@ def stages(cell: Cell) -> Iterator[tuple[str, Program]]:
         yield step.__name__, program
 
 
-def program_of(cell: Cell) -> Program:
-    """The cell after all stages."""
-    *_, (_, program) = stages(cell)
-    return program
+def programs_of(cells: Sequence[Cell], after: str = "") -> list[Program]:
+    """The cells after a stage, or after all of them, stage by stage, so that the mistakes of a stage come together.
+
+    Raises ModelError with every mistake of the first stage that finds any.
+    """
+    runs = [stages(cell) for cell in cells]
+    programs: list[Program] = []
+    while True:
+        found, mistakes = [], []
+        for run in runs:
+            try:
+                found += [pair for pair in [next(run, None)] if pair]
+            except ModelError as error:
+                mistakes += error.mistakes
+        if mistakes:
+            raise ModelError(mistakes)
+        if not found:
+            return programs
+        programs = [program for _, program in found]
+        if found[0][0] == after:
+            return programs
 
 
 def compile_model(source: Source) -> Module:
@@ -62,19 +81,24 @@ def compile_model(source: Source) -> Module:
     Raises ModelError with every mistake of the first stage that finds any.
     """
     description = describe(source)
-    cells = tuple(cell_view(program_of(cell), cell.class_name, cell.about) for cell in description.cells)
+    programs = programs_of(description.cells)
+    cells = tuple(cell_view(p, c.class_name, c.about) for p, c in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     body = render("triton", "body.py.jinja", cells=cells, model=model)
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
     header = ModuleView(
         version=VERSION,
         source=source.name,
+        argument=description.name if library().get(description.name) == source else source.name,
         digest=source.digest,
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),
         published=tuple(sorted(used & set(PUBLISHED), key=str.lower)),
     )
-    text = render("triton", "module.py.jinja", module=header, body=body, body_digest=_NO_DIGEST)
-    text = text.replace(_NO_DIGEST, sha256(text.encode()).hexdigest(), 1)
-    ast.parse(text)
-    return Module(description.name, text)
+
+    def text(digest: str) -> str:
+        return render("triton", "module.py.jinja", module=header, body=body, body_digest=digest)
+
+    made = text(sha256(text(_NO_DIGEST).encode()).hexdigest())
+    audit(made)
+    return Module(description.name, made)

@@ -65,7 +65,7 @@ def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> Pass
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
         step=FunctionView(name, tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
-        facts=_facts(graph),
+        facts=facts_of(graph),
         kernel=_kernel(graph, direction, program),
         stepwise=stepwise_view(graph, f"{program.cell.name}_stepwise_{direction}", program.equations),
     )
@@ -80,8 +80,8 @@ def _kernel(graph: CellGraph, direction: str, program: Program) -> KernelView:
     return KernelView(f"{program.cell.name}_{schedule}_{direction}", schedule, text, vectors)
 
 
-def _facts(graph: CellGraph) -> dict[str, object]:
-    """What the choice of a schedule rests on, where it is not the usual."""
+def facts_of(graph: CellGraph) -> dict[str, object]:
+    """What the choice of a schedule rests on: the arguments of `rnngen.runtime.machine.Facts`."""
     shapes = graph.by_name()
     products = [value for value in graph.values if value.op in PRODUCTS]
     stacks = [blocks_of(shapes[p.operands[0]].shape) * (1 if p.op == "matmul" else -1) for p in products]

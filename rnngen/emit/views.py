@@ -97,10 +97,15 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class ModuleView:
-    """The top of a file. source: as it was given, relative; digest: of its text; torch, published: what is imported."""
+    """The top of a file.
+
+    source: as it was given, relative; argument: what `rnngen compile` takes for it; digest: of the source's text.
+    torch, published: what is imported of torch and of the runtime.
+    """
 
     version: str
     source: str
+    argument: str
     digest: str
     docstring: str
     torch: tuple[str, ...]

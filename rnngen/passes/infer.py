@@ -40,9 +40,7 @@ class _Inference:
         self.unknown: set[str] = set()
         self.comparisons: set[str] = set()
         self.block_diagonal: set[str] = set()
-        self.declared = {
-            p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters
-        }
+        self.declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
 
     def add(self, value: Value) -> None:
         operands = tuple(self.meanings.get(operand, operand) for operand in value.operands)
@@ -134,9 +132,7 @@ class _Inference:
         return self.values[operand].origin if "." in operand else user.origin
 
     def check_ends(self) -> None:
-        """The new values of the states are hidden wide, and in a model the output too: its next layer counts on
-        it.
-        """
+        """The new values of the states are hidden wide, and in a model the output too, for the next layer."""
         for state in self.program.cell.states:
             self._check_end(state.update, f"The new value of the state '{state.name}'", [("hidden",)])
         if self.cell.output not in [state.update for state in self.program.cell.states]:

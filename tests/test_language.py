@@ -1,0 +1,79 @@
+"""`docs/language.md` leaves out no key and no operation, and what it shows can be compiled."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rnngen import description
+from rnngen.audit import audit
+from rnngen.compile import compile_model
+from rnngen.description import INITIALISERS, SCHEDULE_NAMES, library
+from rnngen.ops import OPS
+from rnngen.source import Source
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "language.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+TABLES = [
+    table
+    for table in vars(description).values()
+    if isinstance(table, type) and issubclass(table, description._Table) and table is not description._Table
+]
+
+
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split('"')[1])
+def test_the_examples_compile(text):
+    audit(compile_model(Source("example.toml", text)).text)
+
+
+def shown(default: object) -> str:
+    """A default as the page writes it."""
+    match default:
+        case bool():
+            return f"`{str(default).lower()}`"
+        case dict():
+            return "`{}`"
+        case str():
+            return default
+    return str(default)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_every_key_has_a_row(table):
+    for name, key in table.model_fields.items():
+        rows = re.findall(rf"^\| `{key.alias or name}` \| .*? \| (.*?) \|", PAGE, re.MULTILINE)
+        if key.is_required():
+            assert "required" in rows
+        else:
+            assert any(shown(key.default) in default for default in rows), (name, rows)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_every_operation_is_explained(op):
+    assert re.search(rf"\b{op.name}\b", PAGE)
+    if not op.sign:
+        assert f"`{op.name}({', '.join(op.operands.split())})`" in PAGE
+
+
+@pytest.mark.parametrize("name", [*INITIALISERS, *SCHEDULE_NAMES, *library()])
+def test_every_choice_is_named(name):
+    assert re.search(rf'`"?{name}"?`', PAGE)
+
+
+def test_the_limits_are_the_real_ones():
+    from rnngen import document, equations
+
+    limits = PAGE[PAGE.index("## Limits") :]
+    for number in (
+        document.MOST_BYTES // 1024,
+        description.MOST_OPERATIONS,
+        equations.MOST_EQUATIONS,
+        equations.LONGEST_EQUATION,
+        equations.DEEPEST,
+    ):
+        assert str(number) in limits
+    assert description.MOST_PARAMETERS == 2**31
