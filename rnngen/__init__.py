@@ -7,8 +7,8 @@ A model travels through these files from left to right, and each imports only fr
     document      TOML read safely, with the place of every key and value
     ops           the operations of the equation language, one row each
     equations     the text of a step, parsed
-    description   the TOML model, validated
     ir            values and cells: the one form that every pass reads and writes
+    description   the TOML model, validated
     build         a graph made value by value, each in its simplest form
     passes/       resolve infer simplify pack hoist differentiate save lower verify
     emit/         values to lines of Triton or torch; records for the templates

@@ -43,9 +43,10 @@ def audit(text: str) -> None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsafe(f"it is not Python: {error}") from error
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    for node in nodes:
         _check_node(node)
-    _check_names(tree)
+    _check_names(nodes)
 
 
 def _check_node(node: ast.AST) -> None:
@@ -81,12 +82,12 @@ def _check_word(node: ast.AST, word: str) -> None:
         raise _at(node, f"the name {word} is not allowed")
 
 
-def _check_names(tree: ast.Module) -> None:
+def _check_names(nodes: list[ast.AST]) -> None:
     """Every name that is read is defined in the module or is a harmless builtin, no other builtin is called,
     and no name at the top or in a class is defined twice.
     """
     defined = set(_BUILTINS)
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
                 defined.add(name)
@@ -98,7 +99,7 @@ def _check_names(tree: ast.Module) -> None:
             names = [name for statement in node.body for name in _defined_by(statement)]
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise Unsafe(f"the name {twice} is defined twice")
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Load()) if name not in defined:
                 raise _at(node, f"the name {name} is not defined")

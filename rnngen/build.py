@@ -202,10 +202,10 @@ def _mul(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
             return other
         if number == -1:
             return to.add(replace(value, op="neg", operands=(other,)))
-        if chosen.op == "where" and [to.number(o) for o in chosen.operands[1:]] == [1, 0]:
-            return to.add(replace(value, op="where", operands=(chosen.operands[0], other, to.constant(0))))
-        if chosen.op == "where" and [to.number(o) for o in chosen.operands[1:]] == [0, 1]:
-            return to.add(replace(value, op="where", operands=(chosen.operands[0], to.constant(0), other)))
+        # A number chosen by a condition chooses the product: where(c, 1, 0) * d is where(c, d, 0).
+        if chosen.op == "where" and None not in (numbers := [to.number(o) for o in chosen.operands[1:]]):
+            branches = [to.constant(0) if n == 0 else to.make(value.name, "mul", to.constant(n), other) for n in numbers]
+            return to.add(replace(value, op="where", operands=(chosen.operands[0], *branches)))
     return None
 
 
@@ -220,9 +220,9 @@ def _neg(to: Builder, value: Value, a: str) -> Value | str | None:
 def _where(to: Builder, value: Value, condition: str, a: str, b: str) -> Value | str | None:
     compared = to.values[condition]
     numbers = [to.number(operand) for operand in compared.operands]
-    if None not in numbers:
-        return a if _COMPARED[compared.op](*numbers) else b
-    return a if a == b else None
+    if None in numbers:
+        return None
+    return a if _COMPARED[compared.op](*numbers) else b
 
 
 def _pick(to: Builder, value: Value, a: str) -> Value | str | None:

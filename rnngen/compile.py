@@ -10,7 +10,7 @@ from rnngen.description import Cell, describe, library
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
-from rnngen.errors import ModelError
+from rnngen.errors import ModelError, visible
 from rnngen.ir import Program
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.hoist import hoist
@@ -88,8 +88,8 @@ def compile_model(source: Source) -> Module:
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
     header = ModuleView(
         version=VERSION,
-        source=source.name,
-        argument=description.name if library().get(description.name) == source else source.name,
+        source=visible(source.name),
+        argument=description.name if library().get(description.name) == source else visible(source.name),
         digest=source.digest,
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),

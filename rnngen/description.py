@@ -39,7 +39,7 @@ SCHEDULE_NAMES = ("auto", "resident", "elementwise", "stepwise")
 MOST_LAYERS = 256
 MOST_CELLS = 64
 MOST_PARAMETERS = 2**31  # elements of a whole model
-MOST_OPERATIONS = 512  # in the equations of a file; a compile takes more than a millisecond for each
+MOST_OPERATIONS = 384  # in the equations of a file; a compile takes more than a millisecond for each
 
 # ---- The schema ----
 
@@ -513,7 +513,7 @@ def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> 
 
 
 def _is_reserved(name: str, kind: str) -> bool:
-    if kind == "model" and class_name_of(name) in _IMPORTED:
+    if kind == "model" and (class_name_of(name) in _IMPORTED or keyword.iskeyword(class_name_of(name))):
         return True
     if kind in ("cell", "model"):
         return name in _WORDS | _IMPORTED or name.lower() in _DEVICES

@@ -287,31 +287,24 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["A", "C", "B"] }
 bias      = { shape = ["hidden"], blocks = ["e", "t"] }
 scale     = { shape = [], blocks = ["k"], init = 0.7 }
 """,
-    # The state hears nothing of the input.
-    "clock": """
-name   = "clock"
+    # Conditions on parameters alone, and on the input before the scan and in it; a scalar beside a product.
+    "conditions": """
+name   = "conditions"
 states = ["h"]
 output = "y"
 step   = '''
-h' = tanh(U @ h)
-y  = V @ h' + W @ x
+a  = W_a @ x + k
+z  = V @ where(a < d, a, -0.5 * a)
+h' = tanh(where(a < d, U @ h, z)) + where(e < d, 0.5 * h, z) + W @ x
+y  = V_y @ where(h' < 0.2, h', z)
 '''
 [parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_a", "W"] }
+weight_iz = { shape = ["hidden", "hidden"], blocks = ["V"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
-weight_ho = { shape = ["hidden", "hidden"], blocks = ["V"] }
-""",
-    # The adjoint hears nothing: the output needs no state, and the state is linear in all.
-    "sum": """
-name   = "total"
-states = ["h"]
-output = "y"
-step   = '''
-y  = W @ x
-h' = 0.5 * h + y
-'''
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_ho = { shape = ["hidden", "hidden"], blocks = ["V_y"] }
+bias      = { shape = ["hidden"], blocks = ["d", "e"] }
+scale     = { shape = [], blocks = ["k"], init = 0.7 }
 """,
     # Both streams have the same adjoint.
     "twins": """
@@ -382,7 +375,7 @@ p  = W @ x + b
 q  = U @ h
 a  = sin(p) + cos(q) * log(1.5 + abs(q)) - log1p(exp(-abs(p)))
 s  = sqrt(1 + a * a) / (2 + third)
-t  = where(p <= q, third, where(p != q, -0.1, 0.2)) * min(a, s) + max(q, 0.1) + min(p, 0.3)
+t  = where(p <= q, third, where(p != q, -0.1, 0.2)) * min(a, s) + max(q, 0.1) + min(0.3, p)
 g  = silu(t) - softplus(-t) + logsigmoid(c) + hardsigmoid(t * 3)
 c' = where(c >= t, 0.1 * c, -t) + where(t < 0, 0.7, 0.3)
 h' = tanh(g) / (1 + c' * c')

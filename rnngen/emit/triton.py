@@ -29,6 +29,7 @@ SPELLING = Spelling(
         "stack": "",
     },
     with_number={},
+    filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
         "tl triton sigmoid tanh log1p first load1 load2 load3 load4 store1 store_stack load_matrices load_transposed "
         "unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE WIDE PRECISION ACC "

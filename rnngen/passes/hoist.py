@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, CellGraph, Program, State, Value, blocks_of, needed, prune, reaching
-from rnngen.ops import OPS
+from rnngen.ir import LEAVES, CellGraph, Program, State, Value, block_shape, blocks_of, needed, prune, reaching
+from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.simplify import renamed
 
 _VIEWS = frozenset({"pick", "slice"})
@@ -64,6 +64,8 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
     for value in graph.values:
         if value.op in LEAVES:
             phase[value.name] = "leaf"
+        elif value.op in COMPARISONS:  # no tensor of conditions passes from one graph to another
+            phase[value.name] = "view"
         elif value.op in _VIEWS:
             whole = phase[value.operands[0]]
             phase[value.name] = whole if whole in ("scan", "after") else "view"
@@ -71,7 +73,8 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
             phase[value.name] = "once"
         else:
             name = value.name
-            phase[name] = "before" if name in before else "after" if name in after else "scan"
+            outside = rank[name] == 1 and block_shape(value.shape) != ("hidden",)
+            phase[name] = "before" if name in before or outside else "after" if name in after else "scan"
     # A parameter of which the scan uses only some blocks is cut up outside, so that its gradient has their size.
     for parameter, views in _views_of_parameters(graph, phase).items():
         blocks = {n for view in views for n in _blocks(view)}
@@ -86,7 +89,8 @@ def _views_of_parameters(graph: CellGraph, phase: dict[str, str]) -> dict[Value,
     found: dict[Value, list[Value]] = defaultdict(list)
     for value in graph.values:
         for operand in map(definitions.get, value.operands):
-            if phase[value.name] == "scan" and operand.op in _VIEWS:
+            in_scan = phase[value.name] == "scan" or value.op in COMPARISONS
+            if in_scan and operand.op in _VIEWS:
                 parameter = definitions[operand.operands[0]]
                 if parameter.op == "parameter" and operand not in found[parameter]:
                     found[parameter].append(operand)
@@ -111,7 +115,7 @@ def _extract(
         if phase[name] in (part, "view"):
             for operand in value.operands:
                 bring(operand)
-        elif phase[name] != "leaf" or value.op == "state" and not states:
+        elif phase[name] != "leaf" or (value.op == "state" and not states):
             op = "parameter" if phase[name] == "once" else "input"
             value = Value(name, op, shape=value.shape, origin=value.origin)
         builder.keep(value)
@@ -211,7 +215,7 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
         found: dict[int, str] = {}
         for number in range(blocks):
             block = value if blocks == 1 else picks.get(number)
-            bias = block and _only_bias(block, users[block.name], rank)
+            bias = block and _only_bias(block, users[block.name], rank, graph)
             if bias:
                 total, found[number] = bias
                 lifted[total] = (value.name, None if blocks == 1 else number)
@@ -226,12 +230,13 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
     return prune(renamed(graph, builder, names)), biased
 
 
-def _only_bias(block: Value, users: list[Value], rank: dict[str, int]) -> tuple[str, str] | None:
-    """The sum that a block goes into and what is added there, if that is its only use and only parameters are."""
+def _only_bias(block: Value, users: list[Value], rank: dict[str, int], graph: CellGraph) -> tuple[str, str] | None:
+    """The sum that a block goes into and what is added, if that is its only use and that is vectors of parameters."""
     if len(users) != 1 or users[0].op != "add" or users[0].operands[0] != block.name:
         return None
     other = users[0].operands[1]
-    return (users[0].name, other) if rank[other] == 0 else None
+    fits = rank[other] == 0 and graph.by_name()[other].shape == block.shape
+    return (users[0].name, other) if fits else None
 
 
 def _stacked_biases(

@@ -10,6 +10,8 @@ from dataclasses import replace
 from rnngen.build import Builder
 from rnngen.ir import CellGraph, Program, prune
 
+_SYMMETRIC = frozenset({"max", "min"})
+
 
 def simplify(program: Program) -> Program:
     """Every graph of the program in its simplest form; the same object if nothing was to do."""
@@ -21,6 +23,8 @@ def simplify_graph(graph: CellGraph) -> CellGraph:
     builder = Builder()
     names: dict[str, str] = {}
     for value in graph.values:
+        if value.op in _SYMMETRIC and builder.number(names[value.operands[0]]) is not None:  # numbers come second
+            value = replace(value, operands=value.operands[::-1])
         names[value.name] = builder.copy(value, names)
     return prune(renamed(graph, builder, names))
 

@@ -37,6 +37,9 @@ class Pass:
     facts: Facts
 
 
+_OPERATORS: dict[str, tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]] = {}
+
+
 class Scan:
     """The scan of one cell: `outputs, last_states = scan(streams, states, parameters)`.
 
@@ -67,7 +70,11 @@ class Scan:
         self.stream_gradients = stream_gradients
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
         self._carried = len(forward.states)
-        self.forward_op, self.adjoint_op = self._registered()
+        # A module that is imported again, or two files of one cell, share the operators: to register a name once more
+        # would take it away from the layers that have it.
+        if name not in _OPERATORS:
+            _OPERATORS[name] = self._registered()
+        self.forward_op, self.adjoint_op = _OPERATORS[name]
 
     def __call__(
         self,
