@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from rnngen.equations import Expression
+from rnngen.equations import Expression, parse_expression
 from rnngen.ir import Shape, Value, block_shape, blocks_of
 from rnngen.ops import OPS
 
@@ -121,10 +121,10 @@ class Builder:
 
     def _simpler(self, value: Value) -> Value | str:
         rule = _RULES.get(value.op)
-        if value.op in _FOLDS:
+        if value.op in _FOLDS or value.op in OPS and OPS[value.op].definition:
             numbers = [self.number(operand) for operand in value.operands]
-            if None not in numbers and (folded := _fold(value.op, numbers)) is not None:
-                return self.constant(folded)
+            if None not in numbers and (result := folded(value.op, numbers)) is not None:
+                return self.constant(result)
         return (rule(self, value, *value.operands) if rule else None) or value
 
 
@@ -147,7 +147,7 @@ _FOLDS: dict[str, Callable[..., float]] = {
     "sin": math.sin,
     "cos": math.cos,
     "tanh": math.tanh,
-    "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
+    "sigmoid": lambda a: 0.5 + 0.5 * math.tanh(0.5 * a),
     "abs": abs,
     "max": max,
     "min": min,
@@ -162,13 +162,26 @@ _COMPARED: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def _fold(op: str, numbers: list[float]) -> float | None:
-    """The result of an operation on constants, if it is a finite number."""
+def folded(op: str, numbers: list[float]) -> float | None:
+    """The result of an operation on numbers, None if it is not finite or no number."""
     try:
-        result = _FOLDS[op](*numbers)
-    except (ArithmeticError, ValueError):  # a division by zero, a logarithm of -1: left to the target
+        result = _evaluated(op, numbers)
+    except (ArithmeticError, ValueError):  # a division by zero, the logarithm of -1
         return None
     return result if math.isfinite(result) else None
+
+
+def _evaluated(op: str, numbers: list[float]) -> float:
+    if op in _FOLDS:
+        return _FOLDS[op](*numbers)
+    meaning = dict(zip(OPS[op].operands.split(), numbers, strict=True))
+
+    def value(tree: Expression) -> float:
+        if tree.op in ("name", "number"):
+            return meaning[tree.name] if tree.op == "name" else tree.number
+        return _evaluated(tree.op, [value(operand) for operand in tree.operands])
+
+    return value(parse_expression(OPS[op].definition))
 
 
 # Each rule gives a simpler value, or the name of an equal one, or None. A zero comes only from a partial derivative

@@ -491,6 +491,44 @@ d_W    = { shape = ["hidden", "inputs"], blocks = ["W"] }
 d_z    = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
 d_bias = { shape = ["hidden"], blocks = ["b"] }
 """,
+    # The output does not depend on the state, so the scan has nothing to give but its state.
+    "beside": """
+name   = "beside"
+states = ["h"]
+output = "y"
+step   = '''
+y  = W @ x
+h' = 0.5 * h + y
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+""",
+    # No gradient passes through the recurrence.
+    "automaton": """
+name   = "automaton"
+states = ["h"]
+output = "y"
+step   = '''
+h' = where(h < W @ x, 1, 2)
+y  = U @ h + h'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
+    # Numbers that no half or single precision holds, chosen by a condition and made by functions.
+    "numbers": """
+name   = "numbers"
+states = ["h"]
+constants = { rate = 0.3 }
+step   = '''
+k  = where(h < W @ x, 0.3, 0.7)
+h' = k * h * relu(rate) + sqrt(2) * tanh(U @ h) + hardsigmoid(rate)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
 }
 
 LIBRARY = {name: source.text for name, source in library().items()}

@@ -65,6 +65,13 @@ class _Differentiation:
         for value in reversed(scan.values):
             if value.name in self.active:
                 self._pass_back(value, self._total(value))
+        if not self.outputs:  # conditions let no gradient through, and a scan has at least one output
+            leaf = scan.leaves("input")[0]
+            zeros = self.to.make("zeros", "mul", self.to.constant(0.0), next(iter(self.carried.values())))
+            self._pass_back(leaf, zeros if blocks_of(leaf.shape) == 1 else self._stacked_zeros(leaf, zeros))
+
+    def _stacked_zeros(self, leaf: Value, zeros: str) -> str:
+        return self.to.make("zeros", "stack", *[zeros] * blocks_of(leaf.shape))
 
     def adjoint(self) -> CellGraph:
         states = [State(self.carried[state.name], self.updates[state.name]) for state in self.scan.states]

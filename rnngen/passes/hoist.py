@@ -31,6 +31,7 @@ def hoist(program: Program) -> Program:
     after = _extract(graph, phase, "after", (), [output])
     old = {state.name for state in graph.states}
     from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan" or leaf.name in old]
+    from_scan = from_scan or [graph.states[0].update]  # the adjoint needs a gradient over time to run along
     scan = _extract(graph, phase, "scan", graph.states, from_scan)
     later = [leaf.name for g in (scan, after) for leaf in g.leaves("input")]
     before = _extract(graph, phase, "before", (), [n for n in dict.fromkeys(later) if phase[n] == "before"])

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from rnngen.build import ShapeConflict, shape_of, shown
+from rnngen.build import ShapeConflict, folded, shape_of, shown
 from rnngen.description import Cell
 from rnngen.errors import Mistakes
 from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
-from rnngen.ops import COMPARISONS
+from rnngen.ops import COMPARISONS, OPS
 from rnngen.source import Span
 
 
@@ -39,6 +39,7 @@ class _Inference:
         self.meanings: dict[str, str] = {}  # of the names that only stand for another
         self.unknown: set[str] = set()
         self.comparisons: set[str] = set()
+        self.numbers: dict[str, float] = {}
         self.block_diagonal: set[str] = set()
         self.declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
 
@@ -58,6 +59,10 @@ class _Inference:
         """Whether a value can be; reports why not."""
         if value.op in COMPARISONS:
             self.comparisons.add(value.name)
+        if value.op == "constant":
+            self.numbers[value.name] = value.attribute
+        elif value.op in OPS and self.numbers.keys() >= set(operands) and not self._is_number(value, operands):
+            return False
         if value.name in self.program.cell.heads or value.op == "pick":
             if value.name in self.program.cell.heads or operands[0] in self.block_diagonal:
                 self.block_diagonal.add(value.name)
@@ -80,6 +85,19 @@ class _Inference:
             hint = self._remedy(value, operands)
             self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(hint,))
             return False
+        return True
+
+    def _is_number(self, value: Value, operands: tuple[str, ...]) -> bool:
+        """Whether an operation on numbers is a number; reports why not."""
+        if value.op in COMPARISONS:
+            message = "This comparison is of two numbers, so it never changes."
+            self.mistakes.add("condition", message, value.origin)
+            return False
+        result = folded(value.op, [self.numbers[operand] for operand in operands])
+        if result is None:
+            self.mistakes.add("not-finite", f"'{self.text(value.name)}' is not a finite number.", value.origin)
+            return False
+        self.numbers[value.name] = result
         return True
 
     def _shape(self, value: Value, operands: tuple[str, ...]) -> Shape:

@@ -116,7 +116,7 @@ def _reading(
             names[name] = builder.keep(block)
         else:
             names[name] = builder.leaf(replace(value, op="input", operands=(), attribute=None))
-    alive = needed(graph, set(graph.roots()))
+    alive = needed(graph, set(graph.roots()) | {state.name for state in graph.states})
     for value in graph.values:
         if value.name not in names and value.name in alive:
             names[value.name] = builder.copy(value, names)

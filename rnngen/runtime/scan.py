@@ -176,6 +176,7 @@ class Scan:
     def _keep_for_backward(self, ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
         streams, states, parameters, (ctx.reverse, _, ctx.schedule) = self._split(self.forward, inputs)
+        ctx.time = streams[0].shape[0]
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
         kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams)}
@@ -197,8 +198,7 @@ class Scan:
             return (*self._differentiable_backward(ctx, streams, states, parameters, gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients))
-        some = next(iter(kept.values())) if kept else next(g for g in gradients if g is not None)
-        time = some.shape[0]
+        time = ctx.time
         values: dict[str, Tensor] = {}
 
         def value(name: str) -> Tensor:
