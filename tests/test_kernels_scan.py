@@ -7,14 +7,10 @@ shares nothing with the adjoint, the schedules or the templates.
 import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
+from judge import TOLERANCES, compare
 from rnngen.ir import PRODUCTS
 from rnngen.runtime import Scan
 from rnngen.runtime.language import interpreting
-
-# Relative error in the root mean square. In float32 and float64 sums are ordered differently; in half precision inputs
-# are the same rounded numbers for both, and the kernels round what they store and what they multiply, which costs up to
-# one unit in the last place (2**-9 and 2**-12) for each of the roundings in a chain of three steps.
-TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
 
 # The gates of an sLSTM are exponentials of sums that the forward pass stores rounded: exp(x + e) = exp(x) (1 + e), and x
 # is several units large, so that the error of a stored number counts several times.
@@ -35,42 +31,6 @@ def cases(names) -> list[tuple[str, str]]:
         products = any(value.op in PRODUCTS for value in program(ALL[name]).scan.values)
         found += [(name, "resident" if products else "elementwise"), (name, "stepwise")]
     return found
-
-
-def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, seed=0):
-    """The relative error of every output and gradient, by name."""
-    time, batch, inputs, width = sizes
-    hidden = width * heads
-    options = {"reverse": reverse, "heads": heads}
-    torch.manual_seed(seed)
-    layer = layer_class(inputs, hidden, dtype=dtype, schedule=schedule, **options)
-    judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
-    judge.load_state_dict(layer.state_dict())
-    states = len(layer.cell.states)
-    x = torch.randn(time, batch, inputs).to(dtype)
-    first = [torch.randn(1, batch, hidden).to(dtype) for _ in range(states)]
-    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(1, batch, hidden).to(dtype) for _ in first)]
-
-    def run(function, module, kind):
-        leaves = [tensor.detach().clone().to(kind).requires_grad_() for tensor in (x, *first)]
-        state = leaves[1] if states == 1 else tuple(leaves[1:])
-        y, last = function(leaves[0], state)
-        outputs = [y, *(last if isinstance(last, tuple) else (last,))]
-        loss = sum((output * seed.to(kind)).sum() for output, seed in zip(outputs, seeds, strict=True))
-        parameters = dict(module.named_parameters())
-        found = torch.autograd.grad(loss, [*leaves, *parameters.values()], allow_unused=True)
-        names = ["y", *(f"last {s}" for s in module.cell.states), "d x", *(f"d {s}" for s in module.cell.states)]
-        named = zip([*names, *(f"d {name}" for name in parameters)], [*outputs, *found], strict=True)
-        shapes = dict(zip([f"d {s}" for s in module.cell.states], first, strict=True))  # torch gives None for a zero
-        return {n: torch.zeros_like(shapes[n]).double() if v is None else v.detach().double() for n, v in named}
-
-    ours, theirs = run(layer, layer, dtype), run(judge.reference, judge, torch.float64)
-    assert ours.keys() == theirs.keys()
-    scale = max(1e-30, *(value.square().mean().sqrt().item() for value in theirs.values()))
-    return {
-        name: ((ours[name] - value).square().mean().sqrt() / max(value.square().mean().sqrt(), 1e-3 * scale)).item()
-        for name, value in theirs.items()
-    }
 
 
 def check(module_of, layer_of, name, dtype, sizes, schedule, reverse):

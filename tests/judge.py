@@ -1,0 +1,51 @@
+"""Kernels judged by the equations of their cell in float64.
+
+The judge is the module's reference: the described step in plain torch, looped and differentiated by torch, which
+shares nothing with the adjoint, the schedules or the templates.
+"""
+
+import torch
+
+# Relative error in the root mean square. In float32 and float64 sums are ordered differently; in half precision inputs
+# are the same rounded numbers for both, and the kernels round what they store and what they multiply, which costs up to
+# one unit in the last place (2**-9 and 2**-12) for each of the roundings in a chain of three steps.
+TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
+
+
+def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu"):
+    """The relative error of every output and gradient, by name.
+
+    sizes: time, batch, inputs and the width of a head. The layer runs on the device by the schedule, its reference in
+    float64 on the CPU.
+    """
+    time, batch, inputs, width = sizes
+    hidden = width * heads
+    options = {"reverse": reverse, "heads": heads}
+    torch.manual_seed(0)
+    layer = layer_class(inputs, hidden, dtype=dtype, schedule=schedule, device=device, **options)
+    judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
+    judge.load_state_dict(layer.state_dict())
+    states = len(layer.cell.states)
+    x = torch.randn(time, batch, inputs).to(dtype)
+    first = [torch.randn(1, batch, hidden).to(dtype) for _ in range(states)]
+    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(1, batch, hidden).to(dtype) for _ in first)]
+
+    def run(function, module, place, kind):
+        leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first)]
+        state = leaves[1] if states == 1 else tuple(leaves[1:])
+        y, last = function(leaves[0], state)
+        outputs = [y, *(last if isinstance(last, tuple) else (last,))]
+        loss = sum((output * seed.to(place, kind)).sum() for output, seed in zip(outputs, seeds, strict=True))
+        parameters = dict(module.named_parameters())
+        found = torch.autograd.grad(loss, [*leaves, *parameters.values()], allow_unused=True, materialize_grads=True)
+        names = ["y", *(f"last {s}" for s in module.cell.states), "d x", *(f"d {s}" for s in module.cell.states)]
+        named = zip([*names, *(f"d {name}" for name in parameters)], [*outputs, *found], strict=True)
+        return {name: value.detach().cpu().double() for name, value in named}
+
+    ours, theirs = run(layer, layer, device, dtype), run(judge.reference, judge, "cpu", torch.float64)
+    assert ours.keys() == theirs.keys()
+    scale = max(1e-30, *(value.square().mean().sqrt().item() for value in theirs.values()))
+    return {
+        name: ((ours[name] - value).square().mean().sqrt() / max(value.square().mean().sqrt(), 1e-3 * scale)).item()
+        for name, value in theirs.items()
+    }
