@@ -121,7 +121,13 @@ def rows(cell: str, dtype: torch.dtype, time: int, batch: int, hidden: int, pair
 @click.option("--pairs", type=int, default=25, show_default=True)
 @click.option("--save", is_flag=True, help="Keep the rows in benchmarks/results.")
 def main(
-    cell: tuple[str, ...], dtype: str, hidden: tuple[int, ...], batch: tuple[int, ...], time: int, pairs: int, save: bool
+    cell: tuple[str, ...],
+    dtype: str,
+    hidden: tuple[int, ...],
+    batch: tuple[int, ...],
+    time: int,
+    pairs: int,
+    save: bool,
 ) -> None:
     """Time the generated cells beside cuDNN's. The quartiles are 25 %, 50 % and 75 %."""
     if not torch.cuda.is_available():

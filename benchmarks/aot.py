@@ -137,9 +137,7 @@ def compiler_processes(workers: int) -> ProcessPoolExecutor:
 
     What is submitted must import the kernel's module there, not here.
     """
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interpreter
-    )
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interpreter)
 
 
 def _leave_interpreter() -> None:

@@ -1,6 +1,7 @@
 """What the kernels of a model compile to, without a GPU: registers, spills, shared memory, instructions, an estimate.
 
-    python -m benchmarks.static MODEL.toml --target sm_90 [--width 64] [--heads 1] [--batch 16] [--dtype bfloat16] [--json]
+    python -m benchmarks.static MODEL.toml --target sm_90 [--width 64] [--heads 1] [--batch 16] [--dtype bfloat16]
+                                [--json]
 
 Every kernel of the model is compiled with the constants that the cost model picks for the sizes. The cycles are an
 estimate by a scoreboard (see `benchmarks.sass`): for ranking, never a time.
@@ -63,10 +64,17 @@ class Row:
         kernel = {k: v for k, v in asdict(self.report).items() if k not in ("step", "kernel")}
         constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
         launch = {"num_warps": self.job.num_warps, "constants": constants}
-        return about | asdict(self.sizes) | {"dtype": self.dtype} | launch | kernel | {
-            "fits": self.fits,
-            "step": asdict(step) if step else None,
-        }
+        return (
+            about
+            | asdict(self.sizes)
+            | {"dtype": self.dtype}
+            | launch
+            | kernel
+            | {
+                "fits": self.fits,
+                "step": asdict(step) if step else None,
+            }
+        )
 
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
@@ -86,13 +94,12 @@ def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -
         for stage in which.stepwise.stages:
             element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
             carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
-            element |= {p: carried for p, t in zip(stage.pointers, stage.tensors) if t in which.stepwise.states}
+            tensors = zip(stage.pointers, stage.tensors, strict=True)
+            element |= {pointer: carried for pointer, tensor in tensors if tensor in which.stepwise.states}
             constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "ACC": dtype == "float64"}
             signature = element | {"time": "i32", "B": "i32"}
             is_chosen = chosen.schedule == "stepwise"
-            yield Job(
-                view.name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps
-            )
+            yield Job(view.name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps)
 
 
 def _whole_scan(
@@ -163,7 +170,14 @@ def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[i
 @click.argument("model")
 @click.option("--target", type=click.Choice(list(TARGETS)), default="sm_90", show_default=True)
 @click.option("--dtype", type=click.Choice(list(TYPES)), default="bfloat16", show_default=True)
-@click.option("--width", type=int, multiple=True, default=(32, 64, 128), show_default=True, help="Units of a head; a stack has its own.")
+@click.option(
+    "--width",
+    type=int,
+    multiple=True,
+    default=(32, 64, 128),
+    show_default=True,
+    help="Units of a head; a stack has its own.",
+)
 @click.option("--heads", type=int, default=1, show_default=True, help="Of a block-diagonal cell.")
 @click.option("--batch", type=int, default=16, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
@@ -174,11 +188,15 @@ def main(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int
     if as_json:
         click.echo(json.dumps([row.record for row in found], indent=1))
         return
-    click.echo(f"{'kernel':42}{'units':>6}{'regs':>6}{'spill':>6}{'KiB':>7}{'instr':>7}{'mma':>6}{'bar':>5}{'cycles':>8}")
+    click.echo(
+        f"{'kernel':42}{'units':>6}{'regs':>6}{'spill':>6}{'KiB':>7}{'instr':>7}{'mma':>6}{'bar':>5}{'cycles':>8}"
+    )
     for row in found:
         step = row.report.step
         cycles = f"{step.cycles:.0f}" if step and step.cycles else "-"
-        per_step = f"{step.instructions:7.0f}{step.matrix:6.0f}{step.barriers:5.0f}" if step else f"{'-':>7}{'-':>6}{'-':>5}"
+        per_step = (
+            f"{step.instructions:7.0f}{step.matrix:6.0f}{step.barriers:5.0f}" if step else f"{'-':>7}{'-':>6}{'-':>5}"
+        )
         mark = "*" if row.job.chosen else " "
         units = row.sizes.hidden // row.sizes.heads
         click.echo(

@@ -61,9 +61,7 @@ class Data:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Train a generated network to read digits, beside torch.nn.LSTM."
-    )
+    parser = argparse.ArgumentParser(description="Train a generated network to read digits, beside torch.nn.LSTM.")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--picture", type=Path, default=Path("build/digits.png"))
     options = parser.parse_args()
@@ -78,9 +76,7 @@ def main() -> None:
 
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(our_run, twin_run, ours, data).savefig(options.picture, dpi=120)
-    print(
-        f"training took {our_run.seconds:.1f} s (generated), {twin_run.seconds:.1f} s (torch.nn), on the CPU"
-    )
+    print(f"training took {our_run.seconds:.1f} s (generated), {twin_run.seconds:.1f} s (torch.nn), on the CPU")
     print(f"the curves and some predictions are in {options.picture}")
     print(
         f"test accuracy: generated LSTM {our_run.accuracy[-1]:.1%}, "
@@ -117,9 +113,7 @@ def train(net: nn.Module, data: Data, epochs: int, title: str) -> Run:
                 losses.append(loss.item())
             schedule.step()
             run.loss.append(sum(losses) / len(losses))
-            run.accuracy.append(
-                (predict(net, data.test_x)[-1].argmax(-1) == data.test_y).float().mean().item()
-            )
+            run.accuracy.append((predict(net, data.test_x)[-1].argmax(-1) == data.test_y).float().mean().item())
             progress.set_postfix(loss=f"{run.loss[-1]:.3f}", test=f"{run.accuracy[-1]:.1%}")
     run.seconds = time.perf_counter() - begun
     return run

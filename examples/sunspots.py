@@ -73,9 +73,7 @@ def train(net: nn.Module, series: Tensor, epochs: int) -> None:
         for _ in progress:
             for _ in range(10):
                 starts = torch.randint(0, len(series) - WINDOW, (BATCH,), generator=random)
-                windows = torch.stack(
-                    [series[start : start + WINDOW + 1] for start in starts], dim=1
-                ).unsqueeze(-1)
+                windows = torch.stack([series[start : start + WINDOW + 1] for start in starts], dim=1).unsqueeze(-1)
                 change, _ = net(windows[:-1])
                 loss = nn.functional.mse_loss(windows[:-1] + change, windows[1:])
                 optimizer.zero_grad()

@@ -19,7 +19,7 @@ _NODES = set(
     arguments arg keyword Call Attribute Name Constant Tuple List Dict Subscript Slice Starred GeneratorExp
     comprehension IfExp BoolOp BinOp UnaryOp Compare Load Store And Or Not USub Invert Add Sub Mult Div
     FloorDiv Mod MatMult BitAnd BitOr BitXor LShift RShift Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn
-    """.split()  # noqa: SIM905
+    """.split()
 )
 _BUILTINS = {"bool", "dict", "enumerate", "float", "int", "len", "list", "max", "min", "range", "reversed"}
 _BUILTINS |= {"super", "tuple", "zip"}

@@ -121,7 +121,7 @@ class Builder:
 
     def _simpler(self, value: Value) -> Value | str:
         rule = _RULES.get(value.op)
-        if value.op in _FOLDS or value.op in OPS and OPS[value.op].definition:
+        if value.op in _FOLDS or (value.op in OPS and OPS[value.op].definition):
             numbers = [self.number(operand) for operand in value.operands]
             if None not in numbers and (result := folded(value.op, numbers)) is not None:
                 return self.constant(result)
@@ -147,7 +147,7 @@ _FOLDS: dict[str, Callable[..., float]] = {
     "sin": math.sin,
     "cos": math.cos,
     "tanh": math.tanh,
-    "sigmoid": lambda a: 0.5 + 0.5 * math.tanh(0.5 * a),
+    "sigmoid": lambda a: (1 if a >= 0 else math.exp(a)) / (1 + math.exp(-abs(a))),
     "abs": abs,
     "max": max,
     "min": min,
@@ -217,7 +217,9 @@ def _mul(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
             return to.add(replace(value, op="neg", operands=(other,)))
         # A number chosen by a condition chooses the product: where(c, 1, 0) * d is where(c, d, 0).
         if chosen.op == "where" and None not in (numbers := [to.number(o) for o in chosen.operands[1:]]):
-            branches = [to.constant(0) if n == 0 else to.make(value.name, "mul", to.constant(n), other) for n in numbers]
+            branches = [
+                to.constant(0) if n == 0 else to.make(value.name, "mul", to.constant(n), other) for n in numbers
+            ]
             return to.add(replace(value, op="where", operands=(chosen.operands[0], *branches)))
     return None
 

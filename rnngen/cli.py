@@ -188,9 +188,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--traceback", is_flag=True, envvar="RNNGEN_TRACEBACK", help="Show where a fault of rnngen's lies."
-)
+@click.option("--traceback", is_flag=True, envvar="RNNGEN_TRACEBACK", help="Show where a fault of rnngen's lies.")
 @click.option(
     "--version",
     is_flag=True,
@@ -282,9 +280,7 @@ class _Compiled:
 
 @main.command("compile")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option(
-    "-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default."
-)
+@click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
 @click.option("--stdout", is_flag=True, help="Write nothing; print the module.")
@@ -402,9 +398,7 @@ def _diff(result: _Compiled) -> str:
     name = result.file.as_posix()
     old = name if result.before is not None else "/dev/null"
     unended = "\n\\ No newline at end of file\n"
-    return "".join(
-        line if line.endswith("\n") else line + unended for line in unified_diff(before, after, old, name)
-    )
+    return "".join(line if line.endswith("\n") else line + unended for line in unified_diff(before, after, old, name))
 
 
 def _print_problems(results: Sequence[_Compiled]) -> None:
@@ -523,9 +517,7 @@ def _stages() -> tuple[str, ...]:
     type=_Stage(),
     help="resolve, infer, simplify, pack, hoist, differentiate, save or lower; the last by default.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)
 def show(model: str, after: str | None, form: str) -> None:
     """Show the cells of MODEL as a pass leaves them."""
     from rnngen.compile import programs_of
@@ -612,8 +604,7 @@ def cells(name: str | None, in_json: bool) -> None:
             "output": cell.output,
             "equations": [equation.text for equation in cell.equations],
             "parameters": {
-                p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads}
-                for p in cell.parameters
+                p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads} for p in cell.parameters
             },
         }
         for key, cell in found.items()
@@ -640,13 +631,9 @@ def cells(name: str | None, in_json: bool) -> None:
     type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
     help="May be repeated; all by default.",
 )
-@click.option(
-    "--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default."
-)
+@click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default.")
 @click.pass_context
-def verify(
-    ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]
-) -> None:
+def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]) -> None:
     """Compare MODEL's layers with the reference: every output and every gradient, by name."""
     from rnngen.compile import compile_model
     from rnngen.verify import VerifierFailed

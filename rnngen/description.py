@@ -222,10 +222,7 @@ def library() -> Mapping[str, Source]:
     """The cells that come with rnngen, by name."""
     folder = files("rnngen") / "cells"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {
-        name.removesuffix(".toml"): Source(name, (folder / name).read_text(encoding="utf-8"))
-        for name in names
-    }
+    return {name.removesuffix(".toml"): Source(name, (folder / name).read_text(encoding="utf-8")) for name in names}
 
 
 @cache
@@ -257,9 +254,7 @@ def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Descript
     for name in cells:
         if name not in named:
             hint = f'write cell = "{name}" in a layer, or leave the cell out.'
-            mistakes.add(
-                "unused", f"No layer uses the cell {name!a}.", places.key("cells", name), hints=(hint,)
-            )
+            mistakes.add("unused", f"No layer uses the cell {name!a}.", places.key("cells", name), hints=(hint,))
     _check_size(layers, places, mistakes)
     _check_work([cell for cell in cells.values() if cell], mistakes)
     _check_clashes(data.get("name"), used.values(), places, mistakes)
@@ -317,9 +312,7 @@ def _reject_kind(table: dict[str, Any], kinds: list[str], places: Places, mistak
     mistakes.add("unknown-layer", "This layer has no kind.", places.value(), hints=(hint,))
 
 
-def _find_cell(
-    name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes
-) -> Cell | None:
+def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes) -> Cell | None:
     if name in cells:
         return cells[name]
     if name in library():
@@ -382,9 +375,7 @@ def _check_work(cells: list[Cell], mistakes: Mistakes) -> None:
 # ---- A cell ----
 
 
-def _cell(
-    name: str, schema: type[_CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes
-) -> Cell | None:
+def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Cell | None:
     table = _validated(schema, data, places, mistakes)
     span = places.value("name") if schema is _CellFile else places.key()
     if isinstance(name, str):
@@ -452,9 +443,7 @@ def _parameter(name: str, table: _ParameterTable, places: Places, mistakes: Mist
     return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads)
 
 
-def _initialisers(
-    name: str, table: _ParameterTable, places: Places, mistakes: Mistakes
-) -> tuple[str | float, ...]:
+def _initialisers(name: str, table: _ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:
     """The initialiser of each block."""
     path = ("parameters", name, "init")
     if not isinstance(table.init, dict):
@@ -489,9 +478,7 @@ def _check_initialiser(init: Any, table: _ParameterTable, span: Span | None, mis
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 # Words that an equation, or the function it becomes, has another meaning for.
-_WORDS = (
-    frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
-)
+_WORDS = frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
 _DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -520,9 +507,7 @@ def _is_reserved(name: str, kind: str) -> bool:
     return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
 
 
-def _check_names(
-    cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes
-) -> None:
+def _check_names(cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes) -> None:
     """Every name of a cell means one thing. An equation of two meanings is found by `resolve`."""
     owners: dict[str, str] = {}
 
@@ -604,17 +589,13 @@ def _validated(schema: type[_Table], data: dict[str, Any], places: Places, mista
                 strangers[fault["loc"][:-1]].append(str(fault["loc"][-1]))
         for fault in faults:
             *table, key = fault["loc"]
-            misspelt = fault["type"] == "missing" and any(
-                did_you_mean(name, [key]) for name in strangers[tuple(table)]
-            )
+            misspelt = fault["type"] == "missing" and any(did_you_mean(name, [key]) for name in strangers[tuple(table)])
             if not misspelt:
                 _add_schema_mistake(schema, fault, places, mistakes)
         return None
 
 
-def _add_schema_mistake(
-    schema: type[_Table], fault: Mapping[str, Any], places: Places, mistakes: Mistakes
-) -> None:
+def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: Places, mistakes: Mistakes) -> None:
     kind, path, given, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
     span = places.value(*path)
     subject = f"Entry {path[-1] + 1} of '{path[-2]}'" if isinstance(path[-1], int) else f"{path[-1]!a}"

@@ -156,9 +156,7 @@ def _assignment(line: str, start: int, report: Report) -> Assignment:
     _check_characters(line, start, report)
     first = start + _indent(line)
     if len(line.strip()) > LONGEST_EQUATION:
-        message = (
-            f"An equation has at most {LONGEST_EQUATION:,} characters; this one has {len(line.strip()):,}."
-        )
+        message = f"An equation has at most {LONGEST_EQUATION:,} characters; this one has {len(line.strip()):,}."
         report("too-large", message, first, 1, "starts here", "give parts of it names of their own.")
         raise _Rejected
     match = _TARGET.match(line)
@@ -177,9 +175,7 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
         hint = f"{wrong.rstrip(_PRIME)}' is the new value; a step cannot give a later one."
         report("not-causal", "A name has at most one prime.", first, len(wrong), "", hint)
     elif left:
-        report(
-            "not-an-equation", "The left side of this equation is not a name.", first, len(wrong), "", hint
-        )
+        report("not-an-equation", "The left side of this equation is not a name.", first, len(wrong), "", hint)
     else:
         report("not-an-equation", "This line is not an equation.", first, len(wrong), "", hint)
     raise _Rejected
@@ -201,9 +197,7 @@ def _check_characters(line: str, start: int, report: Report) -> None:
         )
         what = unicodedata.name(char, "a control character" if ord(char) < 0xA0 else "an unnamed character")
         message = f"An equation is written in ASCII, and this is U+{ord(char):04X} ({what})."
-        report(
-            "ascii-only", message, start + at, 1, "not ASCII" if ord(char) > 0x7F else "not printable", hint
-        )
+        report("ascii-only", message, start + at, 1, "not ASCII" if ord(char) > 0x7F else "not printable", hint)
         raise _Rejected
 
 
@@ -247,9 +241,7 @@ class _Parser:
         self.at += 1
         return self.tokens[self.at - 1]
 
-    def rejected(
-        self, code: str, message: str, start: int, end: int, label: str = "", hint: str = ""
-    ) -> _Rejected:
+    def rejected(self, code: str, message: str, start: int, end: int, label: str = "", hint: str = "") -> _Rejected:
         self.report(code, message, self.start + start, max(end - start, 1), label, *([hint] if hint else []))
         return _Rejected()
 
@@ -268,9 +260,7 @@ class _Parser:
         text = token.text
         if token.kind == "name" and text.endswith("''"):
             hint = f"{text.rstrip(_PRIME)}' is the new value; a step cannot use a later one."
-            raise self.rejected(
-                "not-causal", "A name has at most one prime.", token.start, token.end, "", hint
-            )
+            raise self.rejected("not-causal", "A name has at most one prime.", token.start, token.end, "", hint)
         known = text in _LEVELS or text in "()," if token.kind == "sign" else not keyword.iskeyword(text)
         if not known:
             hint = _REMEDIES.get(text, _PLAIN)
@@ -289,15 +279,11 @@ class _Parser:
             hint = "write * between numbers and vectors, and @ between a matrix and a vector."
             if before.text in FUNCTIONS:
                 hint = f"the argument of a function stands in brackets: {before.text}({token.text})"
-            return self.rejected(
-                "syntax", "An operator is missing here.", *place, "no operator before this", hint
-            )
+            return self.rejected("syntax", "An operator is missing here.", *place, "no operator before this", hint)
         if complete and token.text == ")":
             return self.rejected("syntax", "This bracket was never opened.", *place)
         if complete and token.text == ",":
-            return self.rejected(
-                "syntax", "A comma can only stand between the arguments of a function.", *place
-            )
+            return self.rejected("syntax", "A comma can only stand between the arguments of a function.", *place)
         if token.kind == "end":
             message = "The equation ends where a name, a number or a bracket should follow."
             return self.rejected("syntax", message, before.start, before.end, "nothing follows")
@@ -307,9 +293,7 @@ class _Parser:
     def made(self, op: str, start: int, end: int, *parts: _Part) -> _Part:
         depth = 1 + max((part.depth for part in parts), default=0)
         self.check_depth(depth, start, end)
-        tree = Expression(
-            op, tuple(part.tree for part in parts), offset=self.start + start, length=end - start
-        )
+        tree = Expression(op, tuple(part.tree for part in parts), offset=self.start + start, length=end - start)
         return _Part(tree, start, end, depth)
 
     def check_depth(self, depth: int, start: int, end: int) -> None:
@@ -325,9 +309,7 @@ class _Parser:
             sign = self.take()
             right = self.part(level + 1, depth + 1)
             if sign.text == "/" and right.tree.op == "number" and right.tree.number == 0:
-                raise self.rejected(
-                    "not-finite", "The equation divides by zero.", right.start, right.end, "zero"
-                )
+                raise self.rejected("not-finite", "The equation divides by zero.", right.start, right.end, "zero")
             left = self.made(_OPS[sign.text], left.start, right.end, left, right)
             if level == _COMPARING and _LEVELS.get(self.token.text) == _COMPARING:
                 message, place = "A comparison has two sides.", (self.token.start, self.token.end)
@@ -352,9 +334,7 @@ class _Parser:
             return self.made("neg", token.start, inner.end, inner)
         if token.text == "+" and self.tokens[self.at + 1].operand:
             message = "A plus sign has two sides."
-            raise self.rejected(
-                "not-allowed", message, token.start, token.end, "nothing before this", "leave it out."
-            )
+            raise self.rejected("not-allowed", message, token.start, token.end, "nothing before this", "leave it out.")
         raise self.unexpected(token)
 
     def name(self, token: _Token) -> _Part:
@@ -372,9 +352,7 @@ class _Parser:
     def call(self, depth: int) -> _Part:
         function, opening = self.take(), self.take()
         if function.text not in FUNCTIONS:
-            hint = (
-                did_you_mean(function.text, FUNCTIONS) or f"the functions are {', '.join(sorted(FUNCTIONS))}."
-            )
+            hint = did_you_mean(function.text, FUNCTIONS) or f"the functions are {', '.join(sorted(FUNCTIONS))}."
             message = f"There is no function '{function.text}'."
             raise self.rejected("unknown-function", message, function.start, function.end, "unknown", hint)
         arguments = []
@@ -394,7 +372,5 @@ class _Parser:
         if self.token.text == ")":
             return self.take()
         if self.token.kind == "end":
-            raise self.rejected(
-                "syntax", "This bracket is never closed.", opening.start, opening.end, "opened here"
-            )
+            raise self.rejected("syntax", "This bracket is never closed.", opening.start, opening.end, "opened here")
         raise self.unexpected(self.token)

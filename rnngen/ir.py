@@ -21,6 +21,7 @@ Operations are the rows of `ops.OPS` and these structural ones:
     total                       the sum over all rows, down to the shape that the value has
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rnngen.source import Span
@@ -29,6 +30,7 @@ Shape = tuple[str | int, ...]
 
 LEAVES = frozenset({"input", "state", "parameter", "constant"})
 STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "matmul", "matmul_t", "outer", "total"})
+VIEWS = frozenset({"pick", "slice"})
 PRODUCTS = frozenset({"matmul", "matmul_t"})
 
 
@@ -151,6 +153,20 @@ def blocks_of(shape: Shape) -> int:
 def block_shape(shape: Shape) -> Shape:
     """The shape of one block."""
     return shape[1:] if shape and isinstance(shape[0], int) else shape
+
+
+def viewed(value: Value) -> range:
+    """The blocks of a pack that a view shows."""
+    return range(*value.attribute) if value.op == "slice" else range(value.attribute, value.attribute + 1)
+
+
+def origin(definitions: Mapping[str, Value], name: str) -> tuple[Value, int]:
+    """What a value is a view of, at whatever remove, and which of its blocks comes first; itself if it is no view."""
+    value, first = definitions[name], 0
+    while value.op in VIEWS:
+        first += viewed(value)[0]
+        value = definitions[value.operands[0]]
+    return value, first
 
 
 def reaching(graph: CellGraph, seeds: set[str]) -> set[str]:

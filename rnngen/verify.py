@@ -264,9 +264,7 @@ def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Cas
     return Case(layer.__name__, schedule, dtype, str(run), errors, skipped, failure)
 
 
-def _draw(
-    layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int
-) -> dict[str, tuple[Any, Any]]:
+def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int) -> dict[str, tuple[Any, Any]]:
     """What came out and what should have, by name, for weights and inputs drawn from a seed."""
     import torch
 

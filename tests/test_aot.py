@@ -8,9 +8,15 @@ from rnngen.description import library
 from rnngen.document import read
 
 BATCH = 16
-# Published times of FlashRNN's Triton kernels, in microseconds a step at 1.755 GHz by the same estimate (sm_90, bf16, 16
-# sequences, heads x width = 768): forward and backward by the width of a head.
-PEER = {("forward", 32): 1.25, ("forward", 64): 1.79, ("forward", 128): 3.14, ("adjoint", 32): 1.65, ("adjoint", 64): 1.71}
+# Published times of FlashRNN's Triton kernels, in microseconds a step at 1.755 GHz by the same estimate (sm_90, bf16,
+# 16 sequences, heads x width = 768): forward and backward by the width of a head.
+PEER = {
+    ("forward", 32): 1.25,
+    ("forward", 64): 1.79,
+    ("forward", 128): 3.14,
+    ("adjoint", 32): 1.65,
+    ("adjoint", 64): 1.71,
+}
 
 
 def check(found):

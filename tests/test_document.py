@@ -241,9 +241,7 @@ SCALAR = st.one_of(
 @st.composite
 def array(draw, values):
     items = [draw(GAP) + value + draw(GAP) for value in draw(st.lists(values, max_size=3))]
-    return (
-        "[" + ",".join(items) + (draw(st.sampled_from(["", ","])) if items else draw(GAP)) + draw(GAP) + "]"
-    )
+    return "[" + ",".join(items) + (draw(st.sampled_from(["", ","])) if items else draw(GAP)) + draw(GAP) + "]"
 
 
 @st.composite
@@ -469,9 +467,7 @@ def test_no_recursion_error_escapes_however_deep_the_caller_stands():
             return error
         return None
 
-    found = [
-        depth_that_fails(deep) for deep in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 5)
-    ]
+    found = [depth_that_fails(deep) for deep in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 5)]
     assert any(isinstance(error, ModelError) for error in found)
 
 
@@ -648,9 +644,7 @@ def test_no_small_file_costs_much(tmp_path, name):
 
 def test_import_is_cheap_and_one_way():
     """No import of torch and the like; and the order of the pipeline: source, errors, document."""
-    code = (
-        "import sys; before = set(sys.modules); import rnngen.{}; print(*sorted(set(sys.modules) - before))"
-    )
+    code = "import sys; before = set(sys.modules); import rnngen.{}; print(*sorted(set(sys.modules) - before))"
     expected = {
         "source": {"rnngen.source"},
         "errors": {"rnngen.source", "rnngen.errors"},

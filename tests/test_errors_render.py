@@ -82,9 +82,7 @@ def test_a_line_of_a_megabyte_is_quick_to_draw():
     assert len(shown) < 110 and shown[carets.index("^")] == "R"
 
 
-NASTY = st.text(
-    st.characters() | st.sampled_from("\t\r\n\x1b\x9b\u202e\u2028\u200d日e\u0301😀"), max_size=300
-)
+NASTY = st.text(st.characters() | st.sampled_from("\t\r\n\x1b\x9b\u202e\u2028\u200d日e\u0301😀"), max_size=300)
 
 
 @given(NASTY, st.integers(0, 320), st.integers(0, 50), NASTY)

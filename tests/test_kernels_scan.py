@@ -8,12 +8,13 @@ import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
+
 from rnngen.ir import PRODUCTS
 from rnngen.runtime import Scan
 from rnngen.runtime.language import interpreting
 
-# The gates of an sLSTM are exponentials of sums that the forward pass stores rounded: exp(x + e) = exp(x) (1 + e), and x
-# is several units large, so that the error of a stored number counts several times.
+# The gates of an sLSTM are exponentials of sums that the forward pass stores rounded: exp(x + e) = exp(x) (1 + e), and
+# x is several units large, so that the error of a stored number counts several times.
 AMPLIFIED = {"slstm": 4}
 
 # (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.

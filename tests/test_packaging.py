@@ -87,9 +87,7 @@ def compiled(folder: Path, elsewhere: Path) -> bytes:
 
 def test_every_package_is_listed():
     listed = set(PROJECT["tool"]["setuptools"]["packages"]) - {"rnngen.templates"}
-    assert listed == {
-        Path(name).parent.as_posix().replace("/", ".") for name in source_files("rnngen/**/*.py")
-    }
+    assert listed == {Path(name).parent.as_posix().replace("/", ".") for name in source_files("rnngen/**/*.py")}
 
 
 def test_version_is_said_once_more_and_alike():

@@ -112,9 +112,7 @@ def test_known_alignment_makes_one_wide_load_of_four(compiled, target):
 
 
 # One warp has 32 x 255 registers on NVIDIA and 64 x 512 on AMD, and the scan needs some for itself.
-@pytest.mark.parametrize(
-    ("target", "values"), [("sm_80", 8192), ("sm_90", 8192), ("sm_100", 8192), ("gfx942", 32768)]
-)
+@pytest.mark.parametrize(("target", "values"), [("sm_80", 8192), ("sm_90", 8192), ("sm_100", 8192), ("gfx942", 32768)])
 def test_values_beyond_the_registers_are_seen_to_spill(compiled, target, values):
     report = analyse(compiled("crowded_scan", target, num_warps=1, N=values))
     assert report.spill_bytes > 0
@@ -205,9 +203,7 @@ def test_an_interpreted_kernel_is_refused():
         pass
 
     with pytest.raises(TypeError, match="'kernel' cannot be compiled: TRITON_INTERPRET"):
-        compile_kernel(
-            InterpretedFunction(kernel), {"x_ptr": "*fp32"}, {}, "sm_90", num_warps=4, num_stages=1
-        )
+        compile_kernel(InterpretedFunction(kernel), {"x_ptr": "*fp32"}, {}, "sm_90", num_warps=4, num_stages=1)
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,7 @@ def test_any_text_in_any_place(place, text):
 
 
 WORD = st.text(st.sampled_from("abxhWUTBHI_'0189"), min_size=1, max_size=5)
-GRAMMAR = st.lists(
-    WORD | st.sampled_from([*" +-*/@()=<>,.[]{}:;#\n'\"\\", "h'", "tanh", "where", "x", "1e9"])
-)
+GRAMMAR = st.lists(WORD | st.sampled_from([*" +-*/@()=<>,.[]{}:;#\n'\"\\", "h'", "tanh", "where", "x", "1e9"]))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -346,9 +344,7 @@ BOMBS = {
     "equations": cell_of([f"a{n} = b" for n in range(FULL // 11)]),
     "wrong lines": cell_of(["="] * (FULL // 2)),
     "unknown names": cell_of([f"a{n} = q{n}" for n in range(FULL // 15)]),
-    "a circle": cell_of(
-        [f"a{n} = a{(n + 1) % 250}" for n in range(250)] + ["h' = tanh(W @ x + U @ h + b + a0)"]
-    ),
+    "a circle": cell_of([f"a{n} = a{(n + 1) % 250}" for n in range(250)] + ["h' = tanh(W @ x + U @ h + b + a0)"]),
     "wide": cell_of([f"a{n} = {' * '.join(['sigmoid(b)'] * 60)}" for n in range(250)]),
     "layers": 'name = "m"\ninputs = 1\n' + '[[layers]]\ncell = "lstm"\nhidden = 8\n' * (FULL // 40),
     "layers of a cell": 'name = "m"\ninputs = 1\n' + '[[layers]]\ncell = "lstm"\nhidden = 8\n' * 256,
@@ -359,9 +355,7 @@ BOMBS = {
     "keys": "step = ''\n" + "".join(f"a{n} = 1\n" for n in range(FULL // 12)),
     "constants": "step = ''\n[constants]\n" + "".join(f"a{n} = nan\n" for n in range(FULL // 13)),
     "a name": f'name = "{"a" * FULL}"\nstates = ["h"]\nstep = ""',
-    "about": cell_of(["h' = tanh(W @ x + U @ h + b)"]).replace(
-        "states", f'about = """{"x" * 100_000}"""\nstates', 1
-    ),
+    "about": cell_of(["h' = tanh(W @ x + U @ h + b)"]).replace("states", f'about = """{"x" * 100_000}"""\nstates', 1),
     "names alike": cell_of(["h' = " + " + ".join(["W_" + "a" * 60 + str(n) for n in range(50)])] * 75),
 }
 COMPILE_IN_A_CHILD = """

@@ -114,9 +114,7 @@ def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterato
             parts = f" = [{', '.join(blocks[leaf.name])}]" if leaf.name in blocks else ""
             note = sources.get(leaf.name, "") if kind == "input" else ""
             rows.append((f"{kind:<9}  {leaf.name}{parts}", _shape_text(leaf, shaped), note))
-    rows += (
-        (f"{line.value.name} = {line.text}", _shape_text(line.value, shaped), "") for line in _lines(graph)
-    )
+    rows += ((f"{line.value.name} = {line.text}", _shape_text(line.value, shaped), "") for line in _lines(graph))
     rows += (
         (f"next       {state.name} = {state.update}", "", "")
         for state in graph.states

@@ -4,11 +4,11 @@ from hashlib import sha256
 
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.statements import Names
+from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.torch import SPELLING, TorchText
 from rnngen.emit.triton import TileWriter, VectorWriter
-from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, WeightView
-from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of
+from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
 
 _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "reverse", "schedule", "Scan"}
 
@@ -50,7 +50,9 @@ def tuple_text(items: list[str] | tuple[str, ...]) -> str:
 
 def _digest(program: Program) -> str:
     """What tells one cell's operators from another's: everything that they compute."""
-    graphs = [(g.values, g.states, g.outputs, sorted(g.heads)) for g in (program.scan, program.adjoint, program.gradients)]
+    graphs = [
+        (g.values, g.states, g.outputs, sorted(g.heads)) for g in (program.scan, program.adjoint, program.gradients)
+    ]
     return sha256(repr((graphs, program.bindings)).encode()).hexdigest()[:12]
 
 
@@ -86,7 +88,7 @@ def facts_of(graph: CellGraph) -> dict[str, object]:
     shapes = graph.by_name()
     products = [value for value in graph.values if value.op in PRODUCTS]
     stacks = [blocks_of(shapes[p.operands[0]].shape) * (1 if p.op == "matmul" else -1) for p in products]
-    dense = {_origin(graph, p.operands[0]) in graph.heads for p in products}
+    dense = {origin(shapes, p.operands[0])[0].name in graph.heads for p in products}
     return {
         "adjoint": graph.name.endswith("adjoint"),
         "stacks": tuple(stacks),
@@ -94,13 +96,6 @@ def facts_of(graph: CellGraph) -> dict[str, object]:
         "stages": max(levels(graph).values()),
         "mixed": len(dense) > 1,
     }
-
-
-def _origin(graph: CellGraph, name: str) -> str:
-    values = graph.by_name()
-    while values[name].op in ("pick", "slice"):
-        name = values[name].operands[0]
-    return name
 
 
 def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> FunctionView:

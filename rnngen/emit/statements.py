@@ -32,7 +32,9 @@ class Statement:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a target writes the operations. `calls` are formats over the operands, {0} and {1}, "" for what it does itself.
+    """How a target writes the operations.
+
+    `calls` are formats over the operands, {0} and {1}; "" for what the target writes by other means.
 
     `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse.
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
@@ -45,11 +47,14 @@ class Spelling:
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand."""
-        return op in _LEVELS or op in OPS.keys() | PRODUCTS and bool(self.calls[op])
+        return op in _LEVELS or (op in OPS.keys() | PRODUCTS and bool(self.calls[op]))
 
 
 class Names:
-    """Identifiers for the values of graphs that share a function: their own names, made fit for Python and for the template around them."""
+    """Identifiers for the values of graphs that share a function.
+
+    They are the values' own names, made fit for Python and for the template around them.
+    """
 
     def __init__(self, graphs: Iterable[CellGraph], reserved: Iterable[str]):
         self._taken = set(reserved) | set(keyword.kwlist)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from rnngen.emit.statements import identifier
 from rnngen.emit.triton import SPELLING, VectorWriter
-from rnngen.ir import LEAVES, PRODUCTS, CellGraph, Equation, Value, blocks_of, needed
+from rnngen.ir import LEAVES, PRODUCTS, VIEWS, CellGraph, Equation, Value, block_shape, blocks_of, needed, viewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,10 @@ class _Stepwise:
         for value in self.products:
             yield f"{self.names[value.name]} = scan.buffer({blocks_of(value.shape)})"
         for value in self.graph.values:
-            if value.op in ("slice", "pick") and self.values[value.operands[0]].op == "parameter":
-                if len(value.shape) - (value.op == "slice") == 2:
-                    start, stop = value.attribute if value.op == "slice" else (value.attribute, value.attribute + 1)
-                    count = blocks_of(self.values[value.operands[0]].shape)
-                    whole = self.names[value.operands[0]]
-                    yield f"{self.names[value.name]} = blocks({whole}, {count}, {start}, {stop})"
+            if value.op in VIEWS and len(block_shape(value.shape)) == 2:
+                whole, count = value.operands[0], blocks_of(self.values[value.operands[0]].shape)
+                shown = viewed(value)
+                yield f"{self.names[value.name]} = blocks({self.names[whole]}, {count}, {shown.start}, {shown.stop})"
 
     def _operand(self, name: str) -> str:
         """What a product is applied to, as the launcher has it."""

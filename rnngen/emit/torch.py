@@ -111,9 +111,9 @@ def _in_torch(graph: CellGraph) -> CellGraph:
     linears: dict[str, Value] = {}  # the sum, and the product that goes into it
     for value in graph.values:
         product = definitions[value.operands[0]] if value.op == "add" else None
-        if product and product.op == "matmul" and users[product.name] == [value]:
-            if definitions[value.operands[1]].op == "parameter":
-                linears[value.name] = product
+        alone = product and product.op == "matmul" and users[product.name] == [value]
+        if alone and definitions[value.operands[1]].op == "parameter":
+            linears[value.name] = product
     products = {product.name for product in linears.values()}
     values = []
     for value in graph.values:

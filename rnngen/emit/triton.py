@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rnngen.emit.statements import Names, Spelling, Statement, identifier, number, statements
-from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, block_shape, blocks_of
+from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, block_shape, blocks_of, origin
 
 SPELLING = Spelling(
     calls={
@@ -278,37 +278,33 @@ class TileWriter(_Writer):
 
     def _packed_name(self, stack: str, group: list[int]) -> str:
         whole = len(self.values[stack].operands) <= 4
-        return self.names[stack] if whole else self.names.made((stack, "part", str(group[0])), f"{self.names[stack]}_part")
+        return (
+            self.names[stack] if whole else self.names.made((stack, "part", str(group[0])), f"{self.names[stack]}_part")
+        )
 
     def _stack(self, value: Value) -> list[str]:
         if not self._is_packed(value.name):
             return []
         blocks = self._blocks(value.name)
-        matrix = next(user.operands[0] for user in self.users[value.name] if user.op in PRODUCTS)
+        element = self._element(next(user.operands[0] for user in self.users[value.name] if user.op in PRODUCTS))
         return [
-            f"{self._packed_name(value.name, group)} = {_packed([blocks[n] for n in group])}.to({self._element(matrix)})"
+            f"{self._packed_name(value.name, group)} = {_packed([blocks[n] for n in group])}.to({element})"
             for group in _groups(range(len(blocks)))
             if len(group) > 1
         ]
 
     def _element(self, matrix: str) -> str:
-        return f"{self._pointer(self._origin(matrix)[0])}.dtype.element_ty"
-
-    def _origin(self, name: str) -> tuple[str, int]:
-        """The parameter that a matrix or stack of matrices is a part of, and its first block there."""
-        value, start = self.values[name], 0
-        while value.op in ("pick", "slice"):
-            start += value.attribute if value.op == "pick" else value.attribute[0]
-            value = self.values[value.operands[0]]
-        return value.name, start
+        return f"{self._pointer(origin(self.values, matrix)[0].name)}.dtype.element_ty"
 
     def _matrices(self, leaf: Value) -> list[str]:
         """The matrices that the products of this parameter need: as stacks, or one by one."""
         wide, narrow = [], []
         for value in self.graph.values:
-            if value.op not in PRODUCTS or self._origin(value.operands[0])[0] != leaf.name:
+            if value.op not in PRODUCTS:
                 continue
-            start = self._origin(value.operands[0])[1]
+            parameter, start = origin(self.values, value.operands[0])
+            if parameter != leaf:
+                continue
             load, rows = ("load_matrices", "") if value.op == "matmul" else ("load_transposed", ", MP")
             for group in _groups(range(blocks_of(self.values[value.operands[0]].shape))):
                 tile = self._tile(value, group)

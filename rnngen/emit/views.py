@@ -18,7 +18,7 @@ class FunctionView:
 
 @dataclass(frozen=True, slots=True)
 class KernelView:
-    """A kernel that runs over the whole sequence. schedule: its name, which is its template's and its launcher's too."""
+    """A kernel that runs over the whole sequence. schedule: its name, and that of its template and its launcher."""
 
     name: str
     schedule: str

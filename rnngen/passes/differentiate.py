@@ -20,10 +20,9 @@ from itertools import count, pairwise
 
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
-from rnngen.ir import PRODUCTS, Binding, CellGraph, Program, State, Value, blocks_of, prune
+from rnngen.ir import PRODUCTS, Binding, CellGraph, Program, State, Value, blocks_of, origin, prune
 from rnngen.ops import OPS
 
-_VIEWS = frozenset({"pick", "slice"})
 _PRIME = "'"
 
 
@@ -98,7 +97,7 @@ class _Differentiation:
         for value, adjoint in self.products:
             matrix, vector = value.operands
             d = to.leaf(Value(labels[adjoint], "input", shape=value.shape))
-            product = to.make(f"d_{matrix}", "outer", d, forward[vector], self._parameter_of(matrix))
+            product = to.make(f"d_{matrix}", "outer", d, forward[vector], origin(self.forward, matrix)[0].name)
             self._add_part(parts, matrix, product)
         for parameter, state in self.accumulators:
             leaf = to.leaf(Value(state.name, "input", shape=self.to.values[state.name].shape))
@@ -110,13 +109,8 @@ class _Differentiation:
         return prune(CellGraph(name, tuple(to.values.values()), (), outputs, self.scan.heads), keep_leaves=False)
 
     def _add_part(self, parts: dict[str, list[tuple[int, int, str]]], name: str, gradient: str) -> None:
-        value = self.forward[name]
-        start, stop = 0, blocks_of(value.shape)
-        while value.op in _VIEWS:
-            first = value.attribute if value.op == "pick" else value.attribute[0]
-            start, stop = start + first, stop + first
-            value = self.forward[value.operands[0]]
-        parts[value.name].append((start, stop, gradient))
+        parameter, start = origin(self.forward, name)
+        parts[parameter.name].append((start, start + blocks_of(self.forward[name].shape), gradient))
 
     def _seed(self) -> None:
         """The adjoints that come from outside: of the outputs, and of the states from the step after this one."""
@@ -135,7 +129,7 @@ class _Differentiation:
         active: set[str] = set()
         for value in self.scan.values:
             differentiable = value.op not in OPS or any(OPS[value.op].partials)
-            if value.op in ("input", "state", "parameter") or differentiable and active.intersection(value.operands):
+            if value.op in ("input", "state", "parameter") or (differentiable and active.intersection(value.operands)):
                 active.add(value.name)
         return active
 
@@ -166,10 +160,8 @@ class _Differentiation:
             return
         elif value.op == "input":
             self.outputs[self._labelled(value)] = adjoint
-        elif value.op == "parameter" or value.op in _VIEWS and self._views_parameter(value):
-            leaf = self.to.keep(
-                Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape)
-            )
+        elif origin(self.forward, value.name)[0].op == "parameter":
+            leaf = self.to.keep(Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape))
             self.accumulators.append((value, State(leaf, self.to.make(f"{leaf}'", "add", leaf, adjoint))))
         elif value.op == "pick":
             self.blocks[value.operands[0]][value.attribute].append(adjoint)
@@ -196,15 +188,6 @@ class _Differentiation:
         label = stem if stem not in taken else next(new for n in count(1) if (new := f"{stem}.{n}") not in taken)
         self.labels[value.name] = label
         return label
-
-    def _views_parameter(self, value: Value) -> bool:
-        return self.forward[self._parameter_of(value.name)].op == "parameter"
-
-    def _parameter_of(self, name: str) -> str:
-        """What a view is a view of."""
-        while self.forward[name].op in _VIEWS:
-            name = self.forward[name].operands[0]
-        return name
 
     def _pass_through_row(self, value: Value, adjoint: str) -> None:
         op = OPS[value.op]

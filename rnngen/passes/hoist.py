@@ -11,15 +11,27 @@ A step falls into four graphs:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, CellGraph, Program, State, Value, block_shape, blocks_of, needed, prune, reaching
+from rnngen.ir import (
+    LEAVES,
+    VIEWS,
+    CellGraph,
+    Program,
+    State,
+    Value,
+    block_shape,
+    blocks_of,
+    needed,
+    prune,
+    reaching,
+    viewed,
+)
 from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.simplify import renamed
 
-_VIEWS = frozenset({"pick", "slice"})
 _SUMS = frozenset({"add", "sub"})
 
 
@@ -67,7 +79,7 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
             phase[value.name] = "leaf"
         elif value.op in COMPARISONS:  # no tensor of conditions passes from one graph to another
             phase[value.name] = "view"
-        elif value.op in _VIEWS:
+        elif value.op in VIEWS:
             whole = phase[value.operands[0]]
             phase[value.name] = whole if whole in ("scan", "after") else "view"
         elif rank[value.name] == 0:
@@ -78,7 +90,7 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
             phase[name] = "before" if name in before or outside else "after" if name in after else "scan"
     # A parameter of which the scan uses only some blocks is cut up outside, so that its gradient has their size.
     for parameter, views in _views_of_parameters(graph, phase).items():
-        blocks = {n for view in views for n in _blocks(view)}
+        blocks = {n for view in views for n in viewed(view)}
         if len(blocks) < blocks_of(parameter.shape):
             phase |= {view.name: "once" for view in views}
     return phase
@@ -91,15 +103,11 @@ def _views_of_parameters(graph: CellGraph, phase: dict[str, str]) -> dict[Value,
     for value in graph.values:
         for operand in map(definitions.get, value.operands):
             in_scan = phase[value.name] == "scan" or value.op in COMPARISONS
-            if in_scan and operand.op in _VIEWS:
+            if in_scan and operand.op in VIEWS:
                 parameter = definitions[operand.operands[0]]
                 if parameter.op == "parameter" and operand not in found[parameter]:
                     found[parameter].append(operand)
     return {parameter: views for parameter, views in found.items() if views}
-
-
-def _blocks(view: Value) -> Iterable[int]:
-    return [view.attribute] if view.op == "pick" else range(*view.attribute)
 
 
 def _extract(

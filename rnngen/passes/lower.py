@@ -1,6 +1,6 @@
 """lower: derived operations are expanded, so that a target spells only the primitives.
 
-    a = softplus(h)      →      a = max(h, 0) + log1p(exp(-abs(h)))
+a = softplus(h)      →      a = max(h, 0) + log1p(exp(-abs(h)))
 """
 
 from dataclasses import replace

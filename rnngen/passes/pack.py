@@ -44,9 +44,7 @@ def pack(program: Program) -> Program:
             names[value.name] = builder.copy(replace(value, name=label), names)
             continue
         stack, vector, run = runs[value.name]
-        part = builder.make(
-            f"{stack}[{run[0]}:{run[-1] + 1}]", "slice", names[stack], attribute=(run[0], run[-1] + 1)
-        )
+        part = builder.make(f"{stack}[{run[0]}:{run[-1] + 1}]", "slice", names[stack], attribute=(run[0], run[-1] + 1))
         whole = blocks_of(builder.values[part].shape) == blocks_of(definitions[stack].shape)
         name = stack if whole else f"{stack}_{run[0]}"
         product = builder.make(_product_name(name, vector), "matmul", part, names[vector])

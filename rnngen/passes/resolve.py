@@ -62,9 +62,7 @@ def _definitions(cell: Cell, mistakes: Mistakes) -> dict[str, Assignment]:
             mistakes.add("assigned-state", message, span, hints=(hint,))
         elif target != stem and stem not in cell.states:
             hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
-            mistakes.add(
-                "not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,)
-            )
+            mistakes.add("not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,))
         elif stem in kinds:
             message = f"'{stem}' is {kinds[stem]} of this cell, and an equation cannot define it."
             mistakes.add("duplicate-name", message, span, hints=("give the equation another name.",))
@@ -104,9 +102,7 @@ def _report_unknown(
                 hint = hint or "to learn it, add it to the blocks of a parameter."
             message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
             label = "not a parameter, state or input"
-            mistakes.add(
-                "unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,)
-            )
+            mistakes.add("unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,))
 
 
 def _report_missing(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes) -> None:
@@ -148,9 +144,7 @@ def _report_circle(cell: Cell, first: Assignment, circle: tuple[str, ...], mista
         shown = circle if len(circle) <= 10 else (*circle[:8], "...", circle[-1])
         message = f"These equations need one another's results: {' → '.join((*shown, first.target))}."
     primed = [target for target in circle if target.endswith("'")]
-    hint = (
-        f"for the value from the step before, write {primed[0][:-1]} without the prime." if primed else None
-    )
+    hint = f"for the value from the step before, write {primed[0][:-1]} without the prime." if primed else None
     if not primed:
         hint = "a value that is carried from step to step is a state: add it to the states."
     mistakes.add("circle", message, _target_span(cell, first), hints=(hint,))
@@ -188,8 +182,7 @@ def _add(
         values.setdefault(name, Value(name, "constant", attribute=tree.number, origin=origin))
         return name
     operands = tuple(
-        _add(operand, next(parts) if operand.operands else "", parts, values, leaves, cell)
-        for operand in tree.operands
+        _add(operand, next(parts) if operand.operands else "", parts, values, leaves, cell) for operand in tree.operands
     )
     values[name] = Value(name, tree.op, operands, origin=origin)
     return name

@@ -12,7 +12,7 @@ from itertools import count
 import networkx as nx
 
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Program, Value, blocks_of, needed, prune
+from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Program, Value, blocks_of, needed, origin, prune
 from rnngen.ops import COMPARISONS
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
@@ -66,7 +66,7 @@ def _cut(scan: CellGraph, wanted: set[str]) -> list[str]:
     in_memory = outputs | {state.name for state in scan.states if state.update in outputs}
     network = nx.DiGraph()
     for value in scan.values:
-        if value.op in ("constant", "parameter") or _is_parameter(definitions, value):
+        if origin(definitions, value.name)[0].op in ("constant", "parameter"):
             continue
         entry, exit_ = (value.name, "in"), (value.name, "out")
         if value.op == "input":
@@ -88,21 +88,13 @@ def _cut(scan: CellGraph, wanted: set[str]) -> list[str]:
     return [v.name for v in scan.values if (v.name, "in") in known and (v.name, "out") not in known]
 
 
-def _is_parameter(definitions: dict[str, Value], value: Value) -> bool:
-    while value.op in ("pick", "slice"):
-        value = definitions[value.operands[0]]
-    return value.op == "parameter"
-
-
 def _fresh(stem: str, *graphs: CellGraph) -> str:
     """`stem`, or with the first number behind it that no value of the graphs has."""
     taken = {value.name for graph in graphs for value in graph.values}
     return stem if stem not in taken else next(new for n in count(1) if (new := f"{stem}.{n}") not in taken)
 
 
-def _reading(
-    graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str], pack: str
-) -> CellGraph:
+def _reading(graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str], pack: str) -> CellGraph:
     """The graph with the chosen values as leaves: blocks of what was stored, blocks of streams, or whole streams."""
     builder = Builder()
     names: dict[str, str] = {}
@@ -122,4 +114,6 @@ def _reading(
             names[value.name] = builder.copy(value, names)
     states = tuple(replace(s, update=names.get(s.update, s.update)) for s in graph.states)
     outputs = tuple((label, names.get(value, value)) for label, value in graph.outputs)
-    return prune(replace(graph, values=tuple(builder.values.values()), states=states, outputs=outputs), keep_leaves=False)
+    return prune(
+        replace(graph, values=tuple(builder.values.values()), states=states, outputs=outputs), keep_leaves=False
+    )

@@ -1,8 +1,8 @@
 """simplify: constants folded, identities applied, equal values merged, unneeded ones dropped.
 
-    a = 2 * 3          h' = 6 * tanh(h)
-    b = tanh(h)   →
-    h' = a * b + 0
+a = 2 * 3          h' = 6 * tanh(h)
+b = tanh(h)   →
+h' = a * b + 0
 """
 
 from dataclasses import replace

@@ -158,15 +158,15 @@ def machine_of(device: torch.device) -> Machine:
     if device.type == "cpu" and interpreting():
         return MACHINES["sm_90"]
     if device.type != "cuda":
-        raise RuntimeError(f"No kernels for the device type '{device.type}': there are kernels for CUDA and ROCm devices")
+        raise RuntimeError(
+            f"No kernels for the device type '{device.type}': there are kernels for CUDA and ROCm devices"
+        )
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip:
         known = MACHINES["gfx942"]
         name, shared = properties.gcnArchName.split(":")[0], 64 * 1024
     else:
-        major, minor = torch.cuda.get_device_capability(device)
+        major = torch.cuda.get_device_capability(device)[0]
         known = MACHINES["sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"]
         name, shared = known.name, properties.shared_memory_per_block_optin
-    return Machine(
-        name, known.backend, shared, properties.multi_processor_count, known.clock_ghz, known.memory_gb_s
-    )
+    return Machine(name, known.backend, shared, properties.multi_processor_count, known.clock_ghz, known.memory_gb_s)

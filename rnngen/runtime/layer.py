@@ -137,7 +137,7 @@ class Layer(nn.Module):
         return self._over_time(self.cell.reference, x, state, {"reverse": self.reverse})
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One step: x (batch, input_size) or (input_size,) to y (batch, hidden_size) or (hidden_size,), and the state."""
+        """One step: x (batch, input_size) to y (batch, hidden_size), or both without a batch, and the state."""
         if x.dim() not in (1, 2):
             raise ValueError(f"{self._title}.step: Expected input to be 1D or 2D, got {x.dim()}D instead")
         time = 1 if self.batch_first and x.dim() == 2 else 0

@@ -141,9 +141,7 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     return time, f"{time:.2f} us a step", constants, warps
 
 
-def _resident_constants(
-    facts: Facts, sizes: Sizes, machine: Machine, tile: int
-) -> tuple[dict[str, int | bool], int]:
+def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], int]:
     """Constants without spills, from compiling each of these cases for each target."""
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
     warps = {16: 2, 32: 4, 64: 4, 128: 8}[tile]

@@ -23,7 +23,8 @@ class Pass:
     """One direction of a scan.
 
     inputs: names of the per-step inputs, (time, batch, blocks * hidden). states: names of (batch, hidden) each.
-    parameters: those of the scan that this direction uses, in the order of its arguments. outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
+    parameters: those of the scan that this direction uses, in the order of its arguments.
+    outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
     launchers: for each schedule the function that runs its kernels. facts: what the choice among them rests on.
     """
@@ -98,8 +99,9 @@ class Scan:
             tensors = [tensor.to(dtype) for tensor in tensors]
         save = _wants_gradient(tensors)
         results = self.forward_op(*tensors, reverse, save, schedule)
-        last = len(results) - self._carried
-        return [r for r, label in zip(results, self.forward.outputs) if label != "saved"], tuple(results[last:])
+        last = len(self.forward.outputs)
+        outputs = zip(self.forward.outputs, results[:last], strict=True)
+        return [output for label, output in outputs if label != "saved"], tuple(results[last:])
 
     def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
         forward = self._operator("scan", self._forward, self._counts(self.forward, self._carried), "bool save, ")
@@ -132,7 +134,7 @@ class Scan:
 
     def _used(self, which: Pass, parameters: Sequence[Tensor]) -> list[Tensor]:
         """The parameters of one direction, in the order of its arguments."""
-        named = dict(zip(self.parameters, parameters))
+        named = dict(zip(self.parameters, parameters, strict=False))
         return [named[name] for name in which.parameters]
 
     # The forward operator.
@@ -179,17 +181,17 @@ class Scan:
         ctx.time = streams[0].shape[0]
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
-        kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams)}
-        kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs)}
+        kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams, strict=False)}
+        kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs, strict=False)}
         wanted = {source[:2] for source in self.sources.values()}
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
         ctx.differentiable = not _uses_kernels(streams[0])
-        ctx.kept = [key for key in kept if key in wanted or ctx.differentiable and key[0] == "stream"]
+        ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
         ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters)
 
     def _backward(self, ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
-        kept = dict(zip(ctx.kept, ctx.saved_tensors[:count]))
+        kept = dict(zip(ctx.kept, ctx.saved_tensors[:count], strict=False))
         states = ctx.saved_tensors[count : count + self._carried]
         parameters = ctx.saved_tensors[count + self._carried :]
         flags = (None, None, None)
@@ -197,7 +199,7 @@ class Scan:
             streams = [kept["stream", name] for name in self.forward.inputs]
             return (*self._differentiable_backward(ctx, streams, states, parameters, gradients), *flags)
 
-        outputs = dict(zip(self.forward.outputs, gradients))
+        outputs = dict(zip(self.forward.outputs, gradients, strict=False))
         time = ctx.time
         values: dict[str, Tensor] = {}
 
@@ -216,12 +218,12 @@ class Scan:
             return values[name]
 
         last = gradients[len(self.forward.outputs) :]
-        last = [torch.zeros_like(state) if g is None else g for g, state in zip(last, states)]
+        last = [torch.zeros_like(state) if g is None else g for g, state in zip(last, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
         results = self.adjoint_op(*inputs, *last, *parameters, ctx.reverse, ctx.schedule)
-        values |= zip(self.adjoint.outputs, results)
+        values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
-        values |= zip(self.adjoint.states, first)
+        values |= zip(self.adjoint.states, first, strict=False)
         needs = ctx.needs_input_grad[len(self.forward.inputs) + self._carried :][: len(parameters)]
         d_parameters: Sequence[Tensor | None] = [None] * len(parameters)
         if any(needs):
@@ -236,7 +238,8 @@ class Scan:
             parts = self._split(self.forward, inputs)
             outputs, last = _steps(self.forward, parts[0], parts[1], self._used(self.forward, parts[2]), ctx.reverse)
             outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
-            pairs = [(o, g) for o, g in zip((*outputs, *last), gradients) if g is not None and o.requires_grad]
+            pairs = zip((*outputs, *last), gradients, strict=True)
+            pairs = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
             found = torch.autograd.grad(
                 [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
             )
@@ -261,18 +264,20 @@ class Scan:
         if any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
             members = []
             for member in range(size):
-                pairs = zip(args, dims)
+                pairs = zip(args, dims, strict=False)
                 members.append(operator(*(a if d is None else a.select(d, member) for a, d in pairs)))
-            return tuple(torch.stack(results) for results in zip(*members)), (0,) * len(members[0])
+            return tuple(torch.stack(results) for results in zip(*members, strict=False)), (0,) * len(members[0])
 
         def folded(tensor: Tensor, dim: int | None, at: int) -> Tensor:
-            moved = tensor.unsqueeze(at).expand(*tensor.shape[:at], size, *tensor.shape[at:]) if dim is None else (
-                tensor.movedim(dim, at)
+            moved = (
+                tensor.unsqueeze(at).expand(*tensor.shape[:at], size, *tensor.shape[at:])
+                if dim is None
+                else (tensor.movedim(dim, at))
             )
             return moved.flatten(at, at + 1)
 
-        inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims)]
-        states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims)]
+        inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims, strict=False)]
+        states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims, strict=False)]
         results = operator(*inputs, *states, *parameters, *flags)
         found, found_dims = [], []
         for number, result in enumerate(results):
@@ -324,10 +329,10 @@ def _run(
         dtype = torch.float32 if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0].dtype
         cast = [[tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters)]
         rows, found = _steps(which, *cast, backwards)
-        for output, blocks in zip(outputs, rows):
+        for output, blocks in zip(outputs, rows, strict=False):
             if output.dim() > 1:
                 _write(output, blocks, dtype)
-        for into, value in zip(last, found):
+        for into, value in zip(last, found, strict=False):
             into.copy_(value)
 
 
@@ -341,7 +346,7 @@ def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -
     if len(rows[0]) == 1 and output.dtype == dtype:
         torch.stack([blocks[0] for blocks in rows], out=output)
         return
-    for into, blocks in zip(output.unbind(0), rows):
+    for into, blocks in zip(output.unbind(0), rows, strict=False):
         if output.dtype == dtype:
             torch.cat(blocks, -1, out=into)
         else:
@@ -356,12 +361,12 @@ def _steps(
     backwards: bool,
 ) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...]]:
     """The torch steps over time: for each output its blocks at every step, and the last states."""
-    steps = list(zip(*(tensor.unbind(0) for tensor in inputs)))
+    steps = list(zip(*(tensor.unbind(0) for tensor in inputs), strict=False))
     order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
     rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
     states = tuple(states)
     for t in order:
         states, outputs = which.step(*steps[t], *states, *parameters)
-        for row, blocks in zip(rows, outputs):
+        for row, blocks in zip(rows, outputs, strict=False):
             row[t] = blocks
     return rows, states

@@ -66,9 +66,9 @@ def first(stack, P: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):
     if P == 1:
         a = stack
     elif P == 2:
-        a, b = unpack2(stack, BD, BB)
+        a, _ = unpack2(stack, BD, BB)
     else:
-        a, b, c, d = unpack4(stack, BD, BB)
+        a, _, _, _ = unpack4(stack, BD, BB)
     return a
 
 
@@ -126,7 +126,7 @@ def load2(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
 @triton.jit
 def load3(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
           H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    a, b, c, d = unpack4(load_stack(pointer, row, head, left, block, 3, total, 4, H, D, BD, BB, ACC), BD, BB)
+    a, b, c, _ = unpack4(load_stack(pointer, row, head, left, block, 3, total, 4, H, D, BD, BB, ACC), BD, BB)
     return a, b, c
 
 
