@@ -604,21 +604,6 @@ def test_help_imports_click_alone():
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
-def test_a_compile_takes_little_time(tmp_path):
-    import resource
-
-    if os.getloadavg()[0] > (os.cpu_count() or 1):
-        pytest.skip("the processors are busy, and then everything takes more of their time")
-    times: list[float] = []
-    while len(times) < 8 and min(times, default=1) >= 0.4:  # the first one may write bytecode; any may be disturbed
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert rnngen("compile", "lstm", "--force", cwd=tmp_path).returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.4, times
-
-
 # Show.
 
 

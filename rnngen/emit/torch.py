@@ -7,7 +7,7 @@ one `F.linear`; a pack of a parameter's blocks has them one after another in dim
 from dataclasses import replace
 
 from rnngen.emit.statements import Names, Spelling, statements
-from rnngen.ir import CellGraph, Equation, Value, blocks_of
+from rnngen.ir import CellGraph, Equation, Value, blocks_of, prune
 
 _CALLS = {
     "sigmoid": "torch.sigmoid({0})",
@@ -24,6 +24,8 @@ _CALLS = {
     "where": "torch.where({0}, {1}, {2})",
     "matmul": "product({0}, {1})",
     "linear": "product({0}, {1}, {2})",
+    "sigmoid_backward": "torch.ops.aten.sigmoid_backward({0}, {1})",
+    "tanh_backward": "torch.ops.aten.tanh_backward({0}, {1})",
     "matmul_t": "product_transposed({0}, {1}, {of})",
     "outer": "outer({0}, {1}, {2})",
     "total": "{0}.sum(0)",
@@ -61,7 +63,7 @@ class TorchText:
         self.graph = _in_torch(graph)
         self.values = self.graph.by_name()
         self.users = self.graph.users()
-        self.names = names or Names([graph], SPELLING.reserved)
+        self.names = names or Names([self.graph], SPELLING.reserved)
         self.lines: list[str] = []
         for leaf in self.graph.values:
             if leaf.op in ("input", "parameter"):
@@ -105,22 +107,72 @@ class TorchText:
 
 
 def _in_torch(graph: CellGraph) -> CellGraph:
-    """The graph with two operations of torch's own: a product with its bias, and a total that is one number."""
+    """The graph with operations that torch has as one call each: on a CPU a step costs by its calls, not its numbers.
+
+    A product and what is added to it; the derivatives of sigmoid and tanh; a total that is one number.
+    """
+    graph = _with_sums_of_packs(graph)
     users = graph.users()
     definitions = graph.by_name()
-    linears: dict[str, Value] = {}  # the sum, and the product that goes into it
-    for value in graph.values:
-        product = definitions[value.operands[0]] if value.op == "add" else None
-        alone = product and product.op == "matmul" and users[product.name] == [value]
-        if alone and definitions[value.operands[1]].op == "parameter":
-            linears[value.name] = product
-    products = {product.name for product in linears.values()}
+
+    def made(value: Value) -> Value:
+        if value.op == "total" and value.shape == ():
+            return replace(value, op="total_number")
+        if value.op == "add":
+            for product, other in (value.operands, value.operands[::-1]):
+                alone = definitions[product].op == "matmul" and users[product] == [value]
+                if alone and definitions[other].shape == value.shape:
+                    return replace(value, op="linear", operands=(*definitions[product].operands, other))
+        if value.op == "mul":
+            return _derivative(value, definitions) or value
+        return value
+
+    return prune(replace(graph, values=tuple(map(made, graph.values))))
+
+
+def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
+    """d * (y * (1 - y)) or d * (1 - y * y) as one operation."""
+    adjoint, factor = value.operands[0], definitions[value.operands[1]]
+
+    def complement(name: str) -> str | None:
+        """What is taken off 1, if a value is 1 - something."""
+        found = definitions[name]
+        return found.operands[1] if found.op == "sub" and definitions[found.operands[0]].attribute == 1 else None
+
+    if factor.op == "mul" and complement(factor.operands[1]) == factor.operands[0]:
+        return replace(value, op="sigmoid_backward", operands=(adjoint, factor.operands[0]))
+    square = complement(factor.name)
+    if square and definitions[square].op == "mul" and len(set(definitions[square].operands)) == 1:
+        return replace(value, op="tanh_backward", operands=(adjoint, definitions[square].operands[0]))
+    return None
+
+
+def _with_sums_of_packs(graph: CellGraph) -> CellGraph:
+    """P[0] + Q[0], P[1] + Q[1] as blocks of P + Q, where that is all that becomes of a product P."""
+    definitions = graph.by_name()
+    users = graph.users()
+    sums: dict[str, Value] = {}  # the second of the two packs, after which the sum can stand
+    blocks: dict[str, Value] = {}
+    for pack in graph.values:
+        picks = {user.attribute: user for user in users[pack.name] if user.op == "pick"}
+        if pack.op != "matmul" or len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
+            continue
+        adds = {n: users[pick.name][0] for n, pick in picks.items() if [u.op for u in users[pick.name]] == ["add"]}
+        others = [next(o for o in add.operands if o != picks[n].name) for n, add in sorted(adds.items())]
+        found = {definitions[o].operands for o in others if definitions[o].op == "pick"}
+        numbers = [definitions[o].attribute for o in others]
+        if len(found) != 1 or numbers != list(range(len(picks))):
+            continue
+        (other,) = found.pop()
+        if definitions[other].shape != pack.shape:
+            continue
+        later = max(pack.name, other, key=list(definitions).index)
+        total = Value(f"{pack.name}_sum", "add", (other, pack.name), pack.shape)
+        sums[later] = total
+        blocks |= {add.name: replace(add, op="pick", operands=(total.name,), attribute=n) for n, add in adds.items()}
     values = []
     for value in graph.values:
-        if value.name in linears:
-            value = replace(value, op="linear", operands=(*linears[value.name].operands, value.operands[1]))
-        elif value.op == "total" and value.shape == ():
-            value = replace(value, op="total_number")
-        if value.name not in products:
-            values.append(value)
-    return replace(graph, values=tuple(values))
+        values.append(blocks.get(value.name, value))
+        if value.name in sums:
+            values.append(sums[value.name])
+    return prune(replace(graph, values=tuple(values)))

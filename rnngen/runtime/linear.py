@@ -10,14 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def product(stack: Tensor, vector: Tensor, bias: Tensor | None = None) -> Tensor:
-    """M @ v for each matrix M of the stack: (..., columns) to (..., k * rows), plus a bias (k * rows,)."""
+def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tensor:
+    """M @ v for each matrix M of the stack: (..., columns) to (..., k * rows), plus what is added to it.
+
+    That is a bias (k * rows,), or a tensor of the shape of the result.
+    """
+    if stack.dim() == 2 and (added is None or added.dim() == 1):
+        return F.linear(vector, stack, added)
     if stack.dim() == 2:
-        return F.linear(vector, stack, bias)
+        return torch.addmm(added, vector, stack.T) if added.dim() == 2 else F.linear(vector, stack) + added
     heads = vector.shape[-1] // stack.shape[-1]
     by_head = vector.unflatten(-1, (heads, -1))
     result = torch.einsum("knij,...nj->...kni", stack.unflatten(0, (-1, heads)), by_head).flatten(-3)
-    return result if bias is None else result + bias
+    return result if added is None else result + added
 
 
 def product_transposed(stack: Tensor, pack: Tensor, count: int) -> Tensor:
