@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 CELLS  := lstm gru gru_v3 rnn indrnn mingru
-MODELS := $(CELLS:%=rnngen/cells/%.toml) $(sort $(wildcard examples/*.toml))
+MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
 .PHONY: help venv demo test lint generated check-generated clean
 
