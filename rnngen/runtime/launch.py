@@ -1,6 +1,7 @@
 """From tensors to kernels: the arguments of a scan, and the launchers of the schedules."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -92,7 +93,7 @@ def elementwise(kernel) -> Launcher:
 
 def _on_device(kernel, scan: Arguments, choice: Choice, **constants) -> None:
     batch = scan.states[0].shape[0]
-    with torch.device(scan.inputs[0].device), _current(scan.inputs[0]):
+    with _current(scan.inputs[0]):
         kernel(
             *scan.tensors,
             scan.time,
@@ -109,7 +110,7 @@ def _on_device(kernel, scan: Arguments, choice: Choice, **constants) -> None:
 
 def _current(tensor: Tensor):
     """Makes the tensor's GPU the current one, which is where Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else torch.no_grad()
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], step: int) -> None:

@@ -7,6 +7,7 @@ spills, shared memory) and a scoreboard estimate of their cycles, not measuremen
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 SCHEDULES = ("elementwise", "resident", "stepwise")
 
@@ -75,6 +76,7 @@ class NotPossible(ValueError):
     """The schedule that was asked for cannot run this scan here."""
 
 
+@lru_cache(maxsize=1024)  # a call asks twice, and the answer takes longer than a launch
 def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -> Choice:
     """The schedule with the lowest estimate among those that can run, or the one that is wanted.
 

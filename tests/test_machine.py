@@ -1,0 +1,70 @@
+"""The choice of a schedule: what is legal, what fits, what is cheaper, and the reasons given."""
+
+import dataclasses
+
+import pytest
+from click.testing import CliRunner
+
+from rnngen.cli import main
+from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose
+
+LSTM = Facts(stacks=(4,), reads=4, stages=1)
+INDRNN = Facts(reads=1)
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=lambda machine: machine.name)
+def test_every_schedule_has_a_reason(machine):
+    choice = choose(LSTM, Sizes(16, 64, 1, 2), machine)
+    assert tuple(choice.reasons) == SCHEDULES
+    assert all(choice.reasons.values())
+
+
+def test_narrow_products_are_resident_and_wide_ones_stepwise():
+    machine = MACHINES["sm_90"]
+    assert choose(LSTM, Sizes(16, 128, 1, 2), machine).schedule == "resident"
+    assert choose(LSTM, Sizes(16, 129, 1, 2), machine).schedule == "stepwise"
+    assert choose(LSTM, Sizes(16, 768, 6, 2), machine).schedule == "resident"  # six heads of 128
+    assert "129" in choose(LSTM, Sizes(16, 129, 1, 2), machine).reasons["resident"]
+
+
+def test_no_product_is_elementwise():
+    choice = choose(INDRNN, Sizes(16, 4096, 1, 2), MACHINES["sm_90"])
+    assert choice.schedule == "elementwise"
+    assert choice.constants["BLOCK"] * 2 >= 4 * 32  # four bytes a thread, or no copy is asynchronous
+
+
+def test_what_does_not_fit_is_refused_with_both_sizes():
+    small = dataclasses.replace(MACHINES["sm_90"], shared_bytes=40 * 1024)
+    choice = choose(LSTM, Sizes(16, 128, 1, 2), small)
+    assert choice.schedule == "stepwise"
+    assert "40 KiB are there" in choice.reasons["resident"]
+
+
+def test_fewer_stages_where_memory_is_short():
+    sizes = Sizes(16, 64, 1, 2)
+    plenty = choose(LSTM, sizes, MACHINES["sm_90"], "resident").constants["STAGES"]
+    short = dataclasses.replace(MACHINES["sm_90"], shared_bytes=42 * 1024)
+    assert choose(LSTM, sizes, short, "resident").constants["STAGES"] < plenty
+
+
+def test_a_schedule_by_name():
+    machine = MACHINES["sm_90"]
+    assert choose(LSTM, Sizes(16, 64, 1, 2), machine, "stepwise").schedule == "stepwise"
+    with pytest.raises(NotPossible, match="a matrix is applied to a state"):
+        choose(LSTM, Sizes(16, 64, 1, 2), machine, "elementwise")
+    with pytest.raises(NotPossible, match="dense and block-diagonal"):
+        choose(dataclasses.replace(LSTM, mixed=True), Sizes(16, 64, 2, 2), machine, "resident")
+
+
+def test_the_choice_needs_no_more_time_for_a_longer_sequence():
+    """Neither length nor batch is a constant of a kernel: one module and one compile serve them all."""
+    few, many = (choose(LSTM, Sizes(batch, 64, 1, 2), MACHINES["sm_90"]) for batch in (1, 5000))
+    assert few.constants == many.constants
+
+
+def test_explain():
+    result = CliRunner().invoke(main, ["explain", "lstm", "--hidden", "64", "--dtype", "bfloat16"])
+    assert result.exit_code == 0
+    assert "resident    chosen" in result.output
+    assert "a matrix is applied to a state" in result.output
+    assert CliRunner().invoke(main, ["explain", "lstm", "--machine", "abacus"]).exit_code == 2
