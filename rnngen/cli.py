@@ -674,11 +674,13 @@ def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
         width = max(map(len, names), default=0)
         for name in names:
             having = [case for case in group if name in case.errors]
-            worst = max(having, key=lambda case: _badness(case.errors[name]))
-            bad = not worst.errors[name] <= tolerance.limit
+            worst = max(having, key=lambda case: _badness(case.errors[name] / case.limit(name)))
+            bad = not worst.errors[name] <= worst.limit(name)
             wrong += bad
             verdict = click.style("WRONG", fg="red", bold=True) if bad else click.style("ok", fg="green")
             line = f"  {name:<{width}}  {worst.errors[name]:8.1e}  {verdict}  {worst.schedule}, {worst.sizes}"
+            if worst.errors[name] > tolerance.limit and name in worst.plain:
+                line += f" (plain torch in {dtype}: {worst.plain[name]:.1e})"
             click.echo(line, color=color)
         failed = [case for case in group if case.failure]
         for failure in dict.fromkeys(case.failure for case in failed):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rnngen.audit import audit
-from rnngen.description import Cell, describe, library
+from rnngen.description import Cell, CellLayer, Description, describe, library
+from rnngen.document import parse
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
-from rnngen.errors import ModelError, visible
-from rnngen.ir import Program
+from rnngen.errors import Mistakes, ModelError, visible
+from rnngen.ir import PRODUCTS, Program
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.hoist import hoist
 from rnngen.passes.infer import infer
@@ -82,6 +83,7 @@ def compile_model(source: Source) -> Module:
     """
     description = describe(source)
     programs = programs_of(description.cells)
+    _check_schedules(description, programs)
     cells = tuple(cell_view(p, c.class_name, c.about) for p, c in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     body = render("triton", "body.py.jinja", cells=cells, model=model)
@@ -102,3 +104,21 @@ def compile_model(source: Source) -> Module:
     made = text(sha256(text(_NO_DIGEST).encode()).hexdigest())
     audit(made)
     return Module(description.name, made)
+
+
+def _check_schedules(description: Description, programs: Sequence[Program]) -> None:
+    """A schedule that a layer names has to have kernels for its cell. Raises ModelError."""
+    mistakes = Mistakes(description.source)
+    found = {program.cell.name: program for program in programs}
+    for number, layer in enumerate(description.layers):
+        if not isinstance(layer, CellLayer):
+            continue
+        products = any(value.op in PRODUCTS for value in found[layer.cell.name].scan.values)
+        possible = ("auto", "resident" if products else "elementwise", "stepwise")
+        if layer.schedule not in possible:
+            reason = "a matrix is applied to a state" if products else "no matrix is applied to a state"
+            message = f"The schedule '{layer.schedule}' cannot run the cell '{layer.cell.name}': {reason}."
+            span = parse(description.source).value_span(("layers", number, "schedule"))
+            hint = f"leave it out, or name '{possible[1]}' or 'stepwise'."
+            mistakes.add("wrong-schedule", message, span, hints=(hint,))
+    mistakes.check()

@@ -8,6 +8,7 @@ explains every key.
 import keyword
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -496,14 +497,20 @@ def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> 
         mistakes.add("bad-name", message, span, notes=(note,), hints=(hint,))
     elif _is_reserved(name, kind):
         hint = f"call it {'my_' if kind != 'class' else 'My'}{name}, or something else."
-        mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, hints=(hint,))
+        module = kind in ("cell", "model") and _hides_module(name)
+        note = f"the file {name}.py would hide a module that Python or torch imports." if module else None
+        mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, notes=(note,), hints=(hint,))
+
+
+def _hides_module(name: str) -> bool:
+    return name in sys.stdlib_module_names or name in ("numpy", "rnngen", "torch", "triton")
 
 
 def _is_reserved(name: str, kind: str) -> bool:
     if kind == "model" and (class_name_of(name) in _IMPORTED or keyword.iskeyword(class_name_of(name))):
         return True
     if kind in ("cell", "model"):
-        return name in _WORDS | _IMPORTED or name.lower() in _DEVICES
+        return _hides_module(name) or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
     return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
 
 

@@ -517,8 +517,8 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """,
     # Numbers that no half or single precision holds, chosen by a condition and made by functions.
-    "numbers": """
-name   = "numbers"
+    "figures": """
+name   = "figures"
 states = ["h"]
 constants = { rate = 0.3 }
 step   = '''

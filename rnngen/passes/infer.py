@@ -8,19 +8,22 @@ from rnngen.description import Cell
 from rnngen.errors import Mistakes
 from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
 from rnngen.ops import COMPARISONS, OPS
+from rnngen.passes.resolve import report_unused
 from rnngen.source import Span
 
 
 def infer(program: Program, cell: Cell) -> Program:
     """Shapes for every value of a resolved cell.
 
-    Raises ModelError where shapes do not fit, with the inferred shapes of both sides, and for what a scan
-    cannot hold.
+    Raises ModelError where shapes do not fit, with the inferred shapes of both sides, for what nothing uses, and
+    for what a scan cannot hold.
     """
     inference = _Inference(program, cell)
     for value in program.cell.values:
         inference.add(value)
     inference.check_ends()
+    inference.mistakes.check()
+    report_unused(cell, program.cell, inference.mistakes)
     inference.mistakes.check()
 
     graph = inference.graph()

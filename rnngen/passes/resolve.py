@@ -13,8 +13,7 @@ from rnngen.source import Span
 def resolve(cell: Cell) -> Program:
     """The cell's equations as a graph without shapes.
 
-    Raises ModelError for unknown, duplicate, unused and missing names, for definitions in a circle, and for
-    an input that no state depends on.
+    Raises ModelError for unknown, duplicate and missing names, and for definitions in a circle.
     """
     source = cell.places.document.source
     mistakes = Mistakes(source)
@@ -30,10 +29,6 @@ def resolve(cell: Cell) -> Program:
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
-    _report_unused(cell, graph, order, leaves, mistakes)
-    _report_aside(cell, graph, order, mistakes)
-    mistakes.check()
-
     where = visible(source.name)
     equations = tuple(Equation(e.target, e.text, f"{where}:{_target_span(cell, e).line}") for e in order)
     return Program(graph, cell.parameters, equations)
@@ -60,6 +55,8 @@ def _definitions(cell: Cell, mistakes: Mistakes) -> dict[str, Assignment]:
             hint = f"for its new value, write {stem}' on the left side."
             message = f"'{stem}' is a state, and its value from the step before cannot be changed."
             mistakes.add("assigned-state", message, span, hints=(hint,))
+            if all(other.target != f"{stem}'" for other in cell.equations):
+                target = f"{stem}'"  # what was meant, so that nothing else is missed for it
         elif target != stem and stem not in cell.states:
             hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
             mistakes.add("not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,))
@@ -90,9 +87,9 @@ def _report_unknown(
     blocks = {parameter.name: ", ".join(parameter.blocks) for parameter in cell.parameters}
     for equation in definitions.values():
         for name in equation.expression.names():
-            if name.name in definitions or name.name in leaves:
-                continue
             stem = name.name.removesuffix("'")
+            if name.name in definitions or name.name in leaves or (stem != name.name and stem in cell.states):
+                continue  # a new value that no equation gives is reported with its state
             if stem in blocks:
                 hint = f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks[stem]}."
             elif stem != name.name and (stem in definitions or stem in leaves) and stem not in cell.states:
@@ -188,19 +185,16 @@ def _add(
     return name
 
 
-def _report_unused(
-    cell: Cell,
-    graph: CellGraph,
-    order: list[Assignment],
-    leaves: Mapping[str, Value],
-    mistakes: Mistakes,
-) -> None:
+def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
+    """What nothing uses. The shapes come before: a wrong name that fits no shape is why another one is idle."""
+    leaves = _leaves(cell)
+    _report_aside(cell, graph, mistakes)
     alive = needed(graph, set(graph.roots()))
 
     def unused(message: str, span: Span | None, hint: str) -> None:
         mistakes.add("unused", message, span, hints=(hint,))
 
-    for equation in order:
+    for equation in cell.equations:
         if equation.target not in alive:
             hint = "use it, or leave it out."
             unused(f"Nothing uses the equation '{equation.target}'.", _target_span(cell, equation), hint)
@@ -225,10 +219,10 @@ def _report_unused(
                 unused(message, span, "use it, or leave it out.")
 
 
-def _report_aside(cell: Cell, graph: CellGraph, order: list[Assignment], mistakes: Mistakes) -> None:
+def _report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     """A scan has an input at each step; without one it would not know how many steps there are."""
     recurrent = needed(graph, {state.update for state in graph.states})
-    uses = [name for equation in order for name in equation.expression.names() if name.name == "x"]
+    uses = [name for equation in cell.equations for name in equation.expression.names() if name.name == "x"]
     if uses and "x" not in recurrent:
         message = "The input 'x' takes no part in the recurrence: no new value of a state depends on it."
         hint = "use x in an equation of a state; what the output alone needs belongs in another layer."

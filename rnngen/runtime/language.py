@@ -25,7 +25,10 @@ except ModuleNotFoundError as missing:
 else:
     installed = True
 
-if installed and triton.knobs.runtime.interpret:
+# Triton settles how a kernel runs when the kernel is decorated, which is while a generated module is imported. What is
+# set later changes nothing, so it is read once.
+_INTERPRETED = installed and triton.knobs.runtime.interpret
+if _INTERPRETED:
     from rnngen.runtime.interpreter import mend
 
     mend()
@@ -33,4 +36,4 @@ if installed and triton.knobs.runtime.interpret:
 
 def interpreting() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU: TRITON_INTERPRET=1 was set before the import."""
-    return installed and triton.knobs.runtime.interpret
+    return _INTERPRETED

@@ -39,7 +39,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a layer knows of its cell.
+    """What a layer knows of its cell. schedules: those that its kernels come in.
 
     run(x, states, weights, reverse, schedule) gives the output over time and the last states, x being
     (time, batch, inputs) and states (batch, hidden) each. reference is the same in plain torch, as it was described.
@@ -48,6 +48,7 @@ class Cell:
     name: str
     weights: tuple[Weight, ...]
     states: tuple[str, ...]
+    schedules: tuple[str, ...]
     run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
@@ -99,6 +100,9 @@ class Layer(nn.Module):
             raise ValueError(f"{self._title} has no block-diagonal parameter, so heads must be 1, got {heads}")
         if initial_state not in ("zeros", "learned", "buffer"):
             raise ValueError(f"initial_state must be 'zeros', 'learned' or 'buffer', got {initial_state!r}")
+        if schedule not in (schedules := ("auto", *self.cell.schedules)):
+            choices = ", ".join(map(repr, schedules))
+            raise ValueError(f"schedule must be one of {choices} for the cell '{self.cell.name}', got {schedule!r}")
         self.input_size, self.hidden_size, self.heads = input_size, hidden_size, heads
         self.batch_first, self.reverse, self.schedule = batch_first, reverse, schedule
         self.initial = initial_state

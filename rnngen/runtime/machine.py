@@ -113,7 +113,7 @@ def _elementwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     bytes_ = (facts.reads + 2) * sizes.batch * sizes.hidden * sizes.itemsize
     time = max(waves * 250 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
     stages = 3 if machine.backend == "cuda" else 1
-    return time, f"{time:.2f} us a step", {"BLOCK": block, "STAGES": stages}, 1
+    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block, "STAGES": stages}, 1
 
 
 def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
@@ -140,7 +140,7 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
     cycles = 400 + speed * matrices * tile * tile * constants["BB"] / 256
     time = waves * cycles / machine.clock_ghz / 1000
-    return time, f"{time:.2f} us a step", constants, warps
+    return time, f"{time:.2f} us a step, estimated", constants, warps
 
 
 def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], int]:
@@ -191,7 +191,7 @@ def _stepwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     states = (2 * facts.reads + matrices + 4) * sizes.batch * sizes.hidden * sizes.itemsize
     # A launch from Python takes about 5 us; the weights are read again at every step.
     time = launches * 5.0 + (weights + states) / machine.memory_gb_s / 1000
-    return time, f"{time:.2f} us a step", {"BLOCK": block}, 4 if block == 256 else 1
+    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block}, 4 if block == 256 else 1
 
 
 _PLANS = {"elementwise": _elementwise, "resident": _resident, "stepwise": _stepwise}
