@@ -256,6 +256,8 @@ def _slice(to: Builder, value: Value, a: str) -> Value | str | None:
 def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
     picks = [to.values[block] for block in blocks]
     first = picks[0]
+    if first.op != "pick" or to.values[first.operands[0]].op != "parameter":
+        return None  # of what is computed, blocks are at hand one by one; only parameters lie in memory as a stack
     if any(p.op != "pick" or p.operands != first.operands or p.attribute != first.attribute + n
            for n, p in enumerate(picks)):  # fmt: skip
         return None

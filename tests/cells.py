@@ -529,6 +529,75 @@ h' = k * h * relu(rate) + sqrt(2) * tanh(U @ h) + hardsigmoid(rate)
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """,
+    # Stored values that are neighbouring blocks of one product, and one of them twice.
+    "neighbours": """
+name   = "neighbours"
+states = ["h"]
+output = "h'"
+step   = '''
+a  = U_a @ h
+b  = U_b @ h
+d  = U_d @ h
+h' = 0.5 * a * b + tanh(d) + W @ x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_a", "U_b", "U_d"] }
+""",
+    # The stored values are all blocks of one product.
+    "product_of_products": """
+name   = "product_of_products"
+states = ["h"]
+output = "h'"
+step   = '''
+a  = U_a @ h
+b  = U_b @ h
+h' = 0.3 * a * b + W @ x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_a", "U_b"] }
+""",
+    # A state whose new value is a parameter.
+    "reset": """
+name   = "reset"
+states = ["c", "h"]
+output = "h'"
+step   = '''
+c' = tanh(b) * 0.5
+h' = tanh(W @ x + U @ h + c)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # A matrix applied to a parameter.
+    "constant_drive": """
+name   = "constant_drive"
+states = ["h"]
+output = "h'"
+step   = '''
+h' = tanh(W @ x + U @ h + U @ p)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+drive = { shape = ["hidden"], blocks = ["p"] }
+""",
+    # The forward step has a product, the adjoint has none.
+    "one_way": """
+name   = "one_way"
+states = ["h", "c"]
+output = "h'"
+step   = '''
+h' = where(U @ c > 0, W @ x, 0.5 * h)
+c' = where(h > c, 1, 0) + 0.5 * c
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
 }
 
 LIBRARY = {name: source.text for name, source in library().items()}

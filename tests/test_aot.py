@@ -31,7 +31,7 @@ def check(found):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", library())
 def test_half_precision(name, target):
-    check(rows(library()[name], target, "bfloat16", BATCH, (32, 128), heads=1))
+    check(rows(library()[name], target, "bfloat16", BATCH, (32, 64, 128), heads=1))
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -186,8 +186,8 @@ def test_gradient_of_the_last_state_alone(name, layer):
     x = random(T, B, I).requires_grad_()
     tensors = [x, *layer.parameters()]
     for pick in (lambda y, last: flat(last), lambda y, last: flat(last)[-1:], lambda y, last: [y]):
-        if name == "automaton" and not any(result.requires_grad for result in pick(*layer.reference(x))):
-            continue  # its state depends on nothing but a condition, so torch has no gradient to compare with
+        if name in ("automaton", "one_way") and not any(r.requires_grad for r in pick(*layer.reference(x))):
+            continue  # a state that depends on nothing but a condition: torch has no gradient to compare with
         assert_equal(gradients(pick(*layer(x)), tensors), gradients(pick(*layer.reference(x)), tensors))
 
 
@@ -729,3 +729,60 @@ def test_stack_of_steps(module_of):
         rows.append(y)
     assert_equal((torch.stack(rows), state), want)
     assert_equal(model(x[:, 0])[0], want[0][:, 0])
+
+
+SWITCHES = """
+name   = "switches"
+states = ["h"]
+step   = "h' = where(U @ h > W @ x, 1, 0.5)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+
+
+def test_no_gradient_at_all(layer_of):
+    """Conditions let nothing through: every gradient is zero, and none is missing."""
+    layer = layer_of(SWITCHES)(I, 4, dtype=torch.float64)
+    x = random(T, B, I).requires_grad_()
+    y, _ = layer(x)
+    assert_equal(y, layer.reference(x)[0])
+    y.sum().backward()
+    assert not x.grad.any()
+    assert not any(parameter.grad.any() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(layer_of, reentrant):
+    layer = layer_of("lstm")(I, 4, dtype=torch.float64)
+    x = random(T, B, I).requires_grad_()
+    want = gradients(layer(x)[:1], [x, *layer.parameters()])
+    y = torch.utils.checkpoint.checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant)
+    total([y]).backward()
+    assert_equal([x.grad, *(parameter.grad for parameter in layer.parameters())], want)
+
+
+def test_forward_mode_says_that_it_is_not_there(layer_of):
+    layer = layer_of("lstm")(I, 4, dtype=torch.float64)
+    x = random(T, B, I)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative. Use the layer's `reference`"):
+        torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
+    assert torch.func.jvp(lambda x: layer.reference(x)[0], (x,), (torch.ones_like(x),))[1].any()
+
+
+def test_autocast_leaves_float64_alone(layer_of):
+    layer = layer_of("lstm")(I, 4, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(random(T, B, I))[0].dtype == torch.float64
+
+
+def test_tf32_follows_the_new_switch_of_torch():
+    from rnngen.runtime.launch import _tf32_is_wanted
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    assert not _tf32_is_wanted()
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        assert _tf32_is_wanted() == (torch.version.hip is None)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

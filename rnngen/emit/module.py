@@ -17,16 +17,18 @@ def cell_view(program: Program, class_name: str, about: str) -> CellView:
     """The record of one cell."""
     name = program.cell.name
     scan, adjoint = program.scan, program.adjoint
+    forward = _pass("forward", f"{name}_step", scan, program)
+    backward = _pass("adjoint", f"{name}_adjoint_step", adjoint, program)
     parameters = tuple(leaf.name for leaf in scan.leaves("parameter"))
     return CellView(
         name=name,
         class_name=class_name,
         about=about,
-        identity=f"{name}_{_digest(program)}",
+        identity=f"{name}_{sha256(repr((forward, backward, program.bindings)).encode()).hexdigest()[:12]}",
         parameters=parameters,
         equations=tuple(equation.text for equation in program.equations),
-        forward=_pass("forward", f"{name}_step", scan, program),
-        adjoint=_pass("adjoint", f"{name}_adjoint_step", adjoint, program),
+        forward=forward,
+        adjoint=backward,
         gradients=_gradients(f"{name}_gradients", program.gradients, parameters),
         gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
         sources=_sources(program),
@@ -46,14 +48,6 @@ def model_view(description: Description) -> ModelView:
 def tuple_text(items: list[str] | tuple[str, ...]) -> str:
     """Items as a tuple of Python's."""
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-
-
-def _digest(program: Program) -> str:
-    """What tells one cell's operators from another's: everything that they compute."""
-    graphs = [
-        (g.values, g.states, g.outputs, sorted(g.heads)) for g in (program.scan, program.adjoint, program.gradients)
-    ]
-    return sha256(repr((graphs, program.bindings)).encode()).hexdigest()[:12]
 
 
 def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> PassView:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from rnngen.emit.statements import identifier
 from rnngen.emit.triton import SPELLING, VectorWriter
-from rnngen.ir import LEAVES, PRODUCTS, VIEWS, CellGraph, Equation, Value, block_shape, blocks_of, needed, viewed
+from rnngen.ir import LEAVES, PRODUCTS, VIEWS, CellGraph, Equation, block_shape, blocks_of, needed, viewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,8 @@ class _Stage(VectorWriter):
         super().__init__(graph, equations)
         self.buffers, self.copies = buffers, copies
 
-    def _load_input(self, leaf: Value) -> list[str]:
-        lines = super()._load_input(leaf)
-        return [line.replace(" + row * ", " + batch * ") for line in lines] if leaf.name in self.buffers else lines
-
-    def _store_output(self, label: str, value: str) -> list[str]:
-        lines = super()._store_output(label, value)
-        return [line.replace(" + row * ", " + batch * ") for line in lines] if label in self.buffers else lines
+    def _row(self, name: str) -> str:
+        return "batch" if name in self.buffers else super()._row(name)
 
     def loads(self) -> list[str]:
         states = [self._load_state(leaf.name) for leaf in self.graph.leaves("state")]

@@ -21,8 +21,8 @@ SPELLING = Spelling(
         "sin": "tl.sin({0})",
         "cos": "tl.cos({0})",
         "abs": "tl.abs({0})",
-        "max": "tl.maximum({0}, {1})",
-        "min": "tl.minimum({0}, {1})",
+        "max": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
+        "min": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
         "where": "tl.where({0}, {1}, {2})",
         "matmul": "",  # written by the schedule
         "matmul_t": "",
@@ -121,7 +121,8 @@ class _Writer(ABC):
     def _new(self, state: str, update: str) -> str:
         """The new value of a state, as a tile even where the graph has a number."""
         text = self._text(update)
-        return text if self.values[update].shape else f"tl.zeros_like({self.names[state]}) + {text}"
+        whole = self.values[update].shape and origin(self.values, update)[0].op != "parameter"
+        return text if whole else f"tl.zeros_like({self.names[state]}) + {text}"
 
     def _block_names(self, pack: Value) -> list[str]:
         """The names of a pack's blocks."""
@@ -150,10 +151,10 @@ class _Writer(ABC):
 
     def _load_input(self, leaf: Value) -> list[str]:
         names, used = self._block_names(leaf), self._used_blocks(leaf)
-        return self._load_blocks(self._pointer(leaf.name), blocks_of(leaf.shape), used, names)
+        return self._load_blocks(leaf.name, blocks_of(leaf.shape), used, names)
 
     def _store_output(self, label: str, value: str) -> list[str]:
-        return self._store_blocks(self._output(label), value, self._blocks(value))
+        return self._store_blocks(label, value, self._blocks(value))
 
     def _lines(self, statement: Statement) -> Iterable[str]:
         if statement.value.op == "stack":
@@ -176,11 +177,11 @@ class _Writer(ABC):
         """A vector or scalar parameter."""
 
     @abstractmethod
-    def _load_blocks(self, pointer: str, total: int, used: list[int], names: list[str]) -> list[str]:
+    def _load_blocks(self, leaf: str, total: int, used: list[int], names: list[str]) -> list[str]:
         """Blocks of a stream at the current step."""
 
     @abstractmethod
-    def _store_blocks(self, pointer: str, value: str, blocks: list[str]) -> list[str]:
+    def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         """All blocks of an output at the current step."""
 
     @abstractmethod
@@ -199,14 +200,17 @@ class VectorWriter(_Writer):
             return f"{name} = tl.load({pointer} + {block}).to(ACC)"
         return f"{name} = {_load(f'{pointer}{_at(block)}')}"
 
-    def _load_blocks(self, pointer: str, total: int, used: list[int], names: list[str]) -> list[str]:
-        return [f"{names[n]} = {_load(f'{pointer} + row * {_stride(total)}{_at(n)}')}" for n in used]
+    def _row(self, name: str) -> str:
+        """Which row of a stream the program works on."""
+        return "row"
 
-    def _store_blocks(self, pointer: str, value: str, blocks: list[str]) -> list[str]:
-        stride = _stride(len(blocks))
-        return [
-            f"tl.store({pointer} + row * {stride}{_at(n)} + unit, {text}, mask=inside)" for n, text in enumerate(blocks)
-        ]
+    def _load_blocks(self, leaf: str, total: int, used: list[int], names: list[str]) -> list[str]:
+        row = f"{self._pointer(leaf)} + {self._row(leaf)} * {_stride(total)}"
+        return [f"{names[n]} = {_load(f'{row}{_at(n)}')}" for n in used]
+
+    def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
+        row = f"{self._output(label)} + {self._row(label)} * {_stride(len(blocks))}"
+        return [f"tl.store({row}{_at(n)} + unit, {text}, mask=inside)" for n, text in enumerate(blocks)]
 
     def _load_state(self, state: str) -> str:
         return f"{self.names[state]} = {_load(f'{self._pointer(state)} + batch * H')}"
@@ -242,15 +246,16 @@ class TileWriter(_Writer):
         address = f"{pointer}{_at(block)} + head * D + unit"
         return f"{name} = tl.load({address}, mask=unit < D, other=0.0).to(ACC)[:, None]"
 
-    def _load_blocks(self, pointer: str, total: int, used: list[int], names: list[str]) -> list[str]:
+    def _load_blocks(self, leaf: str, total: int, used: list[int], names: list[str]) -> list[str]:
+        pointer = self._pointer(leaf)
         return [
             f"{', '.join(names[n] for n in group)} = "
             f"load{len(group)}({pointer}, row, head, left, {group[0]}, {total}, H, D, BD, BB, ACC)"
             for group in _groups(used)
         ]
 
-    def _store_blocks(self, pointer: str, value: str, blocks: list[str]) -> list[str]:
-        lines, total = [], len(blocks)
+    def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
+        pointer, lines, total = self._output(label), [], len(blocks)
         for group in _groups(range(total)):
             if len(group) == 1:
                 tile = self._as_tile(blocks[group[0]])

@@ -66,7 +66,7 @@ class _Differentiation:
                 self._pass_back(value, self._total(value))
         if not self.outputs:  # conditions let no gradient through, and a scan has at least one output
             leaf = scan.leaves("input")[0]
-            zeros = self.to.make("zeros", "mul", self.to.constant(0.0), next(iter(self.carried.values())))
+            zeros = self.to.make("zeros", "mul", self.to.constant(0.0), self.bindings[-1].leaf)
             self._pass_back(leaf, zeros if blocks_of(leaf.shape) == 1 else self._stacked_zeros(leaf, zeros))
 
     def _stacked_zeros(self, leaf: Value, zeros: str) -> str:

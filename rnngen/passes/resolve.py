@@ -221,6 +221,10 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
 
 def _report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     """A scan has an input at each step; without one it would not know how many steps there are."""
+    if not needed(graph, {cell.output}) & {"x", *cell.states}:
+        message = f"The output '{cell.output}' depends neither on the input nor on a state."
+        span = cell.places.value("output")
+        mistakes.add("input-aside", message, span, hints=("name an equation that varies over time.",))
     recurrent = needed(graph, {state.update for state in graph.states})
     uses = [name for equation in cell.equations for name in equation.expression.names() if name.name == "x"]
     if uses and "x" not in recurrent:

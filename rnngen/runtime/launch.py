@@ -1,6 +1,6 @@
 """From tensors to kernels: the arguments of a scan, and the launchers of the schedules."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -67,18 +67,24 @@ def resident(kernel) -> Launcher:
 
     def launch(scan: Arguments, choice: Choice) -> None:
         batch, hidden = scan.states[0].shape
-        grid = (scan.heads, -(-batch // choice.constants["BB"]))
-        tf32 = torch.get_float32_matmul_precision() != "highest"
-        _on_device(
-            kernel[grid],
+        _launch(
+            kernel[scan.heads, -(-batch // choice.constants["BB"])],
             scan,
             choice,
+            scan.tensors,
+            scan.time,
             HEADS=scan.heads,
             D=hidden // scan.heads,
-            PRECISION="tf32" if tf32 and scan.inputs[0].dtype == torch.float32 else "ieee",
+            PRECISION="tf32" if scan.inputs[0].dtype == torch.float32 and _tf32_is_wanted() else "ieee",
+            BACKWARDS=scan.backwards,
         )
 
     return launch
+
+
+def _tf32_is_wanted() -> bool:
+    """Whether torch's own switch for float32 products asks for it, on hardware that has it."""
+    return torch.version.hip is None and torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def elementwise(kernel) -> Launcher:
@@ -86,44 +92,28 @@ def elementwise(kernel) -> Launcher:
 
     def launch(scan: Arguments, choice: Choice) -> None:
         batch, hidden = scan.states[0].shape
-        _on_device(kernel[batch, -(-hidden // choice.constants["BLOCK"])], scan, choice, H=hidden)
+        grid = (batch, -(-hidden // choice.constants["BLOCK"]))
+        _launch(kernel[grid], scan, choice, scan.tensors, scan.time, H=hidden, BACKWARDS=scan.backwards)
 
     return launch
-
-
-def _on_device(kernel, scan: Arguments, choice: Choice, **constants) -> None:
-    batch = scan.states[0].shape[0]
-    with _current(scan.inputs[0]):
-        kernel(
-            *scan.tensors,
-            scan.time,
-            batch,
-            **constants,
-            **choice.constants,
-            BACKWARDS=scan.backwards,
-            SAVE=scan.save,
-            ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
-            num_warps=choice.num_warps,
-            enable_fp_fusion=True,
-        )
-
-
-def _current(tensor: Tensor):
-    """Makes the tensor's GPU the current one, which is where Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], step: int) -> None:
     """Run one pointwise stage of one time step."""
     batch, hidden = scan.states[0].shape
-    block = choice.constants["BLOCK"]
-    with _current(scan.inputs[0]):
-        kernel[batch, -(-hidden // block)](
+    _launch(kernel[batch, -(-hidden // choice.constants["BLOCK"])], scan, choice, tensors, step, H=hidden)
+
+
+def _launch(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants) -> None:
+    """Launch with what every kernel takes. time: the number of steps, or the step that is meant."""
+    device = scan.inputs[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current one
+        kernel(
             *tensors,
-            step,
-            batch,
-            H=hidden,
-            BLOCK=block,
+            time,
+            scan.states[0].shape[0],
+            **constants,
+            **choice.constants,
             SAVE=scan.save,
             ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
             num_warps=choice.num_warps,
@@ -147,9 +137,14 @@ def product_transposed_into(out: Tensor, stack: Tensor, pack: Tensor, count: int
         out.copy_(product_transposed(stack, pack, count))
 
 
-def run(launchers, facts: Facts, scan: Arguments, schedule: str) -> None:
-    """Run a scan by the schedule that suits its sizes and device, or by the one that is named."""
-    choice = choose(facts, scan.sizes, machine_of(scan.inputs[0].device), schedule)
+def run(launchers: Mapping[str, Launcher], facts: Facts, scan: Arguments, schedule: str) -> None:
+    """Run a scan by the schedule that suits its sizes and device, or by the one that is named.
+
+    A name is for the directions that have kernels of it: the adjoint of a cell may have no product where the cell has
+    one. Raises NotPossible if the schedule cannot run these sizes here.
+    """
+    wanted = schedule if schedule in launchers else "auto"
+    choice = choose(facts, scan.sizes, machine_of(scan.inputs[0].device), wanted)
     launchers[choice.schedule](scan, choice)
 
 

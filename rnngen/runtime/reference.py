@@ -18,5 +18,11 @@ def loop(
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
-        outputs[t], states = step(x[t], states, weights)
+        outputs[t], new = step(x[t], states, weights)
+        states = tuple(map(like_state, new, states))
     return torch.stack([outputs[t] for t in range(len(x))]), states
+
+
+def like_state(new: Tensor, old: Tensor) -> Tensor:
+    """A new state for the whole batch, even one that is a parameter."""
+    return new if new.dim() == old.dim() else new.expand_as(old)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.launch import Arguments, Launcher, run
 from rnngen.runtime.machine import Facts
+from rnngen.runtime.reference import like_state
 
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
@@ -90,18 +92,27 @@ class Scan:
 
         streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
         (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards.
-        Under autocast everything is cast to its dtype.
+        Under autocast everything but float64 is cast to its dtype. Raises NotImplementedError for a forward-mode
+        derivative.
         """
         tensors = [*streams, *states, *parameters]
         device = tensors[0].device.type
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
-            tensors = [tensor.to(dtype) for tensor in tensors]
+            tensors = [tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors]
+        if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+            raise NotImplementedError(
+                f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
+            )
         save = _wants_gradient(tensors)
         results = self.forward_op(*tensors, reverse, save, schedule)
         last = len(self.forward.outputs)
         outputs = zip(self.forward.outputs, results[:last], strict=True)
         return [output for label, output in outputs if label != "saved"], tuple(results[last:])
+
+    @property
+    def _cell(self) -> str:
+        return self.name.rsplit("_", 1)[0]
 
     def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
         forward = self._operator("scan", self._forward, self._counts(self.forward, self._carried), "bool save, ")
@@ -191,9 +202,10 @@ class Scan:
 
     def _backward(self, ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
-        kept = dict(zip(ctx.kept, ctx.saved_tensors[:count], strict=False))
-        states = ctx.saved_tensors[count : count + self._carried]
-        parameters = ctx.saved_tensors[count + self._carried :]
+        saved = ctx.saved_tensors
+        kept = dict(zip(ctx.kept, saved[:count], strict=False))
+        states = saved[count : count + self._carried]
+        parameters = saved[count + self._carried :]
         flags = (None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
@@ -247,7 +259,7 @@ class Scan:
 
     def _no_second_derivative(self, ctx, *gradients: Tensor) -> None:
         raise NotImplementedError(
-            f"The kernels of '{self.name.rsplit('_', 1)[0]}' have no second derivative. Use the layer's `reference` "
+            f"The kernels of '{self._cell}' have no second derivative. Use the layer's `reference` "
             "method, or move the module to the CPU: there torch differentiates the steps any number of times."
         )
 
@@ -290,7 +302,7 @@ class Scan:
 
 def autocasting(device: str) -> bool:
     """Whether autocast is on; some types of device, such as "meta", do not know it."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _wants_gradient(arguments: Sequence) -> bool:
@@ -366,7 +378,8 @@ def _steps(
     rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
     states = tuple(states)
     for t in order:
-        states, outputs = which.step(*steps[t], *states, *parameters)
+        new, outputs = which.step(*steps[t], *states, *parameters)
+        states = tuple(map(like_state, new, states))
         for row, blocks in zip(rows, outputs, strict=False):
             row[t] = blocks
     return rows, states
