@@ -765,7 +765,7 @@ def test_activation_checkpointing(layer_of, reentrant):
 def test_forward_mode_says_that_it_is_not_there(layer_of):
     layer = layer_of("lstm")(I, 4, dtype=torch.float64)
     x = random(T, B, I)
-    with pytest.raises(NotImplementedError, match="no forward-mode derivative. Use the layer's `reference`"):
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivative\. Use the layer's `reference`"):
         torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
     assert torch.func.jvp(lambda x: layer.reference(x)[0], (x,), (torch.ones_like(x),))[1].any()
 
