@@ -25,6 +25,7 @@ $(READY): pyproject.toml
 	    "$$($(PYTHON) --version 2>&1 || true). Another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing torch, Triton and what else is needed into .venv; this may take some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,demo,lint]'
 	@touch $@
 

@@ -10,6 +10,12 @@ from rnngen.emit.triton import TileWriter, VectorWriter
 from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, WeightView
 from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
 
+_ABOUT = {
+    "forward": "One step in torch: the new states, and of each output its blocks.",
+    "adjoint": "One step backwards in torch: the adjoints of the old states, and of each output its blocks.",
+    "gradients": "The gradients of the scan's parameters, from all steps at once.",
+    "equations": "One step in plain torch, as it was described.",
+}
 _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "reverse", "schedule", "Scan"}
 
 
@@ -61,7 +67,7 @@ def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> Pass
         states=tuple(state.name for state in graph.states),
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
-        step=FunctionView(name, tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
+        step=FunctionView(name, _ABOUT[direction], tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
         facts=facts_of(graph),
         kernel=_kernel(graph, direction, program),
         stepwise=stepwise_view(graph, f"{program.cell.name}_stepwise_{direction}", program.equations),
@@ -96,7 +102,7 @@ def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> Func
     text = TorchText(graph)
     arguments = [*text.arguments("input"), *(text.names[parameter] for parameter in parameters)]
     returns = tuple_text([text.text(value) for _, value in graph.outputs])
-    return FunctionView(name, tuple(arguments), tuple(text.lines), returns)
+    return FunctionView(name, _ABOUT["gradients"], tuple(arguments), tuple(text.lines), returns)
 
 
 def _sources(program: Program) -> dict[str, tuple[str, ...]]:
@@ -132,7 +138,8 @@ def _reference(program: Program) -> FunctionView:
     updates = tuple_text([text.text(state.update) for state in program.described.states])
     output = text.text(program.described.outputs[0][1])
     arguments = (text.names["x"], "states", "weights")
-    return FunctionView(f"{program.cell.name}_equations", arguments, (*opening, *text.lines), f"{output}, {updates}")
+    lines, returns = (*opening, *text.lines), f"{output}, {updates}"
+    return FunctionView(f"{program.cell.name}_equations", _ABOUT["equations"], arguments, lines, returns)
 
 
 def _layer(layer: Layer) -> str:

@@ -113,6 +113,7 @@ def statements(
     comments = {equation.target: equation for equation in equations}
     texts: dict[str, tuple[str, int]] = {}
     found: list[Statement] = []
+    backwards = graph.name.endswith("adjoint")
     for value in graph.values:
         known = atom(value)
         if value.op == "constant":
@@ -131,6 +132,8 @@ def statements(
             target = names[value.name]
             equation = comments.get(value.name)
             comment = f"{equation.text}    {equation.place}" if equation else ""
+            if backwards and not comment and value.name.startswith("d_"):
+                comment, backwards = "backwards: the adjoint of each equation, from the last one to the first", False
             found.append(Statement(value, target, text, comment))
             texts[value.name] = target, _ATOM
     return found

@@ -8,9 +8,10 @@ from rnngen.emit.triton import KernelText
 
 @dataclass(frozen=True, slots=True)
 class FunctionView:
-    """A torch function. lines: its body; returns: the expression after the last line."""
+    """A torch function. about: its docstring; lines: its body; returns: the expression after the last line."""
 
     name: str
+    about: str
     arguments: tuple[str, ...]
     lines: tuple[str, ...]
     returns: str

@@ -172,6 +172,10 @@ class Layer(nn.Module):
         return type(self).__name__
 
     def _over_time(self, run: Callable, x: Tensor, state: State | None, options: dict) -> tuple[Tensor, State]:
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"{self._title}: Expected a Tensor of one length for the whole batch, got {type(x).__name__}"
+            )
         batched = x.dim() == 3
         if x.dim() not in (2, 3):
             raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {x.dim()}D instead")
