@@ -15,7 +15,6 @@ CLASSES = {
     "lstm": "LSTM",
     "gru": "GRU",
     "gru_v3": "GRUv3",
-    "rnn": "RNN",
     "indrnn": "IndRNN",
     "mingru": "MinGRU",
     "lstm_heads": "LSTMHeads",
