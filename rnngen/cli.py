@@ -176,6 +176,9 @@ def _answer(error: Exception, traceback: bool) -> click.ClickException:
             return _Stop(str(error), 2)
         case Unwritable():
             return _Stop(str(error), 1 if error.full else 2)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "rnngen":
+            package = name.partition(".")[0]
+            return _Stop(f"The package '{package}' is not installed: pip install {package}", 2)
     return _Fault(error, traceback)
 
 

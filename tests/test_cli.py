@@ -596,6 +596,14 @@ def test_no_import_of_torch(arguments):
     assert (result.returncode, result.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("package", ["pydantic", "networkx", "jinja2"])
+def test_a_package_that_is_missing_is_named(package):
+    script = f"import sys; sys.modules[{package!r}] = None\nfrom rnngen.cli import main\nmain(['show', 'lstm'])"
+    result = python("-c", script)
+    assert result.returncode == 2
+    assert result.stderr.decode() == f"Error: The package '{package}' is not installed: pip install {package}\n"
+
+
 def test_help_imports_click_alone():
     script = "import sys; from rnngen.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     script += "ours = {name for name in sys.modules if name.startswith('rnngen')}\n"
