@@ -594,12 +594,24 @@ def _validated(schema: type[_Table], data: dict[str, Any], places: Places, mista
         for fault in faults[:MOST_MISTAKES]:
             if fault["type"] == "extra_forbidden":
                 strangers[fault["loc"][:-1]].append(str(fault["loc"][-1]))
+        swallowed = _swallowed(schema, data)
         for fault in faults:
             *table, key = fault["loc"]
             misspelt = fault["type"] == "missing" and any(did_you_mean(name, [key]) for name in strangers[tuple(table)])
-            if not misspelt:
+            if table == ["parameters"] and key in swallowed:
+                message = f"'{key}' stands in the table of the parameters, where every key is a parameter."
+                hint = "move it above the line [parameters]: a table goes on until the next one begins."
+                mistakes.add("misplaced-key", message, places.key("parameters", key), hints=(hint,))
+            elif not misspelt and not (fault["type"] == "missing" and not table and key in swallowed):
                 _add_schema_mistake(schema, fault, places, mistakes)
         return None
+
+
+def _swallowed(schema: type[_Table], data: dict[str, Any]) -> set[str]:
+    """Keys of a cell that its file has behind the line [parameters], so that TOML takes them for parameters."""
+    parameters = data.get("parameters")
+    inside = parameters if isinstance(parameters, dict) else {}
+    return {key for key in schema.model_fields if key in inside and not isinstance(inside[key], dict)}
 
 
 def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: Places, mistakes: Mistakes) -> None:
