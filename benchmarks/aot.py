@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-KIB = 1024
+from rnngen.runtime.machine import MACHINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
-            Target("sm_80", "cuda", 80, 32, 163 * KIB),
-            Target("sm_90", "cuda", 90, 32, 227 * KIB),
-            Target("sm_100", "cuda", 100, 32, 227 * KIB),
-            Target("gfx942", "hip", "gfx942", 64, 64 * KIB),
+            Target("sm_80", "cuda", 80, 32, MACHINES["sm_80"].shared_bytes),
+            Target("sm_90", "cuda", 90, 32, MACHINES["sm_90"].shared_bytes),
+            Target("sm_100", "cuda", 100, 32, MACHINES["sm_100"].shared_bytes),
+            Target("gfx942", "hip", "gfx942", 64, MACHINES["gfx942"].shared_bytes),
         )
     }
 )

@@ -103,11 +103,6 @@ class Case:
         """The largest error allowed: that of the type's table, or twice what plain torch in this type is off by."""
         return max(TOLERANCES[self.dtype].limit, 2 * self.plain.get(name, 0.0))
 
-    @property
-    def passed(self) -> bool:
-        """Whether every error is within the tolerance; one that is no number is not."""
-        return not self.failure and all(error <= self.limit(name) for name, error in self.errors.items())
-
 
 class VerifierFailed(RuntimeError):
     """The child process gave no answer. `str()` of it is a sentence that is safe to print.

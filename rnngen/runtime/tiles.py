@@ -6,7 +6,8 @@ A stack of P tiles (BD units, BB batch) is one matrix of P * BD rows. Row r belo
 
 Eight neighbouring rows are neighbouring units, so an access has 16 bytes a thread in half precision. The bits of p are
 those two that the accumulator of a matrix instruction keeps within one thread, so that taking the stack apart and
-putting it together moves no data: the LSTM's forward step of 64 units has 8 barriers instead of 20.
+putting it together moves no data: an LSTM's forward step of 64 units has 4 barriers on sm_90,
+where FlashRNN's kernel, with a product for each gate, has 20.
 """
 
 from rnngen.runtime.language import tl, triton
