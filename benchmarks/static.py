@@ -20,11 +20,11 @@ import click
 
 from benchmarks.aot import TARGETS, Compiled, compile_kernel
 from benchmarks.sass import Report, analyse
-from rnngen.compile import compile_model, programs_of
+from rnngen.compile import compile_model, variants_of
 from rnngen.description import Cell, CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.module import cell_view
-from rnngen.emit.views import PassView
+from rnngen.emit.views import PassView, ScanView
 from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose
 from rnngen.source import Source
@@ -79,27 +79,35 @@ class Row:
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
     """Every kernel of a cell that can run with these sizes on the target."""
-    view = cell_view(*programs_of([cell]), cell.class_name, cell.about)
-    for direction, which in (("forward", view.forward), ("adjoint", view.adjoint)):
+    (variants,) = variants_of([cell])
+    view = cell_view(*variants, cell.class_name, cell.about)
+    for scan in (view.scan, view.masked):
+        yield from _jobs_of(scan, sizes, target, dtype, save)
+
+
+def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) -> Iterator[Job]:
+    name = scan.name.removesuffix("_scan")
+    for direction, which in (("forward", scan.forward), ("adjoint", scan.adjoint)):
         facts = Facts(**which.facts)
         chosen = choose(facts, sizes, MACHINES[target])
-        common = {"BACKWARDS": direction == "adjoint", "SAVE": save, "ACC": dtype == "float64"}
+        common = {"BACKWARDS": direction == "adjoint", "SAVE": save, "KEEP": True, "ACC": dtype == "float64"}
         try:
             choice = choose(facts, sizes, MACHINES[target], which.kernel.schedule)
         except NotPossible:
             pass  # the reason is in `chosen.reasons`; the stepwise kernels are still there
         else:
-            yield _whole_scan(view.name, direction, which, choice, chosen, sizes, dtype, common)
+            yield _whole_scan(name, direction, which, choice, chosen, sizes, dtype, common)
         choice = choose(facts, sizes, MACHINES[target], "stepwise")
         for stage in which.stepwise.stages:
             element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
             carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
             tensors = zip(stage.pointers, stage.tensors, strict=True)
             element |= {pointer: carried for pointer, tensor in tensors if tensor in which.stepwise.states}
-            constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "ACC": dtype == "float64"}
+            constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "KEEP": True}
+            constants |= {"ACC": dtype == "float64"}
             signature = element | {"time": "i32", "B": "i32"}
             is_chosen = chosen.schedule == "stepwise"
-            yield Job(view.name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps)
+            yield Job(name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps)
 
 
 def _whole_scan(

@@ -146,6 +146,7 @@ _FOLDS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "sin": math.sin,
     "cos": math.cos,
+    "erf": math.erf,
     "tanh": math.tanh,
     "sigmoid": lambda a: (1 if a >= 0 else math.exp(a)) / (1 + math.exp(-abs(a))),
     "abs": abs,
@@ -228,6 +229,10 @@ def _div(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
     return a if to.number(b) == 1 else None
 
 
+def _identity(to: Builder, value: Value, a: str) -> Value | str | None:
+    return a
+
+
 def _neg(to: Builder, value: Value, a: str) -> Value | str | None:
     return to.values[a].operands[0] if to.values[a].op == "neg" else None
 
@@ -271,6 +276,7 @@ _RULES: dict[str, Callable[..., Value | str | None]] = {
     "mul": _mul,
     "div": _div,
     "neg": _neg,
+    "identity": _identity,
     "where": _where,
     "pick": _pick,
     "slice": _slice,

@@ -17,6 +17,7 @@ from rnngen.passes.differentiate import differentiate
 from rnngen.passes.hoist import hoist
 from rnngen.passes.infer import infer
 from rnngen.passes.lower import lower
+from rnngen.passes.mask import mask
 from rnngen.passes.pack import pack
 from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
@@ -28,7 +29,10 @@ from rnngen.source import Source
 VERSION = "0.1.0"
 _NO_DIGEST = "0" * 64  # stands for the digest of the text while that is taken
 _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn"}
-PASSES: tuple[Callable[[Program], Program], ...] = (simplify, pack, hoist, differentiate, save, lower)
+Pass = Callable[[Program], Program]
+TO_SCAN: tuple[Pass, ...] = (simplify, pack, hoist)
+FROM_SCAN: tuple[Pass, ...] = (differentiate, save, lower)
+PASSES = (*TO_SCAN, *FROM_SCAN)
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,26 @@ def programs_of(cells: Sequence[Cell], after: str = "") -> list[Program]:
             except ModelError as error:
                 mistakes += error.mistakes
         if mistakes:
-            raise ModelError(mistakes)
+            raise ModelError(dict.fromkeys(mistakes))  # cells that differ in their activations share their text
         if not found:
             return programs
         programs = [program for _, program in found]
         if found[0][0] == after:
             return programs
+
+
+def variants_of(cells: Sequence[Cell]) -> list[tuple[Program, Program]]:
+    """Each cell after all stages: as it is, and with a mask for sequences of different lengths.
+
+    Raises ModelError with every mistake of the first stage that finds any.
+    """
+    return [(_through(FROM_SCAN, p), _through((mask, *FROM_SCAN), p)) for p in programs_of(cells, "hoist")]
+
+
+def _through(passes: Sequence[Pass], program: Program) -> Program:
+    for step in passes:
+        program = verify(step(program))
+    return program
 
 
 def compile_model(source: Source) -> Module:
@@ -82,9 +100,9 @@ def compile_model(source: Source) -> Module:
     Raises ModelError with every mistake of the first stage that finds any.
     """
     description = describe(source)
-    programs = programs_of(description.cells)
-    _check_schedules(description, programs)
-    cells = tuple(cell_view(p, c.class_name, c.about) for p, c in zip(programs, description.cells, strict=True))
+    variants = variants_of(description.cells)
+    _check_schedules(description, [program for program, _ in variants])
+    cells = tuple(cell_view(*v, c.class_name, c.about) for v, c in zip(variants, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     body = render("triton", "body.py.jinja", cells=cells, model=model)
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}

@@ -11,10 +11,10 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from itertools import islice
+from itertools import count, islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +23,7 @@ from rnngen.document import Document, KeyPath, parse
 from rnngen.equations import Assignment, parse_step
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.ir import Parameter
-from rnngen.ops import FUNCTIONS
+from rnngen.ops import FUNCTIONS, OPS
 from rnngen.runtime import PUBLISHED
 from rnngen.source import Source, Span
 
@@ -37,8 +37,10 @@ _MATRIX_INITIALISERS = (
 )
 INITIALISERS = ("uniform", "zeros", "ones", *_MATRIX_INITIALISERS)
 SCHEDULE_NAMES = ("auto", "resident", "elementwise", "stepwise")
+PROJECTION = "weight_hr"  # what a layer with proj_size has besides the parameters of its cell
 MOST_LAYERS = 256
 MOST_CELLS = 64
+MOST_ACTIVATIONS = 16
 MOST_PARAMETERS = 2**31  # elements of a whole model
 MOST_OPERATIONS = 384  # in the equations of a file; a compile takes more than a millisecond for each
 
@@ -56,6 +58,7 @@ class _ParameterTable(_Table):
     blocks: list[str] = Field(min_length=1, max_length=64)
     init: Any = "uniform"  # looked at by `_initialisers`: pydantic reports a union once for each member
     heads: bool = False
+    bias: bool | None = None
 
 
 class _CellTable(_Table):
@@ -64,6 +67,7 @@ class _CellTable(_Table):
     states: list[str] = Field(min_length=1, max_length=16)
     output: str = ""
     constants: dict[str, float] = Field(default={}, max_length=64)
+    activations: dict[str, str] = Field(default={}, max_length=MOST_ACTIVATIONS)
     step: str
     parameters: dict[str, _ParameterTable] = Field(default={}, max_length=64)
 
@@ -75,9 +79,17 @@ class _CellFile(_CellTable):
 class _CellLayer(_Table):
     cell: str
     hidden: Size
+    num_layers: int = Field(default=1, ge=1, le=MOST_LAYERS)
+    bias: bool = True
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    bidirectional: bool = False
+    proj_size: int = Field(default=0, ge=0, le=65536)
     heads: Size = 1
     initial_state: Literal["zeros", "learned", "buffer"] = "zeros"
     reverse: bool = False
+    last_only: bool = False
+    init: dict[str, Any] = {}  # looked at by `_check_layer_init`
+    activations: dict[str, str] = {}
     schedule: Literal[SCHEDULE_NAMES] = "auto"
 
 
@@ -124,6 +136,7 @@ class Cell:
     states: tuple[str, ...]
     output: str
     constants: Mapping[str, float]
+    activations: Mapping[str, str]
     equations: tuple[Assignment, ...]
     parameters: tuple[Parameter, ...]
     places: "Places" = field(compare=False, repr=False)
@@ -131,15 +144,30 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellLayer:
-    """A cell scanned over time, `inputs` to `hidden` wide."""
+    """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments."""
 
     cell: Cell
     inputs: int
     hidden: int
+    num_layers: int
+    bias: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
     heads: int
     initial_state: str
     reverse: bool
+    last_only: bool
+    init: Mapping[str, str | float]
     schedule: str
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def outputs(self) -> int:
+        return (self.proj_size or self.hidden) * self.directions
 
 
 @dataclass(frozen=True)
@@ -186,6 +214,14 @@ class Places:
     def text(self, offset: int, length: int) -> Span:
         """A place in the step's text."""
         return self.document.text_span((*self.path, "step"), offset, length)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The table itself."""
+        data: Any = self.document.data
+        for part in self.path:
+            data = data[part]
+        return data
 
     def _existing(self, path: KeyPath) -> KeyPath:
         """The path from the outside in, as far as the file has it."""
@@ -249,15 +285,19 @@ def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Descript
     for number, table in tables:
         layer = _layer(table, width, cells, Places(places.document, ("layers", number)), mistakes)
         layers.append(layer)
-        width = getattr(layer, "hidden", getattr(layer, "outputs", width))
-    used = {layer.cell.name: layer.cell for layer in layers if isinstance(layer, CellLayer)}
+        width = getattr(layer, "outputs", width)
     named = {table["cell"] for _, table in tables if isinstance(table.get("cell"), str)}
+    layers = _named_apart(layers, _as_described(named, cells), data.get("name"))
+    used = {layer.cell.name: layer.cell for layer in layers if isinstance(layer, CellLayer)}
     for name in cells:
         if name not in named:
             hint = f'write cell = "{name}" in a layer, or leave the cell out.'
             mistakes.add("unused", f"No layer uses the cell {name!a}.", places.key("cells", name), hints=(hint,))
+    _check_time(layers, places, mistakes)
     _check_size(layers, places, mistakes)
-    _check_work([cell for cell in cells.values() if cell], mistakes)
+    own = {name: cell for name, cell in cells.items() if cell}
+    chosen = [cell for name, cell in used.items() if name not in named]
+    _check_work([*own.values(), *chosen], mistakes)
     _check_clashes(data.get("name"), used.values(), places, mistakes)
     if model is None or None in layers:
         return None
@@ -278,7 +318,7 @@ def _layer(
     table: dict[str, Any], width: int, cells: Mapping[str, Cell | None], places: Places, mistakes: Mistakes
 ) -> Layer | None:
     """The layer of a table, `width` features being what comes in."""
-    kinds = [kind for kind in table if kind in _LAYERS]
+    kinds = [kind for kind in table if kind in _LAYERS and not (kind == "dropout" and "cell" in table)]
     if len(kinds) != 1:
         _reject_kind(table, kinds, places, mistakes)
         return None
@@ -293,7 +333,11 @@ def _layer(
             return DenseLayer(width, layer.dense, layer.bias)
         case _CellLayer():
             _check_heads(layer, cell, places, mistakes)
-            return cell and CellLayer(cell, width, **layer.model_dump(exclude={"cell"}))
+            _check_keys(layer, places, mistakes)
+            if cell:
+                _check_layer_init(layer, cell, places, mistakes)
+                cell = _with_activations(cell, layer.activations, places, mistakes)
+            return cell and CellLayer(cell, width, **layer.model_dump(exclude={"cell", "activations"}))
     return None
 
 
@@ -334,6 +378,106 @@ def _check_heads(layer: _CellLayer, cell: Cell | None, places: Places, mistakes:
         mistakes.add("no-heads", message, places.key("heads"), hints=(hint,))
 
 
+def _check_keys(layer: _CellLayer, places: Places, mistakes: Mistakes) -> None:
+    """Keys of a layer that cannot stand together."""
+    if layer.reverse and layer.bidirectional:
+        message = "A bidirectional layer runs in both directions, so it cannot also be reversed."
+        mistakes.add("conflict", message, places.key("reverse"), hints=("leave out one of the two keys.",))
+    if layer.dropout and layer.num_layers == 1:
+        message = "This dropout would do nothing: it stands between the layers of num_layers, and there is one."
+        hint = "for a dropout behind this layer, put the key under a [[layers]] of its own."
+        mistakes.add("no-effect", message, places.key("dropout"), hints=(hint,))
+    if layer.proj_size >= layer.hidden:
+        message = f"'proj_size' must be smaller than 'hidden': from 0 to {layer.hidden - 1}, not {layer.proj_size}."
+        mistakes.add("out-of-range", message, places.value("proj_size"), "out of range")
+
+
+def _check_layer_init(layer: _CellLayer, cell: Cell, places: Places, mistakes: Mistakes) -> None:
+    """The layer's initialisers are of parameters or of blocks of its cell."""
+    owners = {parameter.name: parameter for parameter in cell.parameters}
+    owners |= {block: parameter for parameter in cell.parameters for block in parameter.blocks}
+    if layer.proj_size:
+        owners[PROJECTION] = Parameter(PROJECTION, ("hidden", "hidden"), (PROJECTION,), ("uniform",))
+    for name, init in layer.init.items():
+        parameter = owners.get(name)
+        rank = len(parameter.shape) if parameter else 2
+        _check_initialiser(init, rank, places.value("init", name), mistakes)
+        if parameter is None:
+            known = dict.fromkeys(parameter.name for parameter in owners.values())
+            hint = did_you_mean(name, owners) or f"its parameters are {', '.join(known)}."
+            message = f"The cell '{cell.name}' has no parameter and no block {name!a}."
+            mistakes.add("unknown-block", message, places.key("init", name), hints=(hint,))
+        elif parameter.bias and not layer.bias:
+            message = f"This layer has no biases, and {name!a} is one."
+            hint = "leave it out here, or leave out bias = false."
+            mistakes.add("conflict", message, places.key("init", name), hints=(hint,))
+
+
+def _with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mistakes: Mistakes) -> Cell:
+    """The cell with other functions; its name becomes its own in `_named_apart`."""
+    functions = _activations(chosen, places, mistakes)
+    for name in chosen:
+        if name not in cell.activations:
+            known = ", ".join(cell.activations)
+            hint = did_you_mean(name, cell.activations) or (known and f"its activations are {known}.")
+            hint = hint or f'in the cell, write activations = {{ {name} = "tanh" }} and {name}(...) in an equation.'
+            message = f"The cell '{cell.name}' has no activation {name!a}."
+            mistakes.add("unknown-activation", message, places.key("activations", name), hints=(hint,))
+            return cell
+    functions = cell.activations | functions
+    if functions == cell.activations:
+        return cell
+
+    def silent(*_: object) -> None:
+        """Mistakes in the equations have been reported with the cell."""
+
+    equations = parse_step(cell.places.table["step"], silent, functions)
+    return replace(cell, activations=functions, equations=tuple(equations))
+
+
+def _as_described(names: set[str], cells: Mapping[str, Cell | None]) -> dict[str, Cell]:
+    """The cells of this file or of the library that have these names."""
+    own = {name: cell for name, cell in cells.items() if cell and name in names}
+    return {name: _library_cell(name) for name in names if name in library()} | own
+
+
+def _named_apart(layers: list[Layer | None], others: Mapping[str, Cell], model: Any) -> list[Layer | None]:
+    """The layers with a name and a class for each cell whose functions are not those of its description, which
+    `others` has by its name.
+    """
+    taken = {name for cell in others.values() for name in (cell.name, cell.class_name)}
+    taken |= {class_name_of(model)} if isinstance(model, str) else set()
+    made: dict[tuple[str, ...], Cell] = {}
+
+    def named(cell: Cell) -> Cell:
+        key = (cell.name, *cell.activations.values())
+        if cell.activations == others[cell.name].activations:
+            return cell
+        for number in count(1) if key not in made else ():
+            words = (*cell.activations.values(), *([str(number)] if number > 1 else []))
+            name, class_name = "_".join((cell.name, *words)), cell.class_name + class_name_of("_".join(words))
+            if taken.isdisjoint((name, class_name)):
+                taken.update((name, class_name))
+                made[key] = replace(cell, name=name, class_name=class_name)
+                break
+        return made[key]
+
+    return [replace(layer, cell=named(layer.cell)) if isinstance(layer, CellLayer) else layer for layer in layers]
+
+
+def _check_time(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:
+    """A layer that gives its last step alone leaves no time for a recurrent layer behind it."""
+    last_only = None
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, CellLayer):
+            continue
+        if last_only is not None:
+            message = f"Layer {number + 1} is recurrent, and layer {last_only + 1} before it gives its last step alone."
+            hint = "leave out last_only there; only the last recurrent layer can have it."
+            mistakes.add("no-time", message, places.key("layers", last_only, "last_only"), hints=(hint,))
+        last_only = number if layer.last_only else None
+
+
 def _check_size(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:
     counts = [_parameter_count(layer) for layer in layers]
     if sum(counts) > MOST_PARAMETERS:
@@ -350,18 +494,30 @@ def _parameter_count(layer: Layer | None) -> int:
         case DenseLayer():
             return layer.outputs * (layer.inputs + layer.bias)
         case CellLayer():
-            sizes = {"hidden": layer.hidden, "inputs": layer.inputs}
-            return sum(
-                len(parameter.blocks)
-                * math.prod(sizes[dimension] for dimension in parameter.shape)
-                // (layer.heads if parameter.heads else 1)
-                for parameter in layer.cell.parameters
-            )
+            first, later = (_cell_count(layer, inputs) for inputs in (layer.inputs, layer.outputs))
+            return layer.directions * (first + (layer.num_layers - 1) * later)
     return 0
 
 
+def _cell_count(layer: CellLayer, inputs: int) -> int:
+    """The parameters of one direction of one of its layers. With a projection, matrices that are applied to the
+    projected state have fewer columns than this counts.
+    """
+    sizes = {"hidden": layer.hidden, "inputs": inputs}
+    return layer.proj_size * layer.hidden + sum(
+        len(parameter.blocks)
+        * math.prod(sizes[dimension] for dimension in parameter.shape)
+        // (layer.heads if parameter.heads else 1)
+        for parameter in layer.cell.parameters
+        if layer.bias or not parameter.bias
+    )
+
+
 def _check_work(cells: list[Cell], mistakes: Mistakes) -> None:
-    """The passes take time for each operation, however short the text is in which it was written."""
+    """The passes take time for each operation, however short the text is in which it was written.
+
+    A cell counts once for each choice of its activations.
+    """
     count = 0
     for cell in cells:
         for equation in cell.equations:
@@ -369,7 +525,8 @@ def _check_work(cells: list[Cell], mistakes: Mistakes) -> None:
             if count > MOST_OPERATIONS:
                 message = f"The equations of this file have more than {MOST_OPERATIONS:,} operations."
                 span = cell.places.text(equation.offset, len(equation.target))
-                mistakes.add("too-large", message, span, "the limit is passed here")
+                source = cell.places.document.source
+                mistakes.add("too-large", message, span, "the limit is passed here", source=source)
                 return
 
 
@@ -381,7 +538,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
     span = places.value("name") if schema is _CellFile else places.key()
     if isinstance(name, str):
         _check_name(name, "cell", span, mistakes)
-    equations = _equations(data.get("step"), places, mistakes)
+    equations = _equations(data.get("step"), _activations(data.get("activations"), places, mistakes), places, mistakes)
     if table is None:
         return None
     class_name = table.class_name or class_name_of(name)
@@ -394,6 +551,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         tuple(table.states),
         table.output or f"{table.states[0]}'",
         table.constants,
+        table.activations,
         tuple(equations),
         tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
         places,
@@ -420,7 +578,28 @@ def class_name_of(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
-def _equations(step: Any, places: Places, mistakes: Mistakes) -> list[Assignment]:
+def _activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str, str]:
+    """The functions of a table of activations by their names there, one of ours in the place of one that is none."""
+    found = {}
+    for name, function in islice(table.items() if isinstance(table, dict) else (), MOST_ACTIVATIONS):
+        found[name] = "tanh"
+        if not isinstance(function, str):
+            continue  # `_validated` says so
+        span = places.value("activations", name)
+        if function not in FUNCTIONS:
+            hint = (
+                did_you_mean(function, _ACTIVATIONS) or f"the functions of one argument are {', '.join(_ACTIVATIONS)}."
+            )
+            mistakes.add("unknown-function", f"There is no function {function!a}.", span, "unknown", hints=(hint,))
+        elif function not in _ACTIVATIONS:
+            message = f"An activation has one argument, and '{function}' takes {OPS[function].arity}."
+            mistakes.add("wrong-arity", message, span, hints=("write the function itself into the equations.",))
+        else:
+            found[name] = function
+    return found
+
+
+def _equations(step: Any, activations: dict[str, str], places: Places, mistakes: Mistakes) -> list[Assignment]:
     if not isinstance(step, str):
         return []
 
@@ -428,7 +607,7 @@ def _equations(step: Any, places: Places, mistakes: Mistakes) -> list[Assignment
         mistakes.add(code, message, places.text(offset, length), label, hints=hints)
 
     before = len(mistakes)
-    equations = parse_step(step, report)
+    equations = parse_step(step, report, activations)
     if not equations and len(mistakes) == before:
         hint = "write one equation a line, one of them for the new value of each state."
         mistakes.add("no-equations", "The step has no equations.", places.value("step"), hints=(hint,))
@@ -441,17 +620,18 @@ def _parameter(name: str, table: _ParameterTable, places: Places, mistakes: Mist
         hint = 'write shape = ["hidden", "hidden"], or leave out heads.'
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
-    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads)
+    bias = name == "bias" or name.startswith("bias_") if table.bias is None else table.bias
+    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias)
 
 
 def _initialisers(name: str, table: _ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:
     """The initialiser of each block."""
     path = ("parameters", name, "init")
     if not isinstance(table.init, dict):
-        _check_initialiser(table.init, table, places.value(*path), mistakes)
+        _check_initialiser(table.init, len(table.shape), places.value(*path), mistakes)
         return (table.init,) * len(table.blocks)
     for block, init in table.init.items():
-        _check_initialiser(init, table, places.value(*path, block), mistakes)
+        _check_initialiser(init, len(table.shape), places.value(*path, block), mistakes)
         if block not in table.blocks:
             hint = did_you_mean(block, table.blocks) or f"its blocks are {', '.join(table.blocks)}."
             message = f"The parameter '{name}' has no block {block!a}."
@@ -459,7 +639,7 @@ def _initialisers(name: str, table: _ParameterTable, places: Places, mistakes: M
     return tuple(table.init.get(block, "uniform") for block in table.blocks)
 
 
-def _check_initialiser(init: Any, table: _ParameterTable, span: Span | None, mistakes: Mistakes) -> None:
+def _check_initialiser(init: Any, rank: int, span: Span | None, mistakes: Mistakes) -> None:
     if isinstance(init, int | float) and not isinstance(init, bool):
         if not math.isfinite(init):
             mistakes.add("out-of-range", f"'init' must be a finite number, not {init}.", span)
@@ -469,7 +649,7 @@ def _check_initialiser(init: Any, table: _ParameterTable, span: Span | None, mis
     elif init not in INITIALISERS:
         hint = did_you_mean(init, INITIALISERS) or f"the initialisers are {', '.join(INITIALISERS)}."
         mistakes.add("wrong-value", f"There is no initialiser {init!a}.", span, "unknown", hints=(hint,))
-    elif init in _MATRIX_INITIALISERS and len(table.shape) < 2:
+    elif init in _MATRIX_INITIALISERS and rank < 2:
         message = f"The initialiser '{init}' is for matrices only."
         hint = "for a vector or a scalar, use uniform, zeros, ones or a number."
         mistakes.add("wrong-value", message, span, "not for this shape", hints=(hint,))
@@ -478,13 +658,15 @@ def _check_initialiser(init: Any, table: _ParameterTable, span: Span | None, mis
 # ---- Names ----
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_ACTIVATIONS = sorted(name for name, op in FUNCTIONS.items() if op.arity == 1)
 # Words that an equation, or the function it becomes, has another meaning for.
 _WORDS = frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
+_WORDS |= {PROJECTION}
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
 _DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 # What stands behind a cell's name in the names of its functions, at least as the first word.
-_PARTS = ("step", "adjoint", "gradients", "scan", "run", "equations", "reference", *SCHEDULE_NAMES)
+_PARTS = ("step", "adjoint", "gradients", "scan", "masked", "run", "equations", "reference", *SCHEDULE_NAMES)
 
 
 def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> None:
@@ -533,6 +715,8 @@ def _check_names(cell: str, table: _CellTable, equations: list[Assignment], plac
         claim(state, "state", places.value("states", number))
     for name in table.constants:
         claim(name, "constant", places.key("constants", name))
+    for name in table.activations:
+        claim(name, "activation", places.key("activations", name))
     for name in table.parameters:
         claim(name, "parameter", places.key("parameters", name))
     for name, parameter in table.parameters.items():
@@ -631,6 +815,8 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
             hint = did_you_mean(given, choices) if isinstance(given, str) else None
+            if "shape" in path and not isinstance(given, str):
+                hint = 'write "hidden" or "inputs"; the sizes are given when a layer is made.'
             message = f"{subject} must be {context['expected']}."
             mistakes.add("wrong-value", message, span, "not one of these", hints=(hint,))
         case "greater_than_equal" | "less_than_equal" | "finite_number":
@@ -643,7 +829,7 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
             mistakes.add("wrong-length", message, span)
         case _:
             message = f"{subject} must be {_WANTED[kind]}, not {_kind(given)}."
-            mistakes.add("wrong-type", message, span, _WRONG_TYPE, hints=(_rewritten(kind, given),))
+            mistakes.add("wrong-type", message, span, _WRONG_TYPE, hints=(_rewritten(kind, path[-1], given),))
 
 
 def _title(path: KeyPath) -> str:
@@ -691,8 +877,10 @@ def _kind(value: Any) -> str:
     return "a date or time"
 
 
-def _rewritten(kind: str, given: Any) -> str | None:
-    """The hint for a number of the right value in the wrong writing."""
+def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
+    """The hint for the right value in the wrong writing."""
+    if key == "layers" and isinstance(given, dict):
+        return "write [[layers]], in double brackets, above the keys of each layer."
     if kind == "int_type" and isinstance(given, float) and given.is_integer():
         return f"write {int(given)}, without a point."
     if kind in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"[0-9.]{1,20}", given):

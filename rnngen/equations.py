@@ -1,13 +1,14 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
 The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, comparisons
-and calls of the functions of `ops`. Nothing is evaluated. `h'` is the new value of the state `h`.
+and calls of the functions of `ops`, by their names or by those that a cell's `activations` give them. Nothing is
+evaluated. `h'` is the new value of the state `h`.
 """
 
 import keyword
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, NoReturn
@@ -30,6 +31,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_CALLED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?= ?\()")
 _COMPARING = 1
 _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
     "+": 2,
@@ -62,7 +64,10 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A tree. op: "name", "number", "matmul" or a row of `ops.OPS`; offset and length are its place."""
+    """A tree. op: "name", "number", "matmul" or a row of `ops.OPS`; offset and length are its place.
+
+    name: of a "name" itself, of a call the activation that chose its function.
+    """
 
     op: str
     operands: tuple["Expression", ...] = ()
@@ -86,7 +91,9 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`target = expression`, with the text as the user wrote it and the place of the target in the step."""
+    """`target = expression`, with the text as the user wrote it, but functions in the place of activations, and the
+    place of the target in the step.
+    """
 
     target: str
     expression: Expression
@@ -102,8 +109,11 @@ class _Rejected(Exception):
     """One equation cannot be used; the reason has been reported."""
 
 
-def parse_step(text: str, report: Report) -> list[Assignment]:
-    """The equations of `text`, in its order. Mistakes go to `report`; equations with one are left out."""
+def parse_step(text: str, report: Report, activations: Mapping[str, str]) -> list[Assignment]:
+    """The equations of `text`, in its order. Mistakes go to `report`; equations with one are left out.
+
+    A call of one of the `activations` is a call of the function that it stands for.
+    """
     found = []
     for count, (start, line) in enumerate(_logical_lines(text)):
         if count == MOST_EQUATIONS:
@@ -111,7 +121,7 @@ def parse_step(text: str, report: Report) -> list[Assignment]:
             report("too-large", message, start + _indent(line), len(line.strip()), "one too many")
             break
         try:
-            found.append(_assignment(line, start, report))
+            found.append(_assignment(line, start, report, activations))
         except _Rejected:
             continue
     return found
@@ -124,7 +134,7 @@ def parse_expression(text: str) -> Expression:
     def fault(code: str, message: str, *_: object) -> None:
         raise ValueError(f"{message} [{code}] in {text!r}")
 
-    return _Parser(text, 0, fault).whole()
+    return _Parser(text, 0, fault, {}).whole()
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -152,7 +162,7 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _assignment(line: str, start: int, report: Report) -> Assignment:
+def _assignment(line: str, start: int, report: Report, activations: Mapping[str, str]) -> Assignment:
     _check_characters(line, start, report)
     first = start + _indent(line)
     if len(line.strip()) > LONGEST_EQUATION:
@@ -162,8 +172,9 @@ def _assignment(line: str, start: int, report: Report) -> Assignment:
     match = _TARGET.match(line)
     if not match:
         _reject_line(line, first, report)
-    expression = _Parser(line[match.end() :], start + match.end(), report).whole()
-    return Assignment(match["name"], expression, " ".join(line.split()), start + match.start("name"))
+    expression = _Parser(line[match.end() :], start + match.end(), report, activations).whole()
+    text = _CALLED.sub(lambda called: activations.get(called[0], called[0]), " ".join(line.split()))
+    return Assignment(match["name"], expression, text, start + match.start("name"))
 
 
 def _reject_line(line: str, first: int, report: Report) -> NoReturn:
@@ -227,8 +238,9 @@ class _Parser:
     products (`*`, `/` and `@` alike), then unary minus.
     """
 
-    def __init__(self, text: str, start: int, report: Report):
+    def __init__(self, text: str, start: int, report: Report, activations: Mapping[str, str]):
         self.start, self.report = start, report
+        self.functions = {name: name for name in FUNCTIONS} | activations
         self.tokens = [_Token(m.lastgroup, m[0], *m.span()) for m in _TOKEN.finditer(text)]
         self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
         self.at = 0
@@ -277,7 +289,7 @@ class _Parser:
         complete = before is not None and (before.kind != "sign" or before.text == ")")
         if token.operand:
             hint = "write * between numbers and vectors, and @ between a matrix and a vector."
-            if before.text in FUNCTIONS:
+            if before.text in self.functions:
                 hint = f"the argument of a function stands in brackets: {before.text}({token.text})"
             return self.rejected("syntax", "An operator is missing here.", *place, "no operator before this", hint)
         if complete and token.text == ")":
@@ -290,10 +302,11 @@ class _Parser:
         message = f"A name, a number or a bracket should stand before this '{token.text}'."
         return self.rejected("syntax", message, *place, "nothing before this")
 
-    def made(self, op: str, start: int, end: int, *parts: _Part) -> _Part:
+    def made(self, op: str, start: int, end: int, *parts: _Part, name: str = "") -> _Part:
         depth = 1 + max((part.depth for part in parts), default=0)
         self.check_depth(depth, start, end)
-        tree = Expression(op, tuple(part.tree for part in parts), offset=self.start + start, length=end - start)
+        trees = tuple(part.tree for part in parts)
+        tree = Expression(op, trees, name, offset=self.start + start, length=end - start)
         return _Part(tree, start, end, depth)
 
     def check_depth(self, depth: int, start: int, end: int) -> None:
@@ -351,8 +364,9 @@ class _Parser:
 
     def call(self, depth: int) -> _Part:
         function, opening = self.take(), self.take()
-        if function.text not in FUNCTIONS:
-            hint = did_you_mean(function.text, FUNCTIONS) or f"the functions are {', '.join(sorted(FUNCTIONS))}."
+        if function.text not in self.functions:
+            known = self.functions
+            hint = did_you_mean(function.text, known) or f"the functions are {', '.join(sorted(known))}."
             message = f"There is no function '{function.text}'."
             raise self.rejected("unknown-function", message, function.start, function.end, "unknown", hint)
         arguments = []
@@ -362,11 +376,13 @@ class _Parser:
                 self.take()
                 arguments.append(self.part(_COMPARING, depth + 1))
         end = self.closing(opening).end
-        wanted = OPS[function.text].arity
+        op = self.functions[function.text]
+        wanted = OPS[op].arity
         if len(arguments) != wanted:
             message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
             raise self.rejected("wrong-arity", message, function.start, end)
-        return self.made(function.text, function.start, end, *arguments)
+        chosen = function.text if function.text != op else ""
+        return self.made(op, function.start, end, *arguments, name=chosen)
 
     def closing(self, opening: _Token) -> _Token:
         if self.token.text == ")":

@@ -50,15 +50,16 @@ class Value:
 class Parameter:
     """A learnable tensor as the user declared it: `blocks` equal blocks of `shape`, stacked on dimension 0.
 
-    Block-diagonal matrices (`heads`) are stored as heads square blocks: a stack of k of them has the torch shape
-    (k * heads, rows / heads, columns / heads).
+    One that is a `bias` is not there in a layer with bias=False. Block-diagonal matrices (`heads`) are stored as heads
+    square blocks: a stack of k of them has the torch shape (k * heads, rows / heads, columns / heads).
     """
 
     name: str
     shape: Shape
     blocks: tuple[str, ...]
-    init: str
+    init: tuple[str | float, ...]
     heads: bool = False
+    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _ROWS = (
     Op("sqrt", "a", ("0.5 / y",)),
     Op("sin", "a", ("cos(a)",)),
     Op("cos", "a", ("-sin(a)",)),
+    Op("erf", "a", ("1.1283791670955126 * exp(-a * a)",)),
     Op("abs", "a", ("where(a > 0, 1, where(a < 0, -1, 0))",)),
     Op("max", "a b", ("where(a > b, 1, where(a == b, 0.5, 0))", "where(b > a, 1, where(a == b, 0.5, 0))")),
     Op("min", "a b", ("where(a < b, 1, where(a == b, 0.5, 0))", "where(b < a, 1, where(a == b, 0.5, 0))")),
@@ -57,6 +58,44 @@ _ROWS = (
     Op("softplus", "a", ("sigmoid(a)",), definition="max(a, 0) + log1p(exp(-abs(a)))"),
     Op("silu", "a", ("sigmoid(a) * (1 + a * (1 - sigmoid(a)))",), definition="a * sigmoid(a)"),
     Op("hardsigmoid", "a", ("where(abs(a) < 3, 1 / 6, 0)",), definition="min(max(a / 6 + 0.5, 0), 1)"),
+    Op("identity", "a", ("1",), definition="a"),
+    Op("leaky_relu", "a", ("where(y > 0, 1, 0.01)",), definition="max(a, 0.01 * a)"),
+    Op("relu6", "a", ("where(y > 0, where(y < 6, 1, 0), 0)",), definition="min(max(a, 0), 6)"),
+    Op("hardtanh", "a", ("where(abs(y) < 1, 1, 0)",), definition="min(max(a, -1), 1)"),
+    # exp(a) - 1 loses all digits near 0; this is the same.
+    Op(
+        "elu",
+        "a",
+        ("where(y > 0, 1, y + 1)",),
+        definition="max(a, 0) + 2 * tanh(min(a, 0) / 2) / (1 - tanh(min(a, 0) / 2))",
+    ),
+    Op(
+        "selu",
+        "a",
+        ("where(y > 0, 1.0507009873554805, y + 1.7580993408473766)",),
+        definition="1.0507009873554805 * max(a, 0)"
+        " + 3.5161986816947532 * tanh(min(a, 0) / 2) / (1 - tanh(min(a, 0) / 2))",
+    ),
+    Op(
+        "gelu",
+        "a",
+        ("0.5 * (1 + erf(0.7071067811865476 * a)) + 0.3989422804014327 * a * exp(-0.5 * a * a)",),
+        definition="0.5 * a * (1 + erf(0.7071067811865476 * a))",
+    ),
+    Op("softsign", "a", ("1 / ((1 + abs(a)) * (1 + abs(a)))",), definition="a / (1 + abs(a))"),
+    Op("tanhshrink", "a", ("tanh(a) * tanh(a)",), definition="a - tanh(a)"),
+    Op(
+        "hardswish",
+        "a",
+        ("where(a > -3, where(a < 3, a / 3 + 0.5, 1), 0)",),
+        definition="a * (min(max(a + 3, 0), 6) / 6)",
+    ),
+    Op(
+        "mish",
+        "a",
+        ("tanh(softplus(a)) + a * sigmoid(a) * (1 - tanh(softplus(a)) * tanh(softplus(a)))",),
+        definition="a * tanh(max(a, 0) + log1p(exp(-abs(a))))",
+    ),
     Op("logsigmoid", "a", ("sigmoid(-a)",), definition="min(a, 0) - log1p(exp(-abs(a)))"),
 )
 

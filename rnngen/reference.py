@@ -29,6 +29,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "sqrt": torch.sqrt,
     "sin": torch.sin,
     "cos": torch.cos,
+    "erf": torch.erf,
     "abs": torch.abs,
     "max": torch.maximum,
     "min": torch.minimum,
@@ -43,6 +44,17 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "softplus": lambda a: F.softplus(a, threshold=50),  # torch's own 20 is off by 2e-9 there
     "silu": F.silu,
     "hardsigmoid": lambda a: F.relu6(a + 3) / 6,  # F.hardsigmoid has 1 / 6 in float32 in its derivative
+    "identity": lambda a: a,
+    "leaky_relu": F.leaky_relu,
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "elu": F.elu,
+    "selu": F.selu,
+    "gelu": F.gelu,
+    "softsign": F.softsign,
+    "tanhshrink": F.tanhshrink,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
     "logsigmoid": F.logsigmoid,
 }
 _Named = Mapping[str, Tensor]

@@ -42,17 +42,22 @@ TOLERANCES = {
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Sizes, and the constructor's options. Sizes are awkward on purpose: 1, primes, one more than a tile."""
+    """Sizes, the constructor's options, and the lengths of the sequences if they differ.
+
+    Sizes are awkward on purpose: 1, primes, one more than a tile.
+    """
 
     time: int
     batch: int
     hidden: int
     inputs: int
     options: dict[str, Any] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
-        return f"T={self.time} B={self.batch} H={self.hidden} I={self.inputs}{options}"
+        lengths = f" lengths={','.join(map(str, self.lengths))}" if self.lengths else ""
+        return f"T={self.time} B={self.batch} H={self.hidden} I={self.inputs}{options}{lengths}"
 
 
 _RUNS = (
@@ -62,6 +67,8 @@ _RUNS = (
     _Run(7, 3, 13, 2),
     _Run(4, 17, 16, 3, {"reverse": True}),
     _Run(3, 5, 33, 11),
+    _Run(4, 3, 5, 2, {"num_layers": 2, "bidirectional": True}, (4, 1, 3)),
+    _Run(3, 2, 7, 3, {"proj_size": 3}),
 )
 _RUNS_WITH_HEADS = (
     _Run(3, 2, 3, 5, {"heads": 3}),
@@ -279,34 +286,41 @@ def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: 
     # The reference starts from the rounded numbers.
     exact = copy.deepcopy(made).double()
     x = torch.randn(run.time, run.batch, run.inputs).to(device, dtype)
-    given = "initial_state" not in run.options
-    states = [torch.randn(1, run.batch, run.hidden).to(device, dtype) for _ in layer.cell.states if given]
-    weights = [
-        torch.randn(run.time, run.batch, run.hidden).to(device, dtype),
-        *(torch.randn(1, run.batch, run.hidden).to(device, dtype) for _ in layer.cell.states),
-    ]
-    found = _answer_of(made, made.forward, x, states, weights)
-    wanted = _answer_of(exact, exact.reference, *(_in_float64(tensors) for tensors in (x, states, weights)))
-    plain = _answer_of(made, made.reference, x, states, weights)
+    states: list[Any] = []
+    if "initial_state" not in run.options:
+        states = [torch.randn(state.shape).to(device, dtype) for state in _parts(made.initial_state(run.batch))]
+    found = _answer_of(made, made.forward, x, states, run.lengths, dtype)
+    exact_states = [state.double() for state in states]
+    wanted = _answer_of(exact, exact.reference, x.double(), exact_states, run.lengths, dtype)
+    plain = _answer_of(made, made.reference, x, states, run.lengths, dtype)
     return {name: (found[name], wanted[name], plain[name]) for name in wanted}
 
 
-def _in_float64(tensors: Any) -> Any:
-    return [tensor.double() for tensor in tensors] if isinstance(tensors, list) else tensors.double()
+def _parts(state: Any) -> list[Any]:
+    return list(state) if isinstance(state, tuple) else [state]
 
 
-def _answer_of(layer: Any, function: Any, x: Any, states: list[Any], weights: list[Any]) -> dict[str, Any]:
-    """Outputs and gradients by name. weights: the gradients that come in from outside."""
+def _answer_of(
+    layer: Any, function: Any, x: Any, states: list[Any], lengths: tuple[int, ...], dtype: Any
+) -> dict[str, Any]:
+    """Outputs and gradients by name. dtype: in which the gradients are drawn that come in from outside."""
     import torch
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     x = x.detach().requires_grad_()
     states = [state.detach().requires_grad_() for state in states]
-    several = len(layer.cell.states) > 1
-    y, last = function(x, (tuple(states) if several else states[0]) if states else None)
-    outputs = [y, *(last if several else (last,))]
+    hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
+    if lengths:
+        y, last = function(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), hx)
+        y, _ = pad_packed_sequence(y)
+    else:
+        y, last = function(x, hx)
+    outputs = [y, *_parts(last)]
+    generator = torch.Generator().manual_seed(len(outputs))
+    incoming = [torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs]
     parameters = dict(layer.named_parameters())
     leaves = [x, *states, *parameters.values()]
-    gradients = torch.autograd.grad(outputs, leaves, weights, materialize_grads=True)
+    gradients = torch.autograd.grad(outputs, leaves, incoming, materialize_grads=True)
     names = [
         "y",
         *(f"last {state}" for state in layer.cell.states),

@@ -272,13 +272,15 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 """,
-    # Parameters and inputs that conditions alone use, one of them in the middle of a stack.
+    # Parameters and inputs that in the scan conditions alone use, one of them in the middle of a stack.
     "conditional": """
 name   = "conditional"
 states = ["h"]
+output = "y"
 step   = '''
 a  = W_c @ x
 h' = tanh(where(k * h < C @ tanh(h) + a, A @ h, B @ h - 0.1)) + where(h > t, 0.5, e) + W @ x
+y  = h' + k * (C @ a) + t
 '''
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
@@ -296,7 +298,7 @@ step   = '''
 a  = W_a @ x + k
 z  = V @ where(a < d, a, -0.5 * a)
 h' = tanh(where(a < d, U @ h, z)) + where(e < d, 0.5 * h, z) + W @ x
-y  = V_y @ where(h' < 0.2, h', z)
+y  = V_y @ where(h' < 0.2, h', z) + d * e
 '''
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_a", "W"] }
@@ -350,6 +352,18 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["A", "B", "C", "D"] }
 vectors   = { shape = ["hidden"], blocks = ["b_1", "b_2", "b_3"] }
 scalars   = { shape = [], blocks = ["k", "r"], init = { k = 0.5, r = -0.25 } }
 """,
+    # Blocks in products of their own and in a product of the whole stack.
+    "overlapping": """
+name   = "overlapping"
+states = ["h", "c"]
+step   = '''
+h' = tanh(W @ x + A @ h + B @ h)
+c' = tanh(A @ c + B @ h')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["A", "B"], heads = true }
+""",
     # Expressions of parameters.
     "composed": """
 name      = "composed"
@@ -375,7 +389,7 @@ p  = W @ x + b
 q  = U @ h
 a  = sin(p) + cos(q) * log(1.5 + abs(q)) - log1p(exp(-abs(p)))
 s  = sqrt(1 + a * a) / (2 + third)
-t  = where(p <= q, third, where(p != q, -0.1, 0.2)) * min(a, s) + max(q, 0.1) + min(0.3, p)
+t  = where(p <= q, third, where(p != q, -0.1, 0.2)) * min(a, s) + max(q, 0.1) + min(0.3, p) - 0.2 * erf(q)
 g  = silu(t) - softplus(-t) + logsigmoid(c) + hardsigmoid(t * 3)
 c' = where(c >= t, 0.1 * c, -t) + where(t < 0, 0.7, 0.3)
 h' = tanh(g) / (1 + c' * c')
@@ -510,7 +524,7 @@ states = ["h"]
 output = "y"
 step   = '''
 h' = where(h < W @ x, 1, 2)
-y  = U @ h + h'
+y  = U @ h + h' + W @ x
 '''
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
@@ -523,7 +537,7 @@ states = ["h"]
 constants = { rate = 0.3 }
 step   = '''
 k  = where(h < W @ x, 0.3, 0.7)
-h' = k * h * relu(rate) + sqrt(2) * tanh(U @ h) + hardsigmoid(rate)
+h' = k * h * relu(rate) + sqrt(2) * tanh(U @ h + W @ x) + hardsigmoid(rate)
 '''
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
@@ -589,8 +603,9 @@ drive = { shape = ["hidden"], blocks = ["p"] }
     "one_way": """
 name   = "one_way"
 states = ["h", "c"]
-output = "h'"
+output = "y"
 step   = '''
+y  = U @ h'
 h' = where(U @ c > 0, W @ x, 0.5 * h)
 c' = where(h > c, 1, 0) + 0.5 * c
 '''

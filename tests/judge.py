@@ -5,6 +5,7 @@ shares nothing with the adjoint, the schedules or the templates.
 """
 
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # Relative error in the root mean square. In float32 and float64 sums are ordered differently; in half precision inputs
 # are the same rounded numbers for both, and the kernels round what they store and what they multiply, which costs up to
@@ -12,14 +13,14 @@ import torch
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
 
 
-def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu"):
+def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu", lengths=None):
     """By name, of every output and gradient: the relative error, and the largest that is allowed.
 
     That is the type's tolerance, or in half precision twice the error of the reference itself in that type: a cell may
     amplify the rounding of its inputs, or compare numbers that rounding makes change places.
 
     sizes: time, batch, inputs and the width of a head. The layer runs on the device by the schedule, its reference in
-    float64 on the CPU.
+    float64 on the CPU. lengths: of the sequences, if they differ; the batch is packed then.
     """
     time, batch, inputs, width = sizes
     hidden = width * heads
@@ -36,7 +37,12 @@ def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device=
     def run(function, module, place, kind):
         leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first)]
         state = leaves[1] if states == 1 else tuple(leaves[1:])
-        y, last = function(leaves[0], state)
+        given = leaves[0]
+        if lengths:
+            given = pack_padded_sequence(given, torch.tensor(lengths), enforce_sorted=False)
+        y, last = function(given, state)
+        if lengths:
+            y, _ = pad_packed_sequence(y)
         outputs = [y, *(last if isinstance(last, tuple) else (last,))]
         loss = sum((output * seed.to(place, kind)).sum() for output, seed in zip(outputs, seeds, strict=True))
         parameters = dict(module.named_parameters())

@@ -6,8 +6,6 @@ import pytest
 import torch
 from judge import TOLERANCES, compare
 
-from rnngen.runtime import Scan
-
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU here that torch can use", allow_module_level=True)
 
@@ -16,7 +14,6 @@ CLASSES = {
     "gru": "GRU",
     "gru_v3": "GRUv3",
     "indrnn": "IndRNN",
-    "mingru": "MinGRU",
     "lstm_heads": "LSTMHeads",
 }
 # (time, batch, inputs, width of a head): one of everything, primes, whole tiles, beyond one tile of the batch.
@@ -29,7 +26,7 @@ SIZES = [(1, 1, 1, 1), (7, 3, 5, 13), (20, 16, 8, 32), (33, 17, 16, 64)]
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_schedule(name, dtype, sizes, reverse):
     module = import_module(f"generated.{name}")
-    (scan,) = [value for value in vars(module).values() if isinstance(value, Scan)]
+    scan = getattr(module, f"{name}_scan")
     heads = 3 if name == "lstm_heads" else 1
     for schedule in scan.forward.launchers:
         if schedule == "resident" and sizes[-1] > 32 and dtype == torch.float64:
@@ -38,6 +35,19 @@ def test_every_schedule(name, dtype, sizes, reverse):
         # Rounding grows with the length: the table is for sequences of a few steps.
         longer = max(1, sizes[0] / 4)
         assert not {key: pair for key, pair in found.items() if not pair[0] <= longer * pair[1]}, schedule
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_sequences_of_different_lengths(name, dtype, reverse):
+    module = import_module(f"generated.{name}")
+    heads = 3 if name == "lstm_heads" else 1
+    lengths = [1 + 5 * n % 7 for n in range(19)]
+    for schedule in getattr(module, f"{name}_masked_scan").forward.launchers:
+        layer_class = getattr(module, CLASSES[name])
+        found = compare(layer_class, dtype, (7, 19, 5, 32), schedule, reverse, heads, "cuda", lengths)
+        assert not {key: pair for key, pair in found.items() if not pair[0] <= 2 * pair[1]}, schedule
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -10,7 +10,6 @@ from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
 
 from rnngen.ir import PRODUCTS
-from rnngen.runtime import Scan
 from rnngen.runtime.language import interpreting
 
 # (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.
@@ -30,14 +29,14 @@ def cases(names) -> list[tuple[str, str]]:
     return found
 
 
-def check(module_of, layer_of, name, dtype, sizes, schedule, reverse):
+def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=None):
     key = name if name in LIBRARY else ALL[name]
-    (scan,) = [value for value in vars(module_of(key)).values() if isinstance(value, Scan)]
+    scan = getattr(module_of(key), f"{layer_of(key).cell.name}{'_masked' if lengths else ''}_scan")
     assert scan.forward.launchers.keys() == {case for cell, case in cases([name])}
     # Dense and block-diagonal matrices together: the resident schedule takes them only as one head.
     mixed = scan.forward.facts.mixed or scan.adjoint.facts.mixed
     heads = 1 if schedule == "resident" and mixed else heads_of(ALL[name])
-    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads)
+    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads, lengths=lengths)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
 
 
@@ -53,6 +52,34 @@ def test_library(module_of, layer_of, name, schedule, dtype, reverse):
 @pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
 def test_sizes(module_of, layer_of, name, schedule, sizes):
     check(module_of, layer_of, name, torch.float32, sizes, schedule, False)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+def test_sequences_of_different_lengths(module_of, layer_of, name, schedule, reverse):
+    check(module_of, layer_of, name, torch.float64, (4, 3, 3, 6), schedule, reverse, lengths=[2, 4, 1])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
+def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dtype):
+    check(module_of, layer_of, name, dtype, (3, 18, 2, 17), schedule, True, lengths=[1 + n % 3 for n in range(18)])
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+def test_only_the_last_step(layer_of, name, schedule, reverse):
+    """In inference the others are not written at all."""
+    options = {"schedule": schedule, "reverse": reverse}
+    torch.manual_seed(0)
+    whole = layer_of(ALL[name])(3, 6, **options)
+    last = layer_of(ALL[name])(3, 6, last_only=True, **options)
+    last.load_state_dict(whole.state_dict())
+    x = torch.randn(3, 2, 3)
+    with torch.no_grad():
+        (rows, want), (y, state) = whole(x), last(x)
+    torch.testing.assert_close(y, rows[0 if reverse else -1], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(state, want, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

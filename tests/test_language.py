@@ -37,6 +37,8 @@ def shown(default: object) -> str:
             return f"`{str(default).lower()}`"
         case dict():
             return "`{}`"
+        case None:
+            return "from its name"
         case str():
             return default
     return str(default)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnngen import build, reference
@@ -15,6 +15,7 @@ from rnngen.emit.torch import SPELLING
 from rnngen.equations import Expression, parse_expression
 from rnngen.ops import COMPARISONS, FUNCTIONS, OPS, Op
 
+SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)  # Klambauer et al. 2017
 # What a person means by the name, one number at a time.
 MEANING: dict[str, Callable[..., float]] = {
     "add": lambda a, b: a + b,
@@ -30,6 +31,7 @@ MEANING: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "sin": math.sin,
     "cos": math.cos,
+    "erf": math.erf,
     "abs": abs,
     "max": max,
     "min": min,
@@ -44,6 +46,17 @@ MEANING: dict[str, Callable[..., float]] = {
     "softplus": lambda a: max(a, 0) + math.log1p(math.exp(-abs(a))),
     "silu": lambda a: a * math.exp(min(a, 0)) / (1 + math.exp(-abs(a))),
     "hardsigmoid": lambda a: min(max(a / 6 + 0.5, 0), 1),
+    "identity": lambda a: a,
+    "leaky_relu": lambda a: a if a > 0 else 0.01 * a,
+    "relu6": lambda a: min(max(a, 0), 6),
+    "hardtanh": lambda a: min(max(a, -1), 1),
+    "elu": lambda a: a if a > 0 else math.expm1(a),
+    "selu": lambda a: SELU[0] * (a if a > 0 else SELU[1] * math.expm1(a)),
+    "gelu": lambda a: a * (1 + math.erf(a / math.sqrt(2))) / 2,
+    "softsign": lambda a: a / (1 + abs(a)),
+    "tanhshrink": lambda a: a - math.tanh(a),
+    "hardswish": lambda a: a * min(max(a + 3, 0), 6) / 6,
+    "mish": lambda a: a * math.tanh(max(a, 0) + math.log1p(math.exp(-abs(a)))),
     "logsigmoid": lambda a: min(a, 0) - math.log1p(math.exp(-abs(a))),
 }
 EVERYWHERE = (0.0, 1e-30, -1e-30, 1e-9, -1e-9, 0.1, -0.1, 1.0, -1.0, 2.5, -2.5, 3.0, -3.0, 17.0, -17.0)
@@ -86,6 +99,8 @@ def torch_function(name: str) -> Callable[..., Tensor]:
     """The function of torch with this name, other than the one of the reference where torch has two."""
     if name == "hardsigmoid":  # F.hardsigmoid has 1 / 6 in float32 in its derivative
         return lambda a: F.hardtanh(a / 3) / 2 + 0.5
+    if name == "identity":
+        return nn.Identity()
     name = {"max": "maximum", "min": "minimum", "div": "true_divide", "mul": "multiply"}.get(name, name)
     return getattr(torch, name, None) or getattr(F, name)
 

@@ -20,6 +20,7 @@ SHAPES = {
     "k": "[]",
 }
 UNARY = ("tanh({})", "sigmoid({})", "sin({})", "cos({})", "softplus({})", "silu({})", "logsigmoid({})", "-{}")
+UNARY += ("elu({})", "gelu({})", "hardswish({})", "leaky_relu({})", "mish({})", "softsign({})", "tanhshrink({})")
 UNARY += (
     "exp(-softplus({}))",
     "sqrt(1.5 + sin({}))",
@@ -37,6 +38,7 @@ def cells(draw) -> str:
     states = STATES[: draw(st.integers(1, 3))]
     vectors = [*states]
     lines: list[tuple[str, str]] = []
+    compared: list[str] = []
 
     def block(kind: str) -> str:
         return f"{kind}_{draw(st.integers(1, 3))}"
@@ -67,6 +69,7 @@ def cells(draw) -> str:
             form = draw(st.sampled_from(BINARY))
             return f"({form.format(expression(depth - 1), expression(depth - 1))})"
         parts = [expression(depth - 1) for _ in range(4)]
+        compared.extend(re.findall(r"\b[WURuk]_\d", "".join(parts[:2])))
         return "where({} < {}, {}, 0.9 * {})".format(*parts)
 
     for number in range(draw(st.integers(0, 4))):
@@ -83,12 +86,14 @@ def cells(draw) -> str:
         lines.append(("y", f"{expression(2)} + 0.2 * {output}"))
         output = "y"
 
-    # What nothing uses is a mistake, so it is used here.
+    # What nothing uses is a mistake, and so is a parameter that is only compared; so they are used here.
     text = "\n".join(right for _, right in lines)
     unused = [name for name in (*states, *vectors) if not re.search(rf"(?<!\w){name}(?![\w'])", text)]
     unused = [name for name in dict.fromkeys(unused) if not name.endswith("'") and name != output]
-    unused.append("(W_1 @ x)")
-    lines.append(("extra", " + ".join(["0.1 * h", *(f"0.3 * {name}" for name in unused)])))
+    unused += [
+        name + {"W": " @ x", "U": " @ h", "R": " @ h"}.get(name[0], "") for name in ["W_1", *sorted(set(compared))]
+    ]
+    lines.append(("extra", " + ".join(["0.1 * h", *(f"0.3 * ({name})" for name in unused)])))
     at = next(n for n, (name, _) in enumerate(lines) if name == f"{states[-1]}'")
     lines[at] = (lines[at][0], f"{lines[at][1]} + 0.1 * sin(extra)")
 

@@ -15,6 +15,7 @@ import torch._dynamo.testing
 from conftest import imported
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rnngen.runtime.language
@@ -254,6 +255,116 @@ def test_one_unit(name, layer_of):
     assert_equal(gradients(got, [x, *layer.parameters()]), gradients(want, [x, *layer.parameters()]))
 
 
+# Sequences of different lengths, against one sequence at a time.
+
+LENGTHS = torch.tensor([3, T, 1, 4])
+
+
+def one_by_one(path, x, state):
+    """The outputs as a padded batch, and the last states."""
+    rows, last = [], []
+    for number, length in enumerate(LENGTHS):
+        first = tuple(tensor[:, number : number + 1].contiguous() for tensor in flat(state))
+        y, after = path(x[:length, number : number + 1], first if len(first) > 1 else first[0])
+        rows.append(torch.cat([y, y.new_zeros(T - length, *y.shape[1:])]))
+        last.append(flat(after))
+    return torch.cat(rows, 1), tuple(torch.cat(parts, 1) for parts in zip(*last, strict=True))
+
+
+def packed(path, x, state):
+    y, last = path(pack_padded_sequence(x, LENGTHS, enforce_sorted=False), state)
+    assert isinstance(y, PackedSequence)
+    return pad_packed_sequence(y)[0], tuple(flat(last))
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@every_cell
+def test_packed_sequences(name, layer_of, reverse):
+    layer = new_layer(name, layer_of, reverse=reverse)
+    x, state = random(T, 4, I), state_for(layer, 1, 4, H)
+    leaves = [x, *flat(state), *layer.parameters()]
+    for tensor in leaves:
+        tensor.requires_grad_()
+    want = one_by_one(layer, x, state)
+    want_gradients = gradients(want, leaves)
+    for path in (layer, layer.reference):
+        got = packed(path, x, state)
+        assert_equal(got, want)
+        assert_equal(gradients(got, leaves), want_gradients)
+    with torch.no_grad():
+        assert_equal(packed(layer, x, state), want)
+
+
+STEEP = """
+name   = "steep"
+states = ["h"]
+step   = "h' = tanh(log(W @ x) + u * h)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"], init = 1.0 }
+weight_hh = { shape = ["hidden"], blocks = ["u"] }
+"""
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+def test_padding_has_no_gradient_that_is_no_number(layer_of, reverse):
+    layer = layer_of(STEEP)(I, H, dtype=torch.float64, reverse=reverse)
+    x = random(T, 4, I).abs().requires_grad_()
+    results = packed(layer, x, layer.initial_state(4))
+    for gradient in gradients(results, [x, *layer.parameters()]):
+        assert gradient.isfinite().all()
+
+
+# Projections: torch.nn has them for the LSTM alone.
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["from zeros", "from a state"])
+@every_cell
+def test_projection(name, layer_of, given):
+    """Against a loop in which matrices that are applied to the output's old value are applied to its projection."""
+    layer = new_layer(name, layer_of, proj_size=2)
+    cell, weight = layer.cell, layer.weight_hr_l0
+    if cell.width == "inputs":
+        assert weight.shape == (2, I)
+    shapes = {w.name: tuple(getattr(layer, f"{w.name}_l0").shape) for w in cell.weights}
+    narrow = {w.name for w in cell.weights if w.shape[-1:] == ("output",)}
+    assert all(shapes[name][-1] == 2 for name in narrow)
+    x = random(T, B, I).requires_grad_()
+    state = layer.initial_state(B)
+    if given:
+        state = tuple(random(*s.shape, seed=n).requires_grad_() for n, s in enumerate(flat(state)))
+        state = state if len(state) > 1 else state[0]
+    leaves = [x, *layer.parameters(), *(flat(state) if given else [])]
+    got = layer(x, state) if given else layer(x)
+    plain = new_layer(name, layer_of)
+    place = cell.states.index(cell.output) if cell.output else -1
+
+    def step(row, states):
+        """One step of the plain cell, in which U @ p is U @ (a vector whose projection is p)."""
+        tensors = {w.name: getattr(layer, f"{w.name}_l0") for w in cell.weights}
+        lifted = list(states)
+        for key in narrow:
+            if cell.narrow:
+                tensors[key] = torch.cat([tensors[key], tensors[key].new_zeros(len(tensors[key]), H - 2)], -1)
+            else:
+                tensors[key] = tensors[key] @ weight
+        if cell.narrow:
+            lifted[place] = torch.cat([lifted[place], lifted[place].new_zeros(1, B, H - 2)], -1)
+        named = {f"{key}_l0": value for key, value in tensors.items()}
+        y, after = functional_call(plain, named, (row[None], tuple(lifted) if len(lifted) > 1 else lifted[0]))
+        after = flat(after)
+        if cell.narrow:
+            after[place] = after[place] @ weight.T
+        return y[0] @ weight.T, after
+
+    states, rows = flat(state), []
+    for row in x:
+        y, states = step(row, states)
+        rows.append(y)
+    want = (torch.stack(rows), tuple(states))
+    assert_equal(got, want)
+    assert_equal(gradients(got, leaves), gradients(want, leaves))
+
+
 # Initial states.
 
 
@@ -327,7 +438,10 @@ def test_wrong_state(name, layer):
         for shape in ((1, B + 1, H), (2, B, H), (B, H), (1, B, H + 1), (H + 1,)):
             wrong = [*states]
             wrong[number] = random(*shape)
-            with pytest.raises(RuntimeError, match=f"Expected {state} size"):
+            wanted = rf"Expected {state} size \(1, 2, 4\), got"
+            if len(shape) != 3:
+                wanted = rf"batched 3-D input, {state} should also be 3-D of size \(1, 2, 4\) but got {len(shape)}-D"
+            with pytest.raises(RuntimeError, match=wanted):
                 layer(random(T, B, I), tuple(wrong))
     wrong = [state.float() for state in states]
     with pytest.raises((RuntimeError, ValueError), match="dtype"):
@@ -734,22 +848,28 @@ def test_stack_of_steps(module_of):
 SWITCHES = """
 name   = "switches"
 states = ["h"]
-step   = "h' = where(U @ h > W @ x, 1, 0.5)"
+output = "y"
+step   = '''
+drive = W @ x
+h'    = where(drive > h, 1, 0.5)
+y     = V @ h' + drive
+'''
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
-weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ho = { shape = ["hidden", "hidden"], blocks = ["V"] }
 """
 
 
-def test_no_gradient_at_all(layer_of):
-    """Conditions let nothing through: every gradient is zero, and none is missing."""
+def test_a_scan_without_any_gradient(layer_of):
+    """Conditions let nothing through it; what goes around it does, and no gradient is missing."""
     layer = layer_of(SWITCHES)(I, 4, dtype=torch.float64)
-    x = random(T, B, I).requires_grad_()
-    y, _ = layer(x)
-    assert_equal(y, layer.reference(x)[0])
-    y.sum().backward()
-    assert not x.grad.any()
-    assert not any(parameter.grad.any() for parameter in layer.parameters())
+    x, state = random(T, B, I).requires_grad_(), random(1, B, 4).requires_grad_()
+    tensors = [x, *layer.parameters()]
+    got, want = layer(x, state), layer.reference(x, state)
+    assert_equal(got, want)
+    assert_equal(gradients(got[:1], tensors), gradients(want[:1], tensors))
+    (gradient,) = torch.autograd.grad(total(layer(x, state)), state)
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

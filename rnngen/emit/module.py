@@ -1,13 +1,17 @@
 """A compiled program as the records that the templates place."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
+from types import MappingProxyType
 
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
+from rnngen.emit.layer import layer_view
 from rnngen.emit.statements import Names
 from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.torch import SPELLING, TorchText
 from rnngen.emit.triton import TileWriter, VectorWriter
-from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, WeightView
+from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, ScanView
 from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
 
 _ABOUT = {
@@ -16,32 +20,38 @@ _ABOUT = {
     "gradients": "The gradients of the scan's parameters, from all steps at once.",
     "equations": "One step in plain torch, as it was described.",
 }
-_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "reverse", "schedule", "Scan"}
+# Arguments of a layer's class, and what they are if they are not given.
+_USUAL = {
+    "num_layers": 1,
+    "bias": True,
+    "dropout": 0.0,
+    "bidirectional": False,
+    "proj_size": 0,
+    "heads": 1,
+    "initial_state": "zeros",
+    "reverse": False,
+    "last_only": False,
+    "init": {},
+    "schedule": "auto",
+}
+_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options"}
 
 
-def cell_view(program: Program, class_name: str, about: str) -> CellView:
-    """The record of one cell."""
+def cell_view(program: Program, masked: Program, class_name: str, about: str) -> CellView:
+    """The record of one cell, from its program and that of its masked scan."""
     name = program.cell.name
-    scan, adjoint = program.scan, program.adjoint
-    forward = _pass("forward", f"{name}_step", scan, program)
-    backward = _pass("adjoint", f"{name}_adjoint_step", adjoint, program)
-    parameters = tuple(leaf.name for leaf in scan.leaves("parameter"))
+    scan = _scan(program, name, "")
+    same = {_but_for_its_name(function): function.name for function in scan.functions}
     return CellView(
         name=name,
         class_name=class_name,
         about=about,
-        identity=f"{name}_{sha256(repr((forward, backward, program.bindings)).encode()).hexdigest()[:12]}",
-        parameters=parameters,
         equations=tuple(equation.text for equation in program.equations),
-        forward=forward,
-        adjoint=backward,
-        gradients=_gradients(f"{name}_gradients", program.gradients, parameters),
-        gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
-        sources=_sources(program),
-        stream_gradients=program.stream_gradients,
+        scan=scan,
+        masked=_scan(masked, f"{name}_masked", "The same, where a mask says which steps count.", same),
         run=_run(program),
         reference=_reference(program),
-        weights=tuple(WeightView(p.name, len(p.blocks), p.shape, p.init, p.heads) for p in program.parameters),
+        layer=layer_view(program, (scan.forward.kernel.schedule, "stepwise")),
     )
 
 
@@ -56,7 +66,36 @@ def tuple_text(items: list[str] | tuple[str, ...]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> PassView:
+def _scan(
+    program: Program, name: str, title: str, known: Mapping[FunctionView, str] = MappingProxyType({})
+) -> ScanView:
+    """A scan whose functions are called after `name`; of those `known` by what they do, the existing one is used."""
+    forward = _pass("forward", name, program.scan, program)
+    adjoint = _pass("adjoint", name, program.adjoint, program)
+    parameters = tuple(leaf.name for leaf in program.scan.leaves("parameter"))
+    gradients = _gradients(f"{name}_gradients", program.gradients, parameters)
+    existing = known.get(_but_for_its_name(gradients))
+    return ScanView(
+        name=f"{name}_scan",
+        title=title,
+        identity=f"{name}_{sha256(repr((forward, adjoint, program.bindings)).encode()).hexdigest()[:12]}",
+        parameters=parameters,
+        forward=forward,
+        adjoint=adjoint,
+        gradients=existing or gradients.name,
+        gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
+        sources=_sources(program),
+        stream_gradients=program.stream_gradients,
+        functions=(forward.step, adjoint.step, *(() if existing else (gradients,))),
+    )
+
+
+def _but_for_its_name(function: FunctionView) -> FunctionView:
+    return replace(function, name="")
+
+
+def _pass(direction: str, prefix: str, graph: CellGraph, program: Program) -> PassView:
+    name = f"{prefix}_step" if direction == "forward" else f"{prefix}_adjoint_step"
     text = TorchText(graph, equations=program.equations, apart=True)
     arguments = text.arguments("input", "state", "parameter")
     states = tuple_text([text.text(state.update) for state in graph.states])
@@ -67,20 +106,21 @@ def _pass(direction: str, name: str, graph: CellGraph, program: Program) -> Pass
         states=tuple(state.name for state in graph.states),
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
+        carried={label: s.name for label, v in reversed(graph.outputs) for s in graph.states if s.update == v},
         step=FunctionView(name, _ABOUT[direction], tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
         facts=facts_of(graph),
-        kernel=_kernel(graph, direction, program),
-        stepwise=stepwise_view(graph, f"{program.cell.name}_stepwise_{direction}", program.equations),
+        kernel=_kernel(graph, prefix, direction, program),
+        stepwise=stepwise_view(graph, f"{prefix}_stepwise_{direction}", program.equations),
     )
 
 
-def _kernel(graph: CellGraph, direction: str, program: Program) -> KernelView:
+def _kernel(graph: CellGraph, prefix: str, direction: str, program: Program) -> KernelView:
     """The kernel for the whole sequence: with products the resident one, without them the elementwise one."""
     products = any(value.op in PRODUCTS for value in graph.values)
     schedule, writer = ("resident", TileWriter) if products else ("elementwise", VectorWriter)
     vectors = any(len(block_shape(leaf.shape)) == 1 for leaf in graph.leaves("parameter"))
     text = writer(graph, program.equations).kernel()
-    return KernelView(f"{program.cell.name}_{schedule}_{direction}", schedule, text, vectors)
+    return KernelView(f"{prefix}_{schedule}_{direction}", schedule, text, vectors)
 
 
 def facts_of(graph: CellGraph) -> dict[str, object]:
@@ -92,7 +132,7 @@ def facts_of(graph: CellGraph) -> dict[str, object]:
     return {
         "adjoint": graph.name.endswith("adjoint"),
         "stacks": tuple(stacks),
-        "reads": sum(blocks_of(leaf.shape) for leaf in graph.leaves("input")),
+        "reads": sum(blocks_of(leaf.shape) for leaf in graph.leaves("input") if leaf.shape),
         "stages": max(levels(graph).values()),
         "mixed": len(dense) > 1,
     }
@@ -120,7 +160,6 @@ def _run(program: Program) -> RunView:
     once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
     return RunView(
         weights=tuple(names[parameter.name] for parameter in program.parameters),
-        states=tuple(names[state.name] for state in program.scan.states),
         before=(*once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
@@ -150,7 +189,15 @@ def _layer(layer: Layer) -> str:
             bias = "" if layer.bias else ", bias=False"
             return f"nn.Linear({layer.inputs}, {layer.outputs}{bias}, **options)"
         case CellLayer():
-            usual = {"heads": 1, "initial_state": "zeros", "reverse": False, "schedule": "auto"}
-            given = [f"{key}={getattr(layer, key)!r}" for key, value in usual.items() if getattr(layer, key) != value]
+            given = [
+                f"{key}={_literal(getattr(layer, key))}"
+                for key, usual in _USUAL.items()
+                if getattr(layer, key) != usual
+            ]
             arguments = ", ".join([str(layer.inputs), str(layer.hidden), *given, "**options"])
             return f"{layer.cell.class_name}({arguments})"
+
+
+def _literal(value: object) -> str:
+    """A value of a description as Python writes it, in ASCII."""
+    return ascii(dict(value) if isinstance(value, Mapping) else value)

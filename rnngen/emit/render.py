@@ -29,7 +29,9 @@ def environment(target: str) -> Environment:
         "tuple_of": lambda items: _tuple(items),
         "tuple_of_text": lambda items: _tuple([_text(item) for item in items]),
         "docstring": _docstring,
-        "dict_of_text": lambda items: f"{{{', '.join(f'{_text(key)}: {value!r}' for key, value in items.items())}}}",
+        "dict_of_text": lambda items: (
+            f"{{{', '.join(f'{_text(key)}: {_text(value)}' for key, value in items.items())}}}"
+        ),
         "unpack": lambda names: ", ".join(names) if len(names) > 1 else _tuple(names),
     }
     return made

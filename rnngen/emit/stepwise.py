@@ -25,6 +25,7 @@ class StageView:
     loads: tuple[str, ...]
     step: tuple[str, ...]
     stores: tuple[str, ...]
+    keeps: tuple[str, ...]
     saves: tuple[str, ...]
 
 
@@ -57,12 +58,15 @@ def levels(graph: CellGraph) -> dict[str, int]:
 class _Stage(VectorWriter):
     """A stage: products are inputs at the current step only, states are read and, at the end, written in place."""
 
-    def __init__(self, graph: CellGraph, equations: tuple[Equation, ...], buffers: set[str], copies: set[str]):
-        super().__init__(graph, equations)
-        self.buffers, self.copies = buffers, copies
+    def __init__(self, graph: CellGraph, whole: "_Stepwise", buffers: set[str]):
+        super().__init__(graph, whole.equations)
+        self.buffers, self.copies, self.updates = buffers, whole.copied, whole.updates
 
     def _row(self, name: str) -> str:
         return "batch" if name in self.buffers else super()._row(name)
+
+    def _is_left_out(self, label: str, value: str) -> bool:
+        return label not in self.buffers and super()._is_left_out(label, value)
 
     def loads(self) -> list[str]:
         states = [self._load_state(leaf.name) for leaf in self.graph.leaves("state")]
@@ -85,6 +89,7 @@ class _Stepwise:
         self.level = levels(graph)
         self.last = max(self.level.values())
         self.products = [value for value in graph.values if value.op in PRODUCTS]
+        self.updates = {state.update for state in graph.states}
         self.labels = {value: label for label, value in reversed(graph.outputs)}
         reserved = SPELLING.reserved | {"scan", "choice", "stage", "zip", "blocks", "product_into", "torch"}
         self.names = VectorWriter(graph).names
@@ -116,7 +121,7 @@ class _Stepwise:
         for name in self.operands:
             if name in self.copied:
                 yield f"{self._tensor(f'{name} operand')} = scan.states[{states.index(name)}].clone()"
-            elif name not in self.labels:
+            elif not self._is_output(name):
                 yield f"{self._tensor(f'{name} operand')} = scan.buffer({blocks_of(self.values[name].shape)})"
         for value in self.products:
             yield f"{self.names[value.name]} = scan.buffer({blocks_of(value.shape)})"
@@ -131,7 +136,8 @@ class _Stepwise:
         return f"{self._tensor(self.labels[name])}[step]" if self._is_output(name) else self._tensor(f"{name} operand")
 
     def _is_output(self, name: str) -> bool:
-        return name not in self.copied and name in self.labels
+        """An output's row serves as the operand, unless it may be left out: see `KernelText.keeps`."""
+        return name not in self.copied and name in self.labels and name not in self.updates
 
     def _product_lines(self, level: int) -> list[str]:
         lines = []
@@ -159,7 +165,7 @@ class _Stepwise:
             return None
         graph = self._subgraph(number, [*outputs, *operands], states)
         buffers = {value.name for value in self.products} | {label for label, _ in operands}
-        writer = _Stage(graph, self.equations, buffers, self.copied)
+        writer = _Stage(graph, self, buffers)
         text = writer.kernel()
         copies = [f"{state.name} operand" for state in states if state.name in self.copied]
         tensors, pointers = [], []
@@ -179,6 +185,7 @@ class _Stepwise:
             loads=tuple(writer.loads()),
             step=text.step,
             stores=(*text.stores, *writer.state_stores()),
+            keeps=text.keeps,
             saves=text.saves,
         )
 

@@ -18,6 +18,7 @@ _CALLS = {
     "sqrt": "torch.sqrt({0})",
     "sin": "torch.sin({0})",
     "cos": "torch.cos({0})",
+    "erf": "torch.erf({0})",
     "abs": "torch.abs({0})",
     "max": "torch.maximum({0}, {1})",
     "min": "torch.minimum({0}, {1})",
@@ -32,7 +33,7 @@ _CALLS = {
     "total_number": "{0}.sum().reshape(1)",
     "slice": "blocks({0}, {of}, {at[0]}, {at[1]})",
     "stack": "torch.cat(({*}), dim=-1)",
-    "join": "torch.cat(({*}))",
+    "join": "torch.cat([{*}])",
 }
 # The reference keeps derived operations, in torch's own functions: another definition than the one in `ops`.
 _DERIVED = {
@@ -40,6 +41,17 @@ _DERIVED = {
     "softplus": "F.softplus({0}, threshold=50)",  # torch's own 20 is off by 2e-9 there
     "silu": "F.silu({0})",
     "hardsigmoid": "(F.relu6({0} + 3) / 6)",  # F.hardsigmoid rounds the 1 / 6 of its derivative to float32
+    "identity": "{0}",
+    "leaky_relu": "F.leaky_relu({0})",
+    "relu6": "F.relu6({0})",
+    "hardtanh": "F.hardtanh({0})",
+    "elu": "F.elu({0})",
+    "selu": "F.selu({0})",
+    "gelu": "F.gelu({0})",
+    "softsign": "F.softsign({0})",
+    "tanhshrink": "F.tanhshrink({0})",
+    "hardswish": "F.hardswish({0})",
+    "mish": "F.mish({0})",
     "logsigmoid": "F.logsigmoid({0})",
 }
 SPELLING = Spelling(

@@ -20,6 +20,7 @@ SPELLING = Spelling(
         "sqrt": "tl.sqrt({0})",
         "sin": "tl.sin({0})",
         "cos": "tl.cos({0})",
+        "erf": "tl.erf({0})",
         "abs": "tl.abs({0})",
         "max": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
         "min": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
@@ -31,9 +32,9 @@ SPELLING = Spelling(
     with_number={},
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
-        "tl triton sigmoid tanh log1p first load1 load2 load3 load4 store1 store_stack load_matrices load_transposed "
-        "unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE WIDE PRECISION ACC "
-        "head batch left row row_0 count time unit inside "
+        "tl triton sigmoid tanh log1p first load_row load1 load2 load3 load4 store1 store_stack load_matrices "
+        "load_transposed unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE KEEP WIDE "
+        "PRECISION ACC head batch left row row_0 count time unit inside "
         # Triton's interpreter puts names of its own among a kernel's globals.
         "np numpy math ast types partial wraps".split()
     ),
@@ -45,8 +46,9 @@ class KernelText:
     """The lines of one kernel, by their place in its body.
 
     pointers: the arguments in the order of inputs, states, parameters, outputs, last states. once: parameters, loaded
-    before time begins. first and last: the states' loads before and stores after it. saves: stores that are left out
-    when no gradient is wanted. update: the assignment of the new states.
+    before time begins. first and last: the states' loads before and stores after it. keeps: stores of a state's new
+    value at each step, left out where only the last one is wanted. saves: stores for the adjoint, left out when no
+    gradient is wanted. update: the assignment of the new states.
     """
 
     pointers: tuple[str, ...]
@@ -55,6 +57,7 @@ class KernelText:
     loads: tuple[str, ...]
     step: tuple[str, ...]
     stores: tuple[str, ...]
+    keeps: tuple[str, ...]
     saves: tuple[str, ...]
     update: str
     last: tuple[str, ...]
@@ -67,6 +70,7 @@ class _Writer(ABC):
         self.graph = graph
         self.values = graph.by_name()
         self.users = graph.users()
+        self.updates = {state.update for state in graph.states}
         self.names = Names([graph], SPELLING.reserved)
         self.equations = equations
 
@@ -74,9 +78,10 @@ class _Writer(ABC):
         graph = self.graph
         step = [line for statement in self._statements() for line in self._lines(statement)]
         states = [self.names[state.name] for state in graph.states]
-        stores, saves = [], []
+        stores, keeps, saves = [], [], []
         for label, value in graph.outputs:
-            (saves if label == "saved" else stores).extend(self._store_output(label, value))
+            lines = saves if label == "saved" else keeps if self._is_left_out(label, value) else stores
+            lines.extend(self._store_output(label, value))
         return KernelText(
             pointers=tuple(self._pointers()),
             once=tuple(line for leaf in graph.leaves("parameter") for line in self._parameter(leaf)),
@@ -84,10 +89,15 @@ class _Writer(ABC):
             loads=tuple(line for leaf in graph.leaves("input") for line in self._load_input(leaf)),
             step=tuple(step),
             stores=tuple(stores),
+            keeps=tuple(keeps),
             saves=tuple(saves),
             update=f"{', '.join(states)} = {', '.join(self._new(s.name, s.update) for s in graph.states)}",
             last=tuple(self._store_state(state.name) for state in graph.states),
         )
+
+    def _is_left_out(self, label: str, value: str) -> bool:
+        """Whether an output is a state's new value, which the last state gives as well if only that one is wanted."""
+        return value in self.updates
 
     def _pointers(self) -> Iterable[str]:
         for op in ("input", "state", "parameter"):
@@ -150,6 +160,8 @@ class _Writer(ABC):
         return [self._load_vector(leaf, n, names[n]) for n in self._used_blocks(leaf)]
 
     def _load_input(self, leaf: Value) -> list[str]:
+        if not leaf.shape:
+            return [f"{self.names[leaf.name]} = {self._load_number(leaf.name)}"]
         names, used = self._block_names(leaf), self._used_blocks(leaf)
         return self._load_blocks(leaf.name, blocks_of(leaf.shape), used, names)
 
@@ -181,6 +193,10 @@ class _Writer(ABC):
         """Blocks of a stream at the current step."""
 
     @abstractmethod
+    def _load_number(self, leaf: str) -> str:
+        """What a stream has at the current step for each element of the batch."""
+
+    @abstractmethod
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         """All blocks of an output at the current step."""
 
@@ -207,6 +223,9 @@ class VectorWriter(_Writer):
     def _load_blocks(self, leaf: str, total: int, used: list[int], names: list[str]) -> list[str]:
         row = f"{self._pointer(leaf)} + {self._row(leaf)} * {_stride(total)}"
         return [f"{names[n]} = {_load(f'{row}{_at(n)}')}" for n in used]
+
+    def _load_number(self, leaf: str) -> str:
+        return f"tl.load({self._pointer(leaf)} + {self._row(leaf)}).to(ACC)"
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         row = f"{self._output(label)} + {self._row(label)} * {_stride(len(blocks))}"
@@ -253,6 +272,9 @@ class TileWriter(_Writer):
             f"load{len(group)}({pointer}, row, head, left, {group[0]}, {total}, H, D, BD, BB, ACC)"
             for group in _groups(used)
         ]
+
+    def _load_number(self, leaf: str) -> str:
+        return f"load_row({self._pointer(leaf)}, row, left, BB, ACC)"
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         pointer, lines, total = self._output(label), [], len(blocks)

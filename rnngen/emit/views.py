@@ -35,6 +35,7 @@ class PassView:
     states: tuple[str, ...]
     parameters: tuple[str, ...]
     outputs: dict[str, int]
+    carried: dict[str, str]
     step: FunctionView
     facts: dict[str, object]
     kernel: KernelView
@@ -42,11 +43,31 @@ class PassView:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanView:
+    """A scan in both directions, as the fields of `rnngen.runtime.Scan`.
+
+    name: of what it is called in the module; title: the comment above it. identity: the cell's name and a digest of
+    what the scan computes, for the operators' names. functions: what is to be written before it.
+    """
+
+    name: str
+    title: str
+    identity: str
+    parameters: tuple[str, ...]
+    forward: PassView
+    adjoint: PassView
+    gradients: str
+    gradient_inputs: tuple[str, ...]
+    sources: dict[str, tuple[str, ...]]
+    stream_gradients: tuple[str | None, ...]
+    functions: tuple[FunctionView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """The function that runs a cell over a sequence: lines before the scan, its call, lines after it."""
 
     weights: tuple[str, ...]
-    states: tuple[str, ...]
     before: tuple[str, ...]
     streams: tuple[str, ...]
     parameters: tuple[str, ...]
@@ -60,31 +81,38 @@ class WeightView:
     """A parameter, as the fields of `rnngen.runtime.Weight`."""
 
     name: str
-    blocks: int
+    blocks: tuple[str, ...]
     shape: tuple[str, ...]
     init: tuple[str | float, ...]
     heads: bool
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerView:
+    """What a layer's class knows of its cell, as the fields of `rnngen.runtime.Cell`."""
+
+    weights: tuple[WeightView, ...]
+    states: tuple[str, ...]
+    output: str
+    width: str
+    narrow: bool
+    schedules: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """Everything about one cell. identity: its name and a digest of what it computes, for the operators' names."""
+    """Everything about one cell. scan: as it is; masked: with a mask for sequences of different lengths."""
 
     name: str
     class_name: str
     about: str
-    identity: str
-    parameters: tuple[str, ...]
     equations: tuple[str, ...]
-    forward: PassView
-    adjoint: PassView
-    gradients: FunctionView
-    gradient_inputs: tuple[str, ...]
-    sources: dict[str, tuple[str, ...]]
-    stream_gradients: tuple[str | None, ...]
+    scan: ScanView
+    masked: ScanView
     run: RunView
     reference: FunctionView
-    weights: tuple[WeightView, ...]
+    layer: LayerView
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,12 +218,15 @@ def _assembled(to: Builder, leaf: Value, parts: list[tuple[int, int, str]]) -> s
     bounds = sorted({0, blocks}.union(*({start, stop} for start, stop, _ in parts)))
     pieces = []
     for low, high in pairwise(bounds):
+        here = [part for part in parts if part[0] <= low and high <= part[1]]
+        packed = any(blocks_of(to.values[part].shape) > 1 for _, _, part in here)
         total = ""
-        for start, stop, part in parts:
-            if start <= low and high <= stop:
-                if blocks_of(to.values[part].shape) > 1:
-                    part = to.make(f"{part}[{low}:{high}]", "slice", part, attribute=(low - start, high - start))
-                total = to.make(f"d_{leaf.name}", "add", total, part) if total else part
+        for start, _, part in here:
+            if blocks_of(to.values[part].shape) > 1:
+                part = to.make(f"{part}[{low}:{high}]", "slice", part, attribute=(low - start, high - start))
+            elif packed:  # a slice is a pack even of one block
+                part = to.make(f"{part}.alone", "join", part)
+            total = to.make(f"d_{leaf.name}", "add", total, part) if total else part
         if not total:
             part = leaf.name
             if blocks > 1:

@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from rnngen.build import ShapeConflict, folded, shape_of, shown
@@ -15,8 +15,8 @@ from rnngen.source import Span
 def infer(program: Program, cell: Cell) -> Program:
     """Shapes for every value of a resolved cell.
 
-    Raises ModelError where shapes do not fit, with the inferred shapes of both sides, for what nothing uses, and
-    for what a scan cannot hold.
+    Raises ModelError where shapes do not fit, with the inferred shapes of both sides, for what nothing uses or trains,
+    and for what a scan cannot hold.
     """
     inference = _Inference(program, cell)
     for value in program.cell.values:
@@ -27,6 +27,7 @@ def infer(program: Program, cell: Cell) -> Program:
     inference.mistakes.check()
 
     graph = inference.graph()
+    _report_untrained(graph, inference)
     _check_widths(graph, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
@@ -129,6 +130,9 @@ class _Inference:
         """The hint where a product is of the wrong kind, or of the wrong order."""
         texts = [self.text(operand) for operand in operands]
         ranks = [len(self.values[operand].shape) for operand in operands]
+        if value.op == "matmul" and ranks == [1, 2]:
+            vector = f"({texts[0]})" if "." in operands[0] else texts[0]
+            return f"the matrix stands on the left: write {texts[1]} @ {vector}."
         if value.op == "matmul" and ranks[0] < 2 and ranks[1] < 2:
             return f"the elementwise product is {texts[0]} * {texts[1]}."
         if value.op != "mul" or sorted(ranks) != [1, 2]:
@@ -190,6 +194,35 @@ class _Inference:
             states=tuple(replace(state, update=meaning(state.update)) for state in graph.states),
             outputs=tuple((label, meaning(output)) for label, output in graph.outputs),
         )
+
+
+def _report_untrained(graph: CellGraph, inference: _Inference) -> None:
+    """Blocks of parameters that only comparisons and products with zero use: their gradient is zero everywhere."""
+
+    def scaled_by_zero(value: Value) -> bool:
+        factors = {"mul": value.operands, "div": value.operands[:1]}.get(value.op, ())
+        return any(inference.numbers.get(factor) == 0 for factor in factors)
+
+    def reached(graph: CellGraph) -> set[str]:
+        return needed(graph, set(graph.roots()))
+
+    def cut(graph: CellGraph, where: Callable[[Value], bool]) -> CellGraph:
+        return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
+
+    nonzero = cut(graph, scaled_by_zero)
+    used, trained = reached(nonzero), reached(cut(nonzero, lambda value: value.op in COMPARISONS))
+    for parameter in inference.cell.parameters:
+        for number, block in enumerate(parameter.blocks):
+            name = block if len(parameter.blocks) > 1 else parameter.name
+            if name not in trained:
+                message = f"The gradient of '{block}' is zero everywhere, so it would never be trained."
+                note = "a comparison has no derivative, and nothing else uses it."
+                hint = "use it also where it has a derivative" + ", or make it a constant" * (len(parameter.shape) < 2)
+                hint += "."
+                if name not in used:
+                    note, hint = "it is only ever multiplied by zero.", "use it, or leave it out."
+                span = inference.cell.places.value("parameters", parameter.name, "blocks", number)
+                inference.mistakes.add("untrained", message, span, notes=(note,), hints=(hint,))
 
 
 def _check_widths(graph: CellGraph, inference: _Inference) -> None:

@@ -41,6 +41,7 @@ def _target_span(cell: Cell, equation: Assignment) -> Span:
 def _definitions(cell: Cell, mistakes: Mistakes) -> dict[str, Assignment]:
     """The equations by their targets; of two with one target the first."""
     kinds = {"x": "the input"} | dict.fromkeys(cell.constants, "a constant")
+    kinds |= dict.fromkeys(cell.activations, "an activation")
     for parameter in cell.parameters:
         kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
     definitions: dict[str, Assignment] = {}
@@ -92,6 +93,8 @@ def _report_unknown(
                 continue  # a new value that no equation gives is reported with its state
             if stem in blocks:
                 hint = f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks[stem]}."
+            elif stem in cell.activations:
+                hint = f"the argument of a function stands in brackets: {stem}(...)"
             elif stem != name.name and (stem in definitions or stem in leaves) and stem not in cell.states:
                 hint = f"only a state has a new value; write {stem} without the prime."
             else:
@@ -211,6 +214,11 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
         if name in idle:
             hint = "use it, or leave it out."
             unused(f"No equation uses the constant '{name}'.", cell.places.key("constants", name), hint)
+    called = {part.name for equation in cell.equations for part in equation.expression.parts()}
+    for name in cell.activations:
+        if name not in called:
+            hint = f"write {name}(...) in an equation, or leave it out."
+            unused(f"No equation uses the activation '{name}'.", cell.places.key("activations", name), hint)
     for parameter in cell.parameters:
         for number, block in enumerate(parameter.blocks):
             if block in idle:

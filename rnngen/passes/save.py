@@ -17,7 +17,8 @@ from rnngen.ops import COMPARISONS
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
 # read. Anything else is written and read. To keep an input of the scan alive takes as much memory as writing it would,
-# so it costs the same, except in a tie; and it is kept whole. Of two equal cuts the one with fewer values is taken.
+# so it costs the same, except in a tie; and it is kept whole. A number
+# for each element of the batch costs next to nothing. Of two equal cuts the one with fewer values is taken.
 _READ, _KEEP, _WRITE_AND_READ = 101, 199, 201
 
 
@@ -70,7 +71,7 @@ def _cut(scan: CellGraph, wanted: set[str]) -> list[str]:
             continue
         entry, exit_ = (value.name, "in"), (value.name, "out")
         if value.op == "input":
-            cost, readable = _KEEP * blocks_of(value.shape), True
+            cost, readable = _KEEP * blocks_of(value.shape) if value.shape else 1, True
         else:
             cost = _READ if value.name in in_memory else _WRITE_AND_READ
             readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS

@@ -6,10 +6,11 @@
 from importlib import import_module
 
 PUBLISHED = {
-    "Cell": "layer",
+    "Cell": "cell",
     "Layer": "layer",
-    "Stack": "layer",
-    "Weight": "layer",
+    "Recurrence": "recurrence",
+    "Stack": "stack",
+    "Weight": "cell",
     "Facts": "machine",
     "Pass": "scan",
     "Scan": "scan",
@@ -32,6 +33,7 @@ PUBLISHED = {
     "load3": "tiles",
     "load4": "tiles",
     "load_matrices": "tiles",
+    "load_row": "tiles",
     "load_transposed": "tiles",
     "pack2": "tiles",
     "pack4": "tiles",

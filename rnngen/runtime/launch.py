@@ -18,7 +18,8 @@ class Arguments:
     """The tensors of one direction of a scan, all contiguous.
 
     inputs and outputs (time, batch, blocks * hidden), states and last (batch, hidden). backwards: time runs from T - 1
-    to 0. save: whether the output "saved" is wanted. heads: of the block-diagonal parameters.
+    to 0. save: whether the output "saved" is wanted. keep: whether outputs are that are a state's new value. heads: of
+    the block-diagonal parameters.
     """
 
     inputs: Sequence[Tensor]
@@ -28,6 +29,7 @@ class Arguments:
     last: Sequence[Tensor]
     backwards: bool
     save: bool
+    keep: bool
     heads: int
 
     @property
@@ -115,6 +117,7 @@ def _launch(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], 
             **constants,
             **choice.constants,
             SAVE=scan.save,
+            KEEP=scan.keep,
             ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
             num_warps=choice.num_warps,
             enable_fp_fusion=True,

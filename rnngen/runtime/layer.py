@@ -1,76 +1,52 @@
-"""Layers: a generated cell as an `nn.Module` with the manners of torch.nn, and stacks of layers."""
+"""Layers: a generated cell as an `nn.Module` with the constructor, the calls and the weights of torch.nn's."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
+from rnngen.runtime.direction import Direction, Lengths
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A learnable tensor of a cell: `blocks` equal blocks of `shape` ("hidden", "inputs"), stacked on dimension 0.
-
-    init: an initialiser or a number for each block. heads: block-diagonal, stored as square blocks.
-    """
-
-    name: str
-    blocks: int
-    shape: tuple[str, ...]
-    init: tuple[str | float, ...]
-    heads: bool = False
-
-    def size(self, sizes: dict[str, int], heads: int) -> tuple[int, ...]:
-        """The torch shape."""
-        if self.heads:
-            width = sizes["hidden"] // heads
-            return (self.blocks * heads, width, width)
-        if not self.shape:
-            return (self.blocks,)
-        rows, *columns = (sizes[dimension] for dimension in self.shape)
-        return (self.blocks * rows, *columns)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a layer knows of its cell. schedules: those that its kernels come in.
-
-    run(x, states, weights, reverse, schedule) gives the output over time and the last states, x being
-    (time, batch, inputs) and states (batch, hidden) each. reference is the same in plain torch, as it was described.
-    """
-
-    name: str
-    weights: tuple[Weight, ...]
-    states: tuple[str, ...]
-    schedules: tuple[str, ...]
-    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+Input = Tensor | PackedSequence
 
 
 class Layer(nn.Module):
     """A cell scanned over time; the classes of generated modules derive from this one.
 
     Args:
-        input_size: features of x at each step.
+        input_size: features of the input at each step.
         hidden_size: width of each state.
-        batch_first: x and y are (batch, time, features) rather than (time, batch, features).
-        heads: blocks of the block-diagonal parameters; cells without one have 1.
-        initial_state: where the state begins when a call gives none: "zeros", "learned" (a parameter for each state,
-            shared by the batch) or "buffer" (saved and moved with the module, not trained).
-        reverse: run from the last step to the first; y stays in the order of x.
-        schedule: "auto", or the name of one to insist on.
+        num_layers: layers one upon another, each with the output of the one below as its input.
+        bias: whether there are biases; without them they count as zero.
+        batch_first: input and output are (batch, time, features) rather than (time, batch, features).
+        dropout: probability of a zero in the output of each layer but the last, in training.
+        bidirectional: a second direction, from the last step to the first, whose output stands behind the first's.
+        proj_size: features of the output after a projection, 0 for none; Sak et al. 2014.
         device, dtype: of the parameters.
+        heads: blocks of the block-diagonal parameters; cells without one have 1.
+        initial_state: where the state begins when a call gives none: "zeros", "learned" (a parameter for each state) or
+            "buffer" (saved and moved with the module, not trained).
+        reverse: run from the last step to the first; the output stays in the order of the input.
+        last_only: give the output of the last step alone.
+        return_state: give the output and the state; else the output alone.
+        init: how weights begin, by the name of a parameter (the whole of it) or of a block in the equations: the name
+            of an initialiser in torch.nn.init, a number, or a function that fills a tensor.
+        schedule: "auto", or the name of one to insist on.
 
-    Shapes:
-        x is (time, batch, input_size), or (time, input_size) without a batch; y alike with hidden_size features.
-        A state is (1, batch, hidden_size), or (1, hidden_size) without a batch; a tuple of these where the cell has
-        several. A state given as (hidden_size,) holds for every element of the batch.
+    Shapes, with D the number of directions:
+        The input is (time, batch, input_size), or (time, input_size) without a batch, or a PackedSequence; the output
+        alike with D * hidden_size features (D * proj_size with a projection), without the time if `last_only`.
+        A state is (num_layers * D, batch, hidden_size), or (num_layers * D, hidden_size) without a batch; a tuple of
+        these where the cell has several. A state given as (hidden_size,) holds for all layers and the whole batch. With
+        a projection, the state that is the output is proj_size wide if the cell has no other use for it than products.
     """
 
     cell: ClassVar[Cell]
@@ -79,141 +55,300 @@ class Layer(nn.Module):
         self,
         input_size: int,
         hidden_size: int,
-        *,
+        num_layers: int = 1,
+        bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
         heads: int = 1,
         initial_state: str = "zeros",
         reverse: bool = False,
+        last_only: bool = False,
+        return_state: bool = True,
+        init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("heads", heads)):
-            if not isinstance(size, int) or isinstance(size, bool):
-                raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
+        flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "reverse": reverse}
+        flags |= {"last_only": last_only, "return_state": return_state}
+        _check_types(flags, bool)
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "heads": heads}
+        _check_types(sizes | {"proj_size": proj_size}, int)
+        for name, size in sizes.items():
             if size <= 0:
                 raise ValueError(f"{name} must be greater than zero, got {size}")
-        if hidden_size % heads:
-            raise ValueError(f"hidden_size ({hidden_size}) must be divisible by heads ({heads})")
-        if heads > 1 and not any(weight.heads for weight in self.cell.weights):
-            raise ValueError(f"{self._title} has no block-diagonal parameter, so heads must be 1, got {heads}")
-        if initial_state not in ("zeros", "learned", "buffer"):
-            raise ValueError(f"initial_state must be 'zeros', 'learned' or 'buffer', got {initial_state!r}")
-        if schedule not in (schedules := ("auto", *self.cell.schedules)):
-            choices = ", ".join(map(repr, schedules))
-            raise ValueError(f"schedule must be one of {choices} for the cell '{self.cell.name}', got {schedule!r}")
-        self.input_size, self.hidden_size, self.heads = input_size, hidden_size, heads
-        self.batch_first, self.reverse, self.schedule = batch_first, reverse, schedule
-        self.initial = initial_state
-        sizes = {"inputs": input_size, "hidden": hidden_size}
-        for weight in self.cell.weights:
-            tensor = torch.empty(weight.size(sizes, heads), device=device, dtype=dtype)
-            self.register_parameter(f"{weight.name}_l0", nn.Parameter(tensor))
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = bias, batch_first, _checked_dropout(dropout, num_layers)
+        self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
+        self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
+        self.schedule = schedule
+        self._check_options()
+        self.init = checked_init(init, self._weights())
+        options = {"device": device, "dtype": dtype}
+        for layer, direction in self._places():
+            for weight in self._weights():
+                size = weight.size(self._sizes(layer), heads)
+                name = self._suffixed(weight.name, layer, direction)
+                self.register_parameter(name, nn.Parameter(torch.empty(size, **options)))
         for state in self.cell.states if initial_state != "zeros" else ():
-            tensor = torch.zeros(1, hidden_size, device=device, dtype=dtype)
+            tensor = torch.zeros(self._runs, self._width(state), **options)
             if initial_state == "learned":
                 self.register_parameter(f"initial_{state}", nn.Parameter(tensor))
             else:
                 self.register_buffer(f"initial_{state}", tensor)
         self.reset_parameters()
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw new weights, each block by its initialiser; "uniform" is torch.nn's, within 1 / sqrt(hidden_size)."""
-        for weight in self.cell.weights:
-            parameter = getattr(self, f"{weight.name}_l0")
-            for block, init in zip(parameter.chunk(weight.blocks), weight.init, strict=True):
-                for matrix in block if weight.heads else (block,):
-                    _initialise(matrix, init, self.hidden_size)
-        for state in self.cell.states if self.initial != "zeros" else ():
-            getattr(self, f"initial_{state}").zero_()
+    def _check_options(self) -> None:
+        """Raises ValueError for options that cannot be, alone or together."""
+        if self.proj_size < 0:
+            raise ValueError("proj_size should be a positive integer or zero to disable projections")
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(
+                f"proj_size has to be smaller than hidden_size, got {self.proj_size} and {self.hidden_size}"
+            )
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be divisible by heads ({self.heads})")
+        if self.heads > 1 and not any(weight.heads for weight in self.cell.weights):
+            raise ValueError(f"{self._title} has no block-diagonal parameter, so heads must be 1, got {self.heads}")
+        if self.initial not in ("zeros", "learned", "buffer"):
+            raise ValueError(f"initial_state must be 'zeros', 'learned' or 'buffer', got {self.initial!r}")
+        if self.reverse and self.bidirectional:
+            raise ValueError("a bidirectional layer runs both ways, so reverse must be False")
+        if self.schedule not in (schedules := ("auto", *self.cell.schedules)):
+            choices = ", ".join(map(repr, schedules))
+            raise ValueError(
+                f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
+            )
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The output at every step and the state after the last one.
-
-        Raises ValueError or RuntimeError, as torch.nn does, where the shapes of x or the state do not fit.
-        """
-        return self._over_time(self.cell.run, x, state, {"reverse": self.reverse, "schedule": self.schedule})
-
-    def reference(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times."""
-        return self._over_time(self.cell.reference, x, state, {"reverse": self.reverse})
-
-    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One step: x (batch, input_size) to y (batch, hidden_size), or both without a batch, and the state."""
-        if x.dim() not in (1, 2):
-            raise ValueError(f"{self._title}.step: Expected input to be 1D or 2D, got {x.dim()}D instead")
-        time = 1 if self.batch_first and x.dim() == 2 else 0
-        y, state = self(x.unsqueeze(time), state)
-        return y.squeeze(time), state
-
-    def initial_state(self, batch: int | None = None) -> State:
-        """The state that a call without one begins with: (1, batch, hidden_size) each, (1, hidden_size) without."""
-        some = next(self.parameters())
-        shape = (1, self.hidden_size) if batch is None else (1, batch, self.hidden_size)
-        if self.initial == "zeros":
-            states = [some.new_zeros(shape) for _ in self.cell.states]
-        else:
-            rows = [getattr(self, f"initial_{state}") for state in self.cell.states]
-            states = [row if batch is None else row.unsqueeze(1).expand(shape) for row in rows]
-        return states[0] if len(states) == 1 else tuple(states)
-
-    def extra_repr(self) -> str:
-        count = sum(parameter.numel() for parameter in self.parameters())
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {"heads": 1, "batch_first": False, "reverse": False, "schedule": "auto"}
-        parts += [f"{name}={getattr(self, name)!r}" for name, usual in defaults.items() if getattr(self, name) != usual]
-        parts += [f"initial_state={self.initial!r}"] if self.initial != "zeros" else []
-        return f"{', '.join(parts)}, parameters={count:,}"
+    # Sizes and names.
 
     @property
     def _title(self) -> str:
         return type(self).__name__
 
-    def _over_time(self, run: Callable, x: Tensor, state: State | None, options: dict) -> tuple[Tensor, State]:
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"{self._title}: Expected a Tensor of one length for the whole batch, got {type(x).__name__}"
-            )
-        batched = x.dim() == 3
-        if x.dim() not in (2, 3):
-            raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {x.dim()}D instead")
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def _runs(self) -> int:
+        """Scans of a call, and rows of a state."""
+        return self.num_layers * self._directions
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        """Layer and direction of each scan, in the order of a state's rows."""
+        return ((layer, direction) for layer in range(self.num_layers) for direction in range(self._directions))
+
+    def _weights(self) -> tuple[Weight, ...]:
+        """The weights of a layer and direction."""
+        weights = tuple(weight for weight in self.cell.weights if self.bias or not weight.bias)
+        projection = Weight("weight_hr", ("weight_hr",), ("output", self.cell.width), ("uniform",))
+        return (*weights, projection) if self.proj_size else weights
+
+    def _suffixed(self, name: str, layer: int, direction: int) -> str:
+        """The name of a parameter for one layer and direction."""
+        return f"{name}_l{layer}{'_reverse' if direction else ''}"
+
+    def _sizes(self, layer: int) -> dict[str, int]:
+        """What the dimensions of a weight mean in a layer."""
+        inputs = self.input_size
+        for _ in range(layer):
+            output = self.hidden_size if self.cell.width == "hidden" else inputs
+            inputs = self._directions * (self.proj_size or output)
+        return {"inputs": inputs, "hidden": self.hidden_size, "output": self.proj_size or self.hidden_size}
+
+    def _width(self, state: str) -> int:
+        projected = self.proj_size and self.cell.narrow and state == self.cell.output
+        return self.proj_size if projected else self.hidden_size
+
+    # Weights.
+
+    @property
+    def _some(self) -> Tensor:
+        """One of the weights: they are all of one type and on one device."""
+        return getattr(self, self._suffixed(self._weights()[0].name, 0, 0))
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, each block by its initialiser; "uniform" is torch.nn's, within 1 / sqrt(hidden_size)."""
+        for layer, direction in self._places():
+            for weight in self._weights():
+                fill(getattr(self, self._suffixed(weight.name, layer, direction)), weight, self.init, self.hidden_size)
+        for state in self.cell.states if self.initial != "zeros" else ():
+            with torch.no_grad():
+                getattr(self, f"initial_{state}").zero_()
+
+    def block(self, name: str, layer: int = 0, reverse: bool = False) -> Tensor:
+        """A part of a parameter by its name in the equations, as a view: `layer.block("U_f")`.
+
+        Raises KeyError if there is no block of this name.
+        """
+        names = [block for weight in self._weights() for block in weight.blocks]
+        for weight in self._weights():
+            if name in weight.blocks:
+                return blocks_of(getattr(self, self._suffixed(weight.name, layer, int(reverse))), weight)[name]
+        raise KeyError(f"{self._title} has no block {name!r}; there are {', '.join(names)}")
+
+    def _tensors(self, layer: int, direction: int) -> dict[str, Tensor]:
+        """The weights of the cell by name, zeros for biases that are not there."""
+        some = self._some
+        found = {}
+        for weight in self.cell.weights:
+            if weight.bias and not self.bias:
+                found[weight.name] = some.new_zeros(weight.size(self._sizes(layer), self.heads))
+            else:
+                found[weight.name] = getattr(self, self._suffixed(weight.name, layer, direction))
+        return found
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The weights of each layer and direction, as torch.nn has them."""
+        names = [[self._suffixed(weight.name, *place) for weight in self._weights()] for place in self._places()]
+        return [[getattr(self, name) for name in row] for row in names]
+
+    def flatten_parameters(self) -> None:
+        """For torch.nn's sake: weights are used where they are, so there is nothing to do."""
+
+    # Calls.
+
+    def forward(self, input: Input, hx: State | None = None) -> tuple[Input, State] | Input:
+        """The output at every step, and the states after the last one.
+
+        Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input and states do not fit.
+        """
+        y, state = self._call(self.cell.run, input, hx, schedule=self.schedule)
+        return (y, state) if self.return_state else y
+
+    def reference(self, input: Input, hx: State | None = None) -> tuple[Input, State] | Input:
+        """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times."""
+        y, state = self._call(self.cell.reference, input, hx)
+        return (y, state) if self.return_state else y
+
+    def step(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
+        """One step: input (batch, input_size) to output (batch, features), or both without a batch, and the states.
+
+        A state of a single layer may also be (batch, width). Raises ValueError for a bidirectional layer.
+        """
+        if self.bidirectional:
+            raise ValueError(f"{self._title}.step: a bidirectional layer needs the whole sequence")
+        if input.dim() not in (1, 2):
+            raise ValueError(f"{self._title}.step: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        batched = input.dim() == 2
+        if hx is not None and batched and self._runs == 1:
+            parts = [hx] if isinstance(hx, Tensor) else hx
+            parts = [part.unsqueeze(0) if part.dim() == 2 else part for part in parts]
+            hx = parts[0] if isinstance(hx, Tensor) else tuple(parts)
+        time = 1 if self.batch_first and batched else 0
+        y, state = self._call(self.cell.run, input.unsqueeze(time), hx, schedule=self.schedule)
+        return (y if self.last_only else y.squeeze(time)), state
+
+    def initial_state(self, batch: int | None = None) -> State:
+        """The state that a call without one begins with: (num_layers * directions, batch, width) each.
+
+        Without `batch`, (num_layers * directions, width).
+        """
+        some = self._some
+        states = []
+        for state in self.cell.states:
+            if self.initial == "zeros":
+                rows = some.new_zeros(self._runs, self._width(state))
+            else:
+                rows = getattr(self, f"initial_{state}")
+            states.append(rows if batch is None else rows.unsqueeze(1).expand(-1, batch, -1))
+        return self._as_state(states)
+
+    def extra_repr(self) -> str:
+        usual = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        usual |= {"bidirectional": False, "heads": 1, "reverse": False, "last_only": False, "return_state": True}
+        usual |= {"schedule": "auto"}
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        parts += [f"{name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name]]
+        parts += [f"initial_state={self.initial!r}"] if self.initial != "zeros" else []
+        return f"{', '.join(parts)}, parameters={sum(parameter.numel() for parameter in self.parameters()):,}"
+
+    def _as_state(self, states: Sequence[Tensor]) -> State:
+        return states[0] if len(states) == 1 else tuple(states)
+
+    def _call(self, run: Callable, input: Input, hx: State | None, **options: str) -> tuple[Input, State]:
+        if isinstance(input, PackedSequence):
+            return self._call_packed(run, input, hx, options)
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{self._title}: Expected a Tensor or a PackedSequence, got {type(input).__name__}")
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched = input.dim() == 3
+        x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
+        self._check_input(x)
+        states = self._states(hx, x, batched)
+        y, last = self._layers(run, x, states, hx is not None, None, options)
+        if not batched:
+            y, last = y.squeeze(0 if self.last_only else 1), [state.squeeze(1) for state in last]
+        elif self.batch_first and not self.last_only:
+            y = y.transpose(0, 1)
+        return y, self._as_state(last)
+
+    def _call_packed(
+        self, run: Callable, input: PackedSequence, hx: State | None, options: dict[str, str]
+    ) -> tuple[Input, State]:
+        """Sequences of different lengths: padded, in the order of their lengths, and scanned with a mask."""
+        data, sizes, order, back = input
+        if data.dim() != 2:
+            raise RuntimeError(f"{self._title}: Expected packed data to be 2D, got {data.dim()}D instead")
+        x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
+        self._check_input(x)
+        states = self._states(hx, x, True)
+        if order is not None:
+            states = [state.index_select(1, order) for state in states]
+        differ = Lengths(lengths, len(x)) if lengths[-1] < lengths[0] else None
+        y, last = self._layers(run, x, states, hx is not None, differ, options)
+        if back is not None:
+            last = [state.index_select(1, back) for state in last]
+        if self.last_only:
+            return (y if back is None else y.index_select(0, back)), self._as_state(last)
+        return PackedSequence(pack_padded_sequence(y, lengths).data, sizes, order, back), self._as_state(last)
+
+    def _check_input(self, x: Tensor) -> None:
+        """Raises for an input, (time, batch, features), that this layer cannot take."""
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
                 f"{self._title}: input.size(-1) must be equal to input_size. "
                 f"Expected {self.input_size}, got {x.shape[-1]}"
             )
-        rows = x.unsqueeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
-        if rows.shape[0] == 0:
+        if x.shape[0] == 0:
             raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0")
-        weights = [getattr(self, f"{weight.name}_l0") for weight in self.cell.weights]
-        if rows.dtype != weights[0].dtype and not autocasting(rows.device.type):
+        dtype = self._some.dtype
+        if x.dtype != dtype and not autocasting(x.device.type):
             raise ValueError(
-                f"{self._title}: RNN input dtype ({rows.dtype}) does not match weight dtype ({weights[0].dtype}). "
-                f"Convert input: input.to({weights[0].dtype}), or convert model: model.to({rows.dtype})"
+                f"{self._title}: RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
             )
-        states = self._states(state, rows, batched)
-        y, states = run(rows, states, weights, **options)
-        y = y.squeeze(1) if not batched else y.transpose(0, 1) if self.batch_first else y
-        states = tuple(value if not batched else value.unsqueeze(0) for value in states)
-        return y, states[0] if len(states) == 1 else states
 
-    def _states(self, state: State | None, x: Tensor, batched: bool) -> tuple[Tensor, ...]:
-        """The given state, or the initial one, as (batch, hidden) tensors."""
+    def _states(self, hx: State | None, x: Tensor, batched: bool) -> list[Tensor]:
+        """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
-        if state is None:
-            state = self.initial_state(batch if batched else None)
-        given = (state,) if isinstance(state, Tensor) else tuple(state)
+        if hx is None:
+            hx = self.initial_state(batch)
+            return [hx] if isinstance(hx, Tensor) else list(hx)
+        given = [hx] if isinstance(hx, Tensor) else list(hx)
         if len(given) != len(names):
             raise RuntimeError(
                 f"{self._title}: Expected {len(names)} state tensors ({', '.join(names)}), got {len(given)}"
             )
         found = []
         for name, value in zip(names, given, strict=True):
-            if value.dim() == 1 and value.shape[0] == self.hidden_size:
-                value = value.expand(1, batch, -1) if batched else value.unsqueeze(0)
-            wanted = (1, batch, self.hidden_size) if batched else (1, self.hidden_size)
+            width = self._width(name)
+            if value.dim() == 1 and value.shape[0] == width:
+                value = value.expand(self._runs, batch, -1) if batched else value.expand(self._runs, -1)
+            wanted = (self._runs, batch, width) if batched else (self._runs, width)
+            if value.dim() != len(wanted):
+                kind = "batched 3-D" if batched else "unbatched 2-D"
+                raise RuntimeError(
+                    f"{self._title}: For {kind} input, {name} should also be {len(wanted)}-D of size {wanted} "
+                    f"but got {value.dim()}-D tensor of size {tuple(value.shape)}"
+                )
             if tuple(value.shape) != wanted:
                 raise RuntimeError(f"{self._title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
             if value.dtype != x.dtype and not autocasting(x.device.type):
@@ -221,68 +356,66 @@ class Layer(nn.Module):
                     f"{self._title}: Input and hidden tensors are not the same dtype, found {x.dtype} and, for {name}, "
                     f"{value.dtype}"
                 )
-            found.append(value.squeeze(0) if batched else value)
-        return tuple(found)
+            found.append(value if batched else value.unsqueeze(1))
+        return found
+
+    # Scans. From here on time comes first and there is a batch.
+
+    def _layers(
+        self,
+        run: Callable,
+        x: Tensor,
+        states: Sequence[Tensor],
+        given: bool,
+        lengths: Lengths | None,
+        options: dict[str, str],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All layers and directions. given: whether a call has brought the states."""
+        given = given or self.initial != "zeros"
+        valid = None if lengths is None else lengths.valid(x)
+        x = x if lengths is None else lengths.filled(x, valid)
+        last: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            final = self.last_only and layer == self.num_layers - 1
+            for direction in range(self._directions):
+                scan = Direction(
+                    self.cell,
+                    run,
+                    options,
+                    self._tensors(layer, direction),
+                    getattr(self, self._suffixed("weight_hr", layer, direction)) if self.proj_size else None,
+                    backwards=self.reverse or direction == 1,
+                    last_only=final,
+                    lengths=lengths,
+                    valid=valid,
+                )
+                y, after = scan(x, [state[len(last)] for state in states], given)
+                outputs.append(y)
+                last.append(after)
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if layer < self.num_layers - 1 and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+        rows = zip(*last, strict=True)
+        return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
 
 
-def _initialise(block: Tensor, init: str | float, hidden: int) -> None:
-    if isinstance(init, int | float):
-        nn.init.constant_(block, init)
-    elif init == "uniform":
-        bound = 1 / math.sqrt(hidden)
-        nn.init.uniform_(block, -bound, bound)
-    else:
-        getattr(nn.init, f"{init}_")(block)
+def _check_types(values: dict[str, object], kind: type) -> None:
+    for name, value in values.items():
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
 
 
-class Stack(nn.Module):
-    """Layers one after another; the classes of models derive from this one.
-
-    x is (time, batch, features), or (time, features) without a batch, or with `batch_first` (batch, time, features).
-    A state is a tuple with one entry for each recurrent layer, as that layer has it.
-    """
-
-    def __init__(self, layers: Sequence[nn.Module], batch_first: bool = False):
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.batch_first = batch_first
-
-    @property
-    def recurrent(self) -> list[Layer]:
-        """The layers that have a state."""
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
-
-    def forward(self, x: Tensor, state: Sequence[State | None] | None = None) -> tuple[Tensor, tuple[State, ...]]:
-        """The output at every step and the state of each recurrent layer after the last one."""
-        return self._through("forward", x, state)
-
-    def reference(self, x: Tensor, state: Sequence[State | None] | None = None) -> tuple[Tensor, tuple[State, ...]]:
-        """What `forward` computes, step by step in plain torch."""
-        return self._through("reference", x, state)
-
-    def step(self, x: Tensor, state: Sequence[State | None] | None = None) -> tuple[Tensor, tuple[State, ...]]:
-        """One step of every layer: x (batch, features) or (features,)."""
-        return self._through("step", x, state)
-
-    def initial_state(self, batch: int | None = None) -> tuple[State, ...]:
-        """The state that a call without one begins with."""
-        return tuple(layer.initial_state(batch) for layer in self.recurrent)
-
-    def _through(
-        self, method: str, x: Tensor, state: Sequence[State | None] | None
-    ) -> tuple[Tensor, tuple[State, ...]]:
-        given = [None] * len(self.recurrent) if state is None else list(state)
-        if len(given) != len(self.recurrent):
-            raise RuntimeError(
-                f"{type(self).__name__}: Expected the states of {len(self.recurrent)} layers, got {len(given)}"
-            )
-        turned = self.batch_first and method != "step" and x.dim() == 3
-        x = x.transpose(0, 1) if turned else x
-        found = []
-        for layer in self.layers:
-            if isinstance(layer, Layer):
-                x, last = getattr(layer, method)(x, given[len(found)])
-                found.append(last)
-            else:
-                x = layer(x)
-        return (x.transpose(0, 1) if turned else x), tuple(found)
+def _checked_dropout(dropout: float, num_layers: int) -> float:
+    """The probability. Raises ValueError if it is none; warns, as torch.nn does, where it would do nothing."""
+    if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        raise ValueError(
+            f"dropout should be a number in range [0, 1], the probability of an element being zeroed, got {dropout!r}"
+        )
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers "
+            f"greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+            stacklevel=3,
+        )
+    return float(dropout)

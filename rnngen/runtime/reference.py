@@ -11,15 +11,22 @@ def loop(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
+    valid: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs)."""
+    """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs).
+
+    Where valid, (time, batch, 1), is 0 the states stay as they are.
+    """
     order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
         outputs[t], new = step(x[t], states, weights)
-        states = tuple(map(like_state, new, states))
+        new = tuple(map(like_state, new, states))
+        if valid is not None:
+            new = tuple(torch.where(valid[t] > 0, one, old) for one, old in zip(new, states, strict=True))
+        states = new
     return torch.stack([outputs[t] for t in range(len(x))]), states
 
 

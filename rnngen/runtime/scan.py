@@ -6,7 +6,7 @@ over the torch steps that serves a CPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Pass:
     outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
     launchers: for each schedule the function that runs its kernels. facts: what the choice among them rests on.
+    carried: for an output that is a state's new value, that state.
     """
 
     inputs: tuple[str, ...]
@@ -38,6 +39,7 @@ class Pass:
     step: Step
     launchers: Mapping[str, Launcher]
     facts: Facts
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 _OPERATORS: dict[str, tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]] = {}
@@ -86,12 +88,14 @@ class Scan:
         parameters: Sequence[Tensor],
         *,
         reverse: bool = False,
+        last_only: bool = False,
         schedule: str = "auto",
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Run over a sequence.
 
         streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
-        (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards.
+        (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards. With
+        `last_only` outputs are those after the last step, (batch, hidden), and each must be a state's new value.
         Under autocast everything but float64 is cast to its dtype. Raises NotImplementedError for a forward-mode
         derivative.
         """
@@ -105,17 +109,22 @@ class Scan:
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
             )
         save = _wants_gradient(tensors)
-        results = self.forward_op(*tensors, reverse, save, schedule)
-        last = len(self.forward.outputs)
-        outputs = zip(self.forward.outputs, results[:last], strict=True)
-        return [output for label, output in outputs if label != "saved"], tuple(results[last:])
+        results = self.forward_op(*tensors, reverse, save, save or not last_only, schedule)
+        count = len(self.forward.outputs)
+        outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
+        last = tuple(results[count:])
+        if last_only:
+            outputs |= {label: last[self.forward.states.index(s)] for label, s in self.forward.carried.items()}
+        return [output for label, output in outputs.items() if label != "saved"], last
 
     @property
     def _cell(self) -> str:
         return self.name.rsplit("_", 1)[0]
 
     def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
-        forward = self._operator("scan", self._forward, self._counts(self.forward, self._carried), "bool save, ")
+        forward = self._operator(
+            "scan", self._forward, self._counts(self.forward, self._carried), "bool save, bool keep, "
+        )
         adjoint = self._operator("adjoint", self._adjoint, self._counts(self.adjoint, self._carried), "")
         forward.register_fake(self._forward_outputs)
         adjoint.register_fake(self._adjoint_outputs)
@@ -151,20 +160,25 @@ class Scan:
     # The forward operator.
 
     def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
-        streams, states, _, (_, save, _) = self._split(self.forward, args)
-        outputs = self._empty_outputs(self.forward, streams[0], states[0], save)
+        streams, states, _, (_, save, keep, _) = self._split(self.forward, args)
+        outputs = self._empty_outputs(self.forward, streams[0], states[0], save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args) -> tuple[Tensor, ...]:
-        streams, states, parameters, (reverse, save, schedule) = self._split(self.forward, args)
+        streams, states, parameters, (reverse, save, keep, schedule) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
-        _run(self.forward, streams, states, self._used(self.forward, parameters), results, reverse, save, schedule)
+        used = self._used(self.forward, parameters)
+        _run(self.forward, streams, states, used, results, reverse, schedule, save, keep)
         return results
 
-    def _empty_outputs(self, which: Pass, stream: Tensor, state: Tensor, save: bool = True) -> list[Tensor]:
+    def _empty_outputs(
+        self, which: Pass, stream: Tensor, state: Tensor, save: bool = True, keep: bool = True
+    ) -> list[Tensor]:
         time, batch = stream.shape[:2]
+        unwanted = {"saved"} if not save else set()
+        unwanted |= which.carried.keys() if not keep else set()
         return [
-            stream.new_empty((time, batch, blocks * state.shape[-1]) if save or label != "saved" else (0,))
+            stream.new_empty((time, batch, blocks * state.shape[-1]) if label not in unwanted else (0,))
             for label, blocks in which.outputs.items()
         ]
 
@@ -181,14 +195,14 @@ class Scan:
         results = self._adjoint_outputs(*args)
         accumulators = len(self.adjoint.states) - self._carried
         states = [*states, *(torch.zeros_like(states[0]) for _ in range(accumulators))]
-        _run(self.adjoint, inputs, states, self._used(self.adjoint, parameters), results, reverse, True, schedule)
+        _run(self.adjoint, inputs, states, self._used(self.adjoint, parameters), results, reverse, schedule)
         return results
 
     # Autograd.
 
     def _keep_for_backward(self, ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        streams, states, parameters, (ctx.reverse, _, ctx.schedule) = self._split(self.forward, inputs)
+        streams, states, parameters, (ctx.reverse, _, _, ctx.schedule) = self._split(self.forward, inputs)
         ctx.time = streams[0].shape[0]
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
@@ -206,7 +220,7 @@ class Scan:
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
         states = saved[count : count + self._carried]
         parameters = saved[count + self._carried :]
-        flags = (None, None, None)
+        flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
             return (*self._differentiable_backward(ctx, streams, states, parameters, gradients), *flags)
@@ -270,8 +284,9 @@ class Scan:
         input_dims, state_dims, parameter_dims, _ = self._split(which, dims)
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
-            reverse, save, schedule = flags
-            flags = [reverse, save or _wants_gradient(args), schedule]
+            reverse, save, keep, schedule = flags
+            wanted = _wants_gradient(args)
+            flags = [reverse, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
         if any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
             members = []
@@ -294,7 +309,7 @@ class Scan:
         found, found_dims = [], []
         for number, result in enumerate(results):
             at = 1 if number < len(which.outputs) else 0
-            empty = result.dim() == 1  # "saved" that was not wanted
+            empty = result.dim() == 1  # an output that was not wanted
             found.append(result if empty else result.unflatten(at, (size, -1)))
             found_dims.append(None if empty else at)
         return tuple(found), tuple(found_dims)
@@ -326,16 +341,18 @@ def _run(
     parameters: Sequence[Tensor],
     results: Sequence[Tensor],
     reverse: bool,
-    save: bool,
     schedule: str,
+    save: bool = True,
+    keep: bool = True,
 ) -> None:
-    """Fill `results`, the outputs and then the last states."""
+    """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
     backwards = reverse != which.facts.adjoint
     with torch.autocast(inputs[0].device.type, enabled=False):
         if _uses_kernels(inputs[0]) and inputs[0].shape[1] > 0:
             groups = ([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters))
-            arguments = Arguments(*groups, outputs, last, backwards, save, _heads(parameters, states[0].shape[-1]))
+            heads = _heads(parameters, states[0].shape[-1])
+            arguments = Arguments(*groups, outputs, last, backwards, save, keep, heads)
             run(which.launchers, which.facts, arguments, schedule)
             return
         dtype = torch.float32 if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0].dtype

@@ -119,6 +119,13 @@ def store_stack(pointer, stack, row, head, left, block: tl.constexpr, count: tl.
 
 
 @triton.jit
+def load_row(pointer, row, left, BB: tl.constexpr, ACC: tl.constexpr):
+    """A stream with one number for each element of the batch, as a row [1, BB]."""
+    batch = tl.arange(0, BB)[None, :]
+    return tl.load(pointer + row + batch, mask=batch < left, other=0.0).to(ACC)
+
+
+@triton.jit
 def load2(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
           H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     return unpack2(load_stack(pointer, row, head, left, block, 2, total, 2, H, D, BD, BB, ACC), BD, BB)

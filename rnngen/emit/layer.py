@@ -1,0 +1,59 @@
+"""What a layer's class knows of its cell: its weights, its states, and what a projection would make of them."""
+
+from rnngen.emit.views import LayerView, WeightView
+from rnngen.ir import CellGraph, Parameter, Program, block_shape, origin
+
+_SQUARE = ("hidden", "hidden")
+
+
+def layer_view(program: Program, schedules: tuple[str, ...]) -> LayerView:
+    """The record of a cell's interface.
+
+    A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
+    but the output's old value then sees the projection too: its columns are called "output" rather than "hidden". If
+    that is all that becomes of the old value, as in an LSTM and not in a GRU, the projection itself is the state, and
+    the cell is narrow.
+    """
+    graph = program.described
+    output = graph.outputs[0][1]
+    state = next((s.name for s in graph.states if s.update == output), "")
+    seeing = {p.name for p in program.parameters if _sees_only(graph, p, state)} if state else set()
+    definitions = graph.by_name()
+    uses = [
+        value.op == "matmul" and value.operands[1] == state and origin(definitions, value.operands[0])[0].name in seeing
+        for value in graph.values
+        if state in value.operands
+    ]
+    return LayerView(
+        weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
+        states=tuple(s.name for s in graph.states),
+        output=state,
+        width=definitions[output].shape[0],
+        narrow=bool(state) and all(uses) and state not in graph.roots(),
+        schedules=schedules,
+    )
+
+
+def _weight(parameter: Parameter, sees_output: bool) -> WeightView:
+    shape = ("hidden", "output") if sees_output else parameter.shape
+    return WeightView(parameter.name, parameter.blocks, shape, parameter.init, parameter.heads, parameter.bias)
+
+
+def _sees_only(graph: CellGraph, parameter: Parameter, state: str) -> bool:
+    """Whether a parameter is a matrix, or several, and applied to the old value of a state alone."""
+    if parameter.shape != _SQUARE or parameter.heads:
+        return False
+    definitions = graph.by_name()
+
+    def is_part(name: str) -> bool:
+        return origin(definitions, name)[0].name == parameter.name
+
+    for value in graph.values:
+        if value.op in ("pick", "slice"):
+            continue
+        if value.op == "matmul" and is_part(value.operands[0]) and value.operands[1] != state:
+            return False
+        others = value.operands[1:] if value.op == "matmul" else value.operands
+        if any(block_shape(definitions[name].shape) == _SQUARE and is_part(name) for name in others):
+            return False
+    return True

@@ -1,0 +1,120 @@
+"""What a layer knows of its cell, and how its weights begin."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Initialiser = str | float | Callable[[Tensor], object]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A learnable tensor of a cell: equal blocks of `shape`, stacked on dimension 0.
+
+    blocks: their names in the equations. shape: of "hidden", "inputs", and "output" for the columns of a matrix that is
+    applied to nothing but the output's old value. init: how each block begins. heads: block-diagonal, stored as square
+    blocks. bias: left out of a layer without bias.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    shape: tuple[str, ...]
+    init: tuple[Initialiser, ...]
+    heads: bool = False
+    bias: bool = False
+
+    def size(self, sizes: dict[str, int], heads: int) -> tuple[int, ...]:
+        """The torch shape."""
+        count = len(self.blocks)
+        if self.heads:
+            width = sizes["hidden"] // heads
+            return (count * heads, width, width)
+        if not self.shape:
+            return (count,)
+        rows, *columns = (sizes[dimension] for dimension in self.shape)
+        return (count * rows, *columns)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell as its layer sees it.
+
+    states: their names. output: the state whose new value is the output, "" if it is another value. width: of the
+    output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
+    those that its kernels come in.
+
+    run(x, states, weights, valid, *, reverse, last_only, schedule) gives the output over time and the last states, x
+    being (time, batch, inputs), states (batch, hidden) each, valid None or (time, batch, 1). reference(x, states,
+    weights, valid, *, reverse) is the same in plain torch, as it was described.
+    """
+
+    name: str
+    weights: tuple[Weight, ...]
+    states: tuple[str, ...]
+    output: str
+    width: str
+    narrow: bool
+    schedules: tuple[str, ...]
+    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+
+
+def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
+    """Fill a tensor: by a number, the name of an initialiser, or a function that fills what it is given.
+
+    "uniform" is torch.nn's, within 1 / sqrt(hidden); other names are those of torch.nn.init without the underscore
+    behind.
+    """
+    if callable(init):
+        init(tensor)
+    elif not isinstance(init, str):
+        nn.init.constant_(tensor, init)
+    elif init == "uniform":
+        bound = 1 / math.sqrt(hidden)
+        nn.init.uniform_(tensor, -bound, bound)
+    else:
+        getattr(nn.init, f"{init}_")(tensor)
+
+
+def checked_init(init: object, weights: tuple[Weight, ...]) -> dict[str, Initialiser]:
+    """A layer's own initialisers by the names of parameters and blocks.
+
+    Raises TypeError or ValueError for what cannot be one.
+    """
+    if init is None:
+        return {}
+    if not isinstance(init, dict):
+        raise TypeError(f"init should be a dict from names to initialisers, got: {type(init).__name__}")
+    names = dict.fromkeys(name for weight in weights for name in (weight.name, *weight.blocks))
+    for name, value in init.items():
+        if name not in names:
+            raise ValueError(f"init: there is no parameter or block {name!r}; there are {', '.join(names)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, str) and value != "uniform" and not callable(getattr(nn.init, f"{value}_", None)):
+            raise ValueError(f"init: there is no initialiser {value!r} in torch.nn.init")
+        if not (number or isinstance(value, str) or callable(value)):
+            kind = type(value).__name__
+            raise TypeError(f"init: {name!r} should have a name, a number or a function, got: {kind}")
+    return dict(init)
+
+
+def blocks_of(tensor: Tensor, weight: Weight) -> dict[str, Tensor]:
+    """Views of a weight's blocks by their names in the equations."""
+    return dict(zip(weight.blocks, tensor.chunk(len(weight.blocks)), strict=True))
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, weight: Weight, init: dict[str, Initialiser], hidden: int) -> None:
+    """Draw a weight anew: the whole of it if `init` has its name, then each block that `init` names, or else each."""
+    whole = init.get(weight.name)
+    if whole is not None:
+        for part in tensor if weight.heads else (tensor,):
+            initialise(part, whole, hidden)
+    for (name, block), usual in zip(blocks_of(tensor, weight).items(), weight.init, strict=True):
+        chosen = init.get(name, usual) if whole is None else init.get(name) if name != weight.name else None
+        if chosen is not None:
+            for part in block if weight.heads else (block,):
+                initialise(part, chosen, hidden)

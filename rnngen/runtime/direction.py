@@ -1,0 +1,129 @@
+"""One direction of one layer, lengths and projection included, in terms of the scan that a module has kernels for.
+
+A projection needs no kernel of its own. A matrix U that sees R @ h instead of h is U @ R applied to h, which is one
+product of parameters a call; and the output R @ h is one product over all steps after the scan. Only where a state is
+given as a projection, p, does the first step differ: there U is applied to p, so that it is a scan of one step with U
+itself, its columns filled up with zeros.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnngen.runtime.cell import Cell
+
+Result = tuple[Tensor, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of the sequences of a batch, descending, on the CPU; not all the same."""
+
+    lengths: Tensor
+    time: int
+
+    def valid(self, like: Tensor) -> Tensor:
+        """1 where a step counts and 0 where it is padding: (time, batch, 1), of the type and device of a tensor."""
+        return (torch.arange(self.time)[:, None] < self.lengths).to(like)[..., None]
+
+    def filled(self, rows: Tensor, valid: Tensor) -> Tensor:
+        """The padding of (time, batch, features) filled with each sequence's last step.
+
+        What becomes of it counts for nothing, but its derivatives must be finite, since a zero is multiplied by them:
+        a cell with log(W @ x) has none at zero.
+        """
+        return torch.where(valid > 0, rows, self.last(rows).detach())
+
+    def turned(self, rows: Tensor) -> Tensor:
+        """Each sequence of (time, batch, features) from its last step to its first; the padding stays behind it."""
+        steps = (self.lengths - 1 - torch.arange(self.time)[:, None]).clamp(min=0).to(rows.device)
+        return rows.gather(0, steps[..., None].expand(-1, -1, rows.shape[-1]))
+
+    def last(self, rows: Tensor) -> Tensor:
+        """The last step of each sequence of (time, batch, features)."""
+        return rows[self.lengths - 1, torch.arange(len(self.lengths))]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A scan as a layer asks for it.
+
+    run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.weights`. projection:
+    (proj_size, features) or None. valid: the mask of the lengths, if there are any.
+    """
+
+    cell: Cell
+    run: Callable[..., Result]
+    options: Mapping[str, object]
+    weights: Mapping[str, Tensor]
+    projection: Tensor | None
+    backwards: bool
+    last_only: bool
+    lengths: Lengths | None = None
+    valid: Tensor | None = None
+
+    def __call__(self, x: Tensor, states: Sequence[Tensor], given: bool) -> Result:
+        """From x (time, batch, inputs) and states (batch, width) to the output and the last states.
+
+        given: whether the states may be other than zero.
+        """
+        if self.projection is None:
+            return self._scan(x, states, self.weights)
+        if not (self.cell.narrow and given):
+            # A state of zeros is its own projection, but for its width.
+            states = [self._filled(state) for state in states] if self.cell.narrow else states
+            return self._projected(*self._scan(x, states, self._seeing_projection()))
+        if self.backwards and self.lengths is not None:
+            y, last = replace(self, backwards=False)(self.lengths.turned(x), states, given)
+            return (y if self.last_only else self.lengths.turned(y)), last
+        return self._projected(*self._from_projection(x, states))
+
+    def _scan(self, x: Tensor, states: Sequence[Tensor], weights: Mapping[str, Tensor], skip: int = 0) -> Result:
+        """The scan itself; skip: steps of the mask that come before x."""
+        options = dict(self.options)
+        if self.last_only and self.cell.output and self.run is self.cell.run:
+            options["last_only"] = True
+        valid = None if self.valid is None else self.valid[skip : skip + len(x)]
+        tensors = [weights[weight.name] for weight in self.cell.weights]
+        y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
+        if self.last_only and self.cell.output:
+            y = last[self.cell.states.index(self.cell.output)]
+        elif self.last_only:
+            y = y[0] if self.backwards else y[-1] if self.lengths is None else self.lengths.last(y)
+        return y, last
+
+    def _from_projection(self, x: Tensor, states: Sequence[Tensor]) -> Result:
+        """The first step from a state that is a projection, then the others."""
+        first, rest = (x[-1:], x[:-1]) if self.backwards else (x[:1], x[1:])
+        filled = {
+            weight.name: self._filled(tensor) if weight.shape[-1:] == ("output",) else tensor
+            for weight in self.cell.weights
+            for tensor in [self.weights[weight.name]]
+        }
+        y, last = self._scan(first, [self._filled(state) for state in states], filled)
+        if len(rest) == 0:
+            return y, last
+        others, last = self._scan(rest, last, self._seeing_projection(), skip=1)
+        if self.last_only:
+            return others, last
+        return torch.cat((others, y) if self.backwards else (y, others)), last
+
+    def _filled(self, tensor: Tensor) -> Tensor:
+        """With as many zeros behind the last dimension as a state has features more."""
+        return F.pad(tensor, (0, self.projection.shape[1] - tensor.shape[-1]))
+
+    def _seeing_projection(self) -> dict[str, Tensor]:
+        """The weights, with U @ R for each matrix U that is to be applied to the projection."""
+        sees = {weight.name for weight in self.cell.weights if weight.shape[-1:] == ("output",)}
+        return {name: w @ self.projection if name in sees else w for name, w in self.weights.items()}
+
+    def _projected(self, y: Tensor, last: tuple[Tensor, ...]) -> Result:
+        if not self.cell.narrow:
+            return F.linear(y, self.projection), last
+        place = self.cell.states.index(self.cell.output)
+        projected = F.linear(last[place], self.projection)
+        y = projected if self.last_only else F.linear(y, self.projection)
+        return y, (*last[:place], projected, *last[place + 1 :])

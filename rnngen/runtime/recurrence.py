@@ -1,0 +1,93 @@
+"""A cell that somebody wrote in Python, over time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils._pytree import tree_map
+
+from rnngen.runtime.layer import Input, Layer
+
+
+class Recurrence(nn.Module):
+    """Wraps a cell `y_t, state = cell(x_t, state)`, a function or a module, and calls it step by step.
+
+    It has the calls of a generated layer, and none of its speed. A generated layer can be the cell, through its `step`,
+    and so can torch.nn.RNNCell, GRUCell and LSTMCell, whose output is their state (its first part).
+
+    Args:
+        cell: x_t is (batch, features), or (features,) without a batch; a state is a tensor (..., batch, features), or
+            tuples, lists and dicts of such. A call without a state begins with `cell.initial_state(batch)` if the cell
+            has this method, or else with None.
+        batch_first: input and output are (batch, time, features) rather than (time, batch, features).
+        return_state: give the output and the state; else the output alone.
+    """
+
+    def __init__(
+        self, cell: Callable[[Tensor, Any], tuple[Tensor, Any]], batch_first: bool = False, return_state: bool = True
+    ):
+        super().__init__()
+        if not callable(cell):
+            raise TypeError(f"Recurrence: Expected a cell that can be called, got {type(cell).__name__}")
+        self.cell = cell
+        self.batch_first, self.return_state = batch_first, return_state
+
+    def forward(self, input: Input, hx: Any = None) -> tuple[Input, Any] | Input:
+        """The output at every step and the state after the last one.
+
+        Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no sequence.
+        """
+        if isinstance(input, PackedSequence):
+            y, state = self._packed(input, hx)
+        else:
+            if input.dim() not in (2, 3):
+                raise ValueError(f"Recurrence: Expected input to be 2D or 3D, got {input.dim()}D instead")
+            turned = self.batch_first and input.dim() == 3
+            y, state = self._loop(input.transpose(0, 1) if turned else input, hx)
+            y = y.transpose(0, 1) if turned else y
+        return (y, state) if self.return_state else y
+
+    def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+        """One step, as the cell takes it."""
+        if hx is None and not isinstance(self.cell, Layer):
+            hx = self.initial_state(len(input) if input.dim() == 2 else None)
+        if isinstance(self.cell, Layer):
+            return self.cell.step(input, hx)
+        found = self.cell(input, hx)
+        if isinstance(self.cell, nn.RNNCellBase):
+            return (found[0] if isinstance(found, tuple) else found), found
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"Recurrence: Expected the cell to give a pair (output, state), got {_kind(found)}")
+        return found
+
+    def initial_state(self, batch: int | None = None) -> Any:
+        """The state that a call without one begins with, as the cell says; None if it does not."""
+        return self.cell.initial_state(batch) if hasattr(self.cell, "initial_state") else None
+
+    def _loop(self, x: Tensor, state: Any, valid: Tensor | None = None) -> tuple[Tensor, Any]:
+        if len(x) == 0:
+            raise RuntimeError("Recurrence: Expected sequence length to be larger than 0")
+        outputs = []
+        for t, x_t in enumerate(x):
+            y_t, new = self.step(x_t, state)
+            if valid is not None and t:  # the first step counts for every sequence
+                new = tree_map(lambda one, old, now=valid[t]: torch.where(now, one, old), new, state)
+            outputs.append(y_t)
+            state = new
+        return torch.stack(outputs), state
+
+    def _packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        """Sequences of different lengths: each keeps its state when it has ended."""
+        x, lengths = pad_packed_sequence(input)
+        valid = (torch.arange(len(x))[:, None] < lengths)[..., None].to(x.device)
+        y, state = self._loop(x, hx, valid)
+        order = input.sorted_indices
+        y = y if order is None else y.index_select(1, order)
+        lengths = lengths if order is None else lengths[order.cpu()]
+        return PackedSequence(pack_padded_sequence(y, lengths).data, *input[1:]), state
+
+
+def _kind(found: Any) -> str:
+    return f"a tuple of {len(found)}" if isinstance(found, tuple) else f"a {type(found).__name__}"

@@ -1,0 +1,80 @@
+"""Stacks of layers: the classes of models."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rnngen.runtime.layer import Input, Layer, State
+
+
+class Stack(nn.Module):
+    """Layers one after another; the classes of models derive from this one.
+
+    The input is (time, batch, features), or (time, features) without a batch, or with `batch_first` (batch, time,
+    features), or a PackedSequence. A state is a tuple with one entry for each recurrent layer, as that layer has it;
+    one given may be a list, and None in it stands for the layer's own initial state. return_state: give the output and
+    the state; else the output alone.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], batch_first: bool = False, return_state: bool = True):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.batch_first, self.return_state = batch_first, return_state
+
+    @property
+    def recurrent(self) -> list[Layer]:
+        """The layers that have a state."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def forward(
+        self, input: Input, hx: Sequence[State | None] | None = None
+    ) -> tuple[Input, tuple[State, ...]] | Input:
+        """The output at every step and the state of each recurrent layer after the last one.
+
+        Raises what its layers raise, and RuntimeError if the states are not as many as the recurrent layers.
+        """
+        y, states = self._over_time(lambda layer: layer.forward, input, hx)
+        return (y, states) if self.return_state else y
+
+    def reference(
+        self, input: Input, hx: Sequence[State | None] | None = None
+    ) -> tuple[Input, tuple[State, ...]] | Input:
+        """What `forward` computes, step by step in plain torch."""
+        y, states = self._over_time(lambda layer: layer.reference, input, hx)
+        return (y, states) if self.return_state else y
+
+    def step(self, input: Tensor, hx: Sequence[State | None] | None = None) -> tuple[Tensor, tuple[State, ...]]:
+        """One step of every layer: input (batch, features) or (features,)."""
+        return self._through(lambda layer: layer.step, input, hx)
+
+    def initial_state(self, batch: int | None = None) -> tuple[State, ...]:
+        """The state that a call without one begins with."""
+        return tuple(layer.initial_state(batch) for layer in self.recurrent)
+
+    def _over_time(
+        self, method: Callable[[Layer], Callable], input: Input, hx: Sequence[State | None] | None
+    ) -> tuple[Input, tuple[State, ...]]:
+        if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
+            return self._through(method, input, hx)
+        y, states = self._through(method, input.transpose(0, 1), hx)
+        return (y.transpose(0, 1) if y.dim() == 3 else y), states  # a layer with last_only has left no time
+
+    def _through(
+        self, method: Callable[[Layer], Callable], x: Input, hx: Sequence[State | None] | None
+    ) -> tuple[Input, tuple[State, ...]]:
+        given = [None] * len(self.recurrent) if hx is None else list(hx)
+        if len(given) != len(self.recurrent):
+            raise RuntimeError(
+                f"{type(self).__name__}: Expected the states of {len(self.recurrent)} layers, got {len(given)}"
+            )
+        found: list[State] = []
+        for layer in self.layers:
+            if isinstance(layer, Layer):
+                x, last = method(layer)(x, given[len(found)])
+                found.append(last)
+            elif isinstance(x, PackedSequence):
+                x = PackedSequence(layer(x.data), *x[1:])
+            else:
+                x = layer(x)
+        return x, tuple(found)
