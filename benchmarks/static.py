@@ -102,6 +102,7 @@ def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) 
             element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
             carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
             tensors = zip(stage.pointers, stage.tensors, strict=True)
+            element |= dict.fromkeys(stage.masks, "*i32")
             element |= {pointer: carried for pointer, tensor in tensors if tensor in which.stepwise.states}
             constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "KEEP": True}
             constants |= {"ACC": dtype == "float64"}
@@ -121,6 +122,7 @@ def _whole_scan(
     common: dict[str, object],
 ) -> Job:
     signature = dict.fromkeys(which.kernel.text.pointers, f"*{TYPES[dtype]}") | {"T": "i32", "B": "i32"}
+    signature |= dict.fromkeys(which.kernel.text.masks, "*i32")
     constants = dict(choice.constants) | common
     if choice.schedule == "resident":
         width = sizes.hidden // sizes.heads

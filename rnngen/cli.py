@@ -507,9 +507,9 @@ class _Stage(click.ParamType):
 
 
 def _stages() -> tuple[str, ...]:
-    from rnngen.compile import PASSES
+    from rnngen.compile import MASKED
 
-    return ("resolve", "infer", *(step.__name__ for step in PASSES))
+    return ("resolve", "infer", *(step.__name__ for step in MASKED))
 
 
 @main.command()
@@ -518,12 +518,16 @@ def _stages() -> tuple[str, ...]:
     "--after",
     metavar="STAGE",
     type=_Stage(),
-    help="resolve, infer, simplify, pack, hoist, differentiate, save or lower; the last by default.",
+    help="resolve, infer, simplify, pack, hoist, mask, differentiate, save or lower; the last by default.",
 )
+@click.option("--masked", is_flag=True, help="The scan for sequences of different lengths.")
 @click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)
-def show(model: str, after: str | None, form: str) -> None:
-    """Show the cells of MODEL as a pass leaves them."""
-    from rnngen.compile import programs_of
+def show(model: str, after: str | None, masked: bool, form: str) -> None:
+    """Show the cells of MODEL as a pass leaves them.
+
+    The pass mask is that of a scan for sequences of different lengths, which every cell has too.
+    """
+    from rnngen.compile import MASKED, PASSES, programs_of
     from rnngen.description import describe
     from rnngen.emit import listing
 
@@ -532,7 +536,7 @@ def show(model: str, after: str | None, form: str) -> None:
     with _mistakes_in(source, label):
         description = describe(label)
         after = after or _stages()[-1]
-        programs = programs_of(description.cells, after)
+        programs = programs_of(description.cells, after, MASKED if masked or after == "mask" else PASSES)
     if form == "mermaid":
         click.echo(listing.as_mermaid(programs), nl=False)
     elif form == "json":

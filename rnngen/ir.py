@@ -123,7 +123,8 @@ class Binding:
 class Program:
     """A cell on its way through the passes; a field is None until its pass has run.
 
-    cell: the step as a whole. described: the step before any product was packed, for the reference.
+    cell: the step as a whole. described: the step before any product was packed, for the reference. stand_ins: by a
+    value of the scan another one that its adjoint may read instead, since they are equal where it has a gradient.
     """
 
     cell: CellGraph
@@ -136,6 +137,7 @@ class Program:
     after: CellGraph | None = None
     adjoint: CellGraph | None = None
     gradients: CellGraph | None = None
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     stream_gradients: tuple[str | None, ...] = ()  # for each input of the scan its gradient among the adjoint's outputs
 

@@ -15,7 +15,7 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 # Triton reads TRITON_INTERPRET when it is imported, so one process runs either the files that need the interpreter or
-# all others, for which a CPU tensor must not go to a kernel. Two runs of pytest make a whole.
+# all others, for which a CPU tensor must not go to a kernel. Two runs of pytest make a whole; some files are in both.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
@@ -24,9 +24,15 @@ def needs_interpreter(path: Path) -> bool:
     return path.name == "test_interpreter.py" or path.name.startswith("test_kernels_")
 
 
+def runs_either_way(path: Path) -> bool:
+    """Whether a test file asks the same of the CPU path and of the kernels."""
+    return path.name == "test_guide.py"
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if is_test and needs_interpreter(collection_path) != INTERPRETED else None
+    elsewhere = needs_interpreter(collection_path) != INTERPRETED and not runs_either_way(collection_path)
+    return True if is_test and elsewhere else None
 
 
 def pytest_report_header() -> str:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from rnngen import write as write_module
 from rnngen.cli import main
-from rnngen.compile import PASSES, compile_model, stages
+from rnngen.compile import MASKED, compile_model, stages
 from rnngen.description import describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.source import Source
@@ -667,11 +667,18 @@ def test_products_keep_their_brackets():
 
 
 def test_the_stages_are_the_compilers(run):
-    names = ["resolve", "infer", *(step.__name__ for step in PASSES)]
-    assert names == [name for name, _ in stages(describe(library()["rnn"]).cells[0])]
+    names = ["resolve", "infer", *(step.__name__ for step in MASKED)]
+    (cell,) = describe(library()["rnn"]).cells
+    assert names == [name for name, _ in stages(cell, MASKED)]
+    assert [name for name in names if name != "mask"] == [name for name, _ in stages(cell)]
     listed = " ".join(run("show", "--help").stdout.split())
     assert ", ".join(names[:-1]) + f" or {names[-1]};" in listed
     assert run("show", "rnn").stdout == run("show", "rnn", "--after", names[-1]).stdout
+    shown = run("show", "rnn", "--after", "mask").stdout
+    assert "where(valid > 0, h', h)" in shown
+    assert run("show", "rnn", "--masked", "--after", "mask").stdout == shown
+    assert "valid" in run("show", "rnn", "--masked", "--after", "differentiate").stdout
+    assert "valid" not in run("show", "rnn", "--after", "differentiate").stdout
     result = run("show", "rnn", "--after", "hoits")
     assert result.exit_code == 2
     assert "there is no stage 'hoits'; did you mean 'hoist'?" in result.stderr
@@ -740,6 +747,9 @@ def test_version_and_help(run):
 # Verify and doctor.
 
 
+WEIGHTS = ("weight_ih", "weight_hh", "bias")
+
+
 def test_verify_compares_every_name(run):
     result = run("verify", "indrnn", "--path", "torch", "--dtype", "float64", "--dtype", "bfloat16")
     assert result.exit_code == 0, result.output
@@ -750,8 +760,9 @@ def test_verify_compares_every_name(run):
         ]
         rows = [line.split("  ")[1].strip() for line in table.splitlines()[1:]]
         names = ["y", "last h", "d_x", "d_h", "d_weight_ih_l0", "d_weight_hh_l0", "d_bias_l0", "d_initial_h"]
-        assert rows == names
-    assert result.stdout.endswith("12 runs compared, all within tolerance\n")
+        weights = [f"d_{weight}_l{place}" for place in ("0_reverse", "1", "1_reverse") for weight in WEIGHTS]
+        assert rows == [*names, *weights, "d_weight_hr_l0"]
+    assert result.stdout.endswith("16 runs compared, all within tolerance\n")
 
 
 def test_verify_offers_the_dtypes_that_have_a_tolerance():
@@ -768,7 +779,8 @@ def test_verify_sees_a_wrong_gradient(run, monkeypatch):
     monkeypatch.setattr("rnngen.compile.compile_model", wrong)
     result = run("verify", "indrnn", "--path", "torch", "--dtype", "float32")
     assert result.exit_code == 1
-    assert [line.split()[0] for line in result.stdout.splitlines() if "WRONG" in line] == ["d_weight_hh_l0"]
+    wrong = [line.split()[0] for line in result.stdout.splitlines() if "WRONG" in line]
+    assert wrong == [f"d_weight_hh_l{place}" for place in ("0", "0_reverse", "1", "1_reverse")]
 
 
 def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):

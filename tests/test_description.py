@@ -94,6 +94,10 @@ shift       = { shape = ["hidden"], blocks = ["d"], bias = true }
 """
     (cell,) = describe(Source("cell.toml", text)).cells
     assert {p.name for p in cell.parameters if p.bias} == {"bias", "shift"}
+    (cell,) = describe(
+        Source("cell.toml", text.replace("bias  ", "b     ").replace('"b"', '"e"').replace(" b ", " e "))
+    ).cells
+    assert {p.name for p in cell.parameters if p.bias} == {"b", "shift"}
 
 
 # Activations.

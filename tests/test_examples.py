@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^([ ]*)```(sh|toml|python)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+PAGES = ["from_flux.md", "from_torch.md"]  # whose commands are run here, and their code by test_guide.py
 FILE = re.compile(r"# (\w+\.(?:toml|py))\n")  # the first line of a block that the reader saves
 # What sets a machine up: a test neither installs packages nor runs the tests.
 SETUP = re.compile(r"(make|git|pip|cd) .*|\. \.venv/bin/activate")
@@ -74,9 +75,35 @@ def test_first_screen():
     assert "make test" in first_screen
 
 
-def test_links_lead_somewhere():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", README):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.skipif(os.name != "posix", reason="run by a POSIX shell")
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_pages(page, run, tmp_path):
+    commands = [
+        text for language, text in blocks((ROOT / "docs" / page).read_text(encoding="utf-8")) if language == "sh"
+    ]
+    assert commands
+    for command in commands:
+        run(command)
+        _, _, *cells = command.split()
+        assert all((tmp_path / f"{cell}.py").exists() for cell in cells)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="run by a POSIX shell")
+def test_the_guide(run):
+    """Its own assertions are about shapes; the losses fall."""
+    output = run("python -m examples.guide", ROOT)
+    assert "a stack with states of its own: (10, 3)\n" in output
+    losses = re.findall(r"loss ([0-9.]+), after 100 steps ([0-9.]+)", output)
+    assert len(losses) == 3
+    assert all(float(last) < float(first) / 2 for first, last in losses)
 
 
 @pytest.mark.skipif(os.name != "posix", reason=".ci/run is a shell script")

@@ -890,6 +890,17 @@ def test_forward_mode_says_that_it_is_not_there(layer_of):
     assert torch.func.jvp(lambda x: layer.reference(x)[0], (x,), (torch.ones_like(x),))[1].any()
 
 
+def test_torch_func_says_that_it_is_not_there(layer_of):
+    layer = layer_of("lstm")(I, 4, dtype=torch.float64)
+    x = random(T, B, I)
+    with pytest.raises(NotImplementedError, match=r"no derivative by torch\.func\. Use the layer's `reference` method"):
+        torch.func.grad(lambda x: total(layer(x)))(x)
+    assert_equal(
+        torch.func.grad(lambda x: total(layer.reference(x)))(x),
+        torch.autograd.grad(total(layer(x.requires_grad_())), x),
+    )
+
+
 def test_autocast_leaves_float64_alone(layer_of):
     layer = layer_of("lstm")(I, 4, dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):

@@ -45,7 +45,7 @@ def cell_view(program: Program, masked: Program, class_name: str, about: str) ->
     return CellView(
         name=name,
         class_name=class_name,
-        about=about,
+        about=about or f"The cell {name}.",
         equations=tuple(equation.text for equation in program.equations),
         scan=scan,
         masked=_scan(masked, f"{name}_masked", "The same, where a mask says which steps count.", same),

@@ -21,6 +21,7 @@ class StageView:
     products: tuple[str, ...]
     tensors: tuple[str, ...]
     pointers: tuple[str, ...]
+    masks: tuple[str, ...]
     once: tuple[str, ...]
     loads: tuple[str, ...]
     step: tuple[str, ...]
@@ -181,6 +182,7 @@ class _Stepwise:
             products=tuple(self._product_lines(number)),
             tensors=tuple(tensors),
             pointers=tuple(pointers),
+            masks=text.masks,
             once=text.once,
             loads=tuple(writer.loads()),
             step=text.step,

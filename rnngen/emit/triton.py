@@ -45,13 +45,15 @@ SPELLING = Spelling(
 class KernelText:
     """The lines of one kernel, by their place in its body.
 
-    pointers: the arguments in the order of inputs, states, parameters, outputs, last states. once: parameters, loaded
-    before time begins. first and last: the states' loads before and stores after it. keeps: stores of a state's new
-    value at each step, left out where only the last one is wanted. saves: stores for the adjoint, left out when no
-    gradient is wanted. update: the assignment of the new states.
+    pointers: the arguments in the order of inputs, states, parameters, outputs, last states. masks: those of them
+    that point to integers. once: parameters, loaded before time begins. first and last: the states' loads before
+    and stores after it. keeps: stores of a state's new value at each step, left out where only the last one is
+    wanted. saves: stores for the adjoint, left out when no gradient is wanted. update: the assignment of the new
+    states.
     """
 
     pointers: tuple[str, ...]
+    masks: tuple[str, ...]
     once: tuple[str, ...]
     first: tuple[str, ...]
     loads: tuple[str, ...]
@@ -84,6 +86,7 @@ class _Writer(ABC):
             lines.extend(self._store_output(label, value))
         return KernelText(
             pointers=tuple(self._pointers()),
+            masks=tuple(self._pointer(leaf.name) for leaf in graph.leaves("input") if not leaf.shape),
             once=tuple(line for leaf in graph.leaves("parameter") for line in self._parameter(leaf)),
             first=tuple(self._load_state(state.name) for state in graph.states),
             loads=tuple(line for leaf in graph.leaves("input") for line in self._load_input(leaf)),
@@ -225,7 +228,7 @@ class VectorWriter(_Writer):
         return [f"{names[n]} = {_load(f'{row}{_at(n)}')}" for n in used]
 
     def _load_number(self, leaf: str) -> str:
-        return f"tl.load({self._pointer(leaf)} + {self._row(leaf)}).to(ACC)"
+        return f"tl.load({self._pointer(leaf)} + {self._row(leaf)})"
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         row = f"{self._output(label)} + {self._row(label)} * {_stride(len(blocks))}"
@@ -274,7 +277,7 @@ class TileWriter(_Writer):
         ]
 
     def _load_number(self, leaf: str) -> str:
-        return f"load_row({self._pointer(leaf)}, row, left, BB, ACC)"
+        return f"load_row({self._pointer(leaf)}, row, left, BB)"
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         pointer, lines, total = self._output(label), [], len(blocks)

@@ -23,9 +23,11 @@ def mask(program: Program) -> Program:
     condition = to.make(f"{valid}.1", "gt", valid, to.constant(0.0))
     states, kept = [], {}
     for state in program.scan.states:
-        update = to.make(f"{state.update}.1", "where", condition, state.update, state.name)
+        update = to.make(f"{state.update}.kept", "where", condition, state.update, state.name)
         states.append(State(state.name, update))
         kept.setdefault(state.update, update)
+    # A step that does not count has no gradient, so that what is kept can be read in place of what was computed.
     outputs = tuple((label, kept.get(value, value)) for label, value in program.scan.outputs)
     values = tuple(to.values.values())
-    return replace(program, scan=replace(program.scan, values=values, states=tuple(states), outputs=outputs))
+    scan = replace(program.scan, values=values, states=tuple(states), outputs=outputs)
+    return replace(program, scan=scan, stand_ins=kept)

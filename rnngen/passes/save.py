@@ -6,6 +6,7 @@ is known only to the forward scan and what the adjoint uses. For an LSTM it is i
 U_n h + b_n beside the output; for an IndRNN the output alone.
 """
 
+from collections.abc import Set
 from dataclasses import replace
 from itertools import count
 
@@ -27,8 +28,9 @@ def save(program: Program) -> Program:
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     forward = scan.by_name()
     wanted = _uses_of_forward(adjoint, forward) | _uses_of_forward(gradients, forward)
-    chosen = _cut(scan, wanted)
     outputs = {value: label for label, value in scan.outputs}
+    outputs |= {value: outputs[other] for value, other in program.stand_ins.items() if other in outputs}
+    chosen = _cut(scan, wanted, outputs.keys())
     carried = {state.name: state.update for state in scan.states}
     bindings = {b.leaf: b for b in program.bindings if b.kind == "gradient"}
     stored: list[str] = []
@@ -60,10 +62,9 @@ def _uses_of_forward(graph: CellGraph, forward: dict[str, Value]) -> set[str]:
     return {o for value in own for o in value.operands if o in forward} | {r for r in graph.roots() if r in forward}
 
 
-def _cut(scan: CellGraph, wanted: set[str]) -> list[str]:
-    """The forward values to read, in the order of the scan."""
+def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
+    """The forward values to read, in the order of the scan. outputs: those that are in memory anyway."""
     definitions = scan.by_name()
-    outputs = {value for _, value in scan.outputs}
     in_memory = outputs | {state.name for state in scan.states if state.update in outputs}
     network = nx.DiGraph()
     for value in scan.values:

@@ -25,9 +25,9 @@ class Lengths:
     lengths: Tensor
     time: int
 
-    def valid(self, like: Tensor) -> Tensor:
-        """1 where a step counts and 0 where it is padding: (time, batch, 1), of the type and device of a tensor."""
-        return (torch.arange(self.time)[:, None] < self.lengths).to(like)[..., None]
+    def valid(self, device: torch.device) -> Tensor:
+        """1 where a step counts and 0 where it is padding: (time, batch, 1), integers of 32 bits."""
+        return (torch.arange(self.time)[:, None] < self.lengths).to(device, torch.int32)[..., None]
 
     def filled(self, rows: Tensor, valid: Tensor) -> Tensor:
         """The padding of (time, batch, features) filled with each sequence's last step.
@@ -90,7 +90,7 @@ class Direction:
         tensors = [weights[weight.name] for weight in self.cell.weights]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
         if self.last_only and self.cell.output:
-            y = last[self.cell.states.index(self.cell.output)]
+            y = last[self.cell.states.index(self.cell.output)].clone()  # to write into y must not change the state
         elif self.last_only:
             y = y[0] if self.backwards else y[-1] if self.lengths is None else self.lengths.last(y)
         return y, last

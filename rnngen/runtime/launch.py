@@ -17,9 +17,9 @@ from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, Sizes, choo
 class Arguments:
     """The tensors of one direction of a scan, all contiguous.
 
-    inputs and outputs (time, batch, blocks * hidden), states and last (batch, hidden). backwards: time runs from T - 1
-    to 0. save: whether the output "saved" is wanted. keep: whether outputs are that are a state's new value. heads: of
-    the block-diagonal parameters.
+    inputs and outputs (time, batch, blocks * hidden), a mask (time, batch, 1), states and last (batch, hidden).
+    backwards: time runs from T - 1 to 0. save: whether the output "saved" is wanted. keep: whether outputs are that are
+    a state's new value. heads: of the block-diagonal parameters.
     """
 
     inputs: Sequence[Tensor]
@@ -40,7 +40,7 @@ class Arguments:
     @property
     def sizes(self) -> Sizes:
         batch, hidden = self.states[0].shape
-        return Sizes(batch, hidden, self.heads, self.inputs[0].element_size())
+        return Sizes(batch, hidden, self.heads, self.states[0].element_size())
 
     @property
     def time(self) -> int:
@@ -49,7 +49,7 @@ class Arguments:
     @property
     def accumulator(self) -> torch.dtype:
         """What states and sums are kept in: float32, or float64 for float64."""
-        return torch.float64 if self.inputs[0].dtype == torch.float64 else torch.float32
+        return torch.float64 if self.states[0].dtype == torch.float64 else torch.float32
 
     def steps(self) -> Iterator[int]:
         """The time steps in the order of the scan."""
@@ -58,7 +58,7 @@ class Arguments:
     def buffer(self, blocks: int) -> Tensor:
         """Room for blocks of every element of the batch: (batch, blocks * hidden)."""
         batch, hidden = self.states[0].shape
-        return self.inputs[0].new_empty(batch, blocks * hidden)
+        return self.states[0].new_empty(batch, blocks * hidden)
 
 
 Launcher = Callable[[Arguments, Choice], None]
@@ -77,7 +77,7 @@ def resident(kernel) -> Launcher:
             scan.time,
             HEADS=scan.heads,
             D=hidden // scan.heads,
-            PRECISION="tf32" if scan.inputs[0].dtype == torch.float32 and _tf32_is_wanted() else "ieee",
+            PRECISION="tf32" if scan.states[0].dtype == torch.float32 and _tf32_is_wanted() else "ieee",
             BACKWARDS=scan.backwards,
         )
 
@@ -108,7 +108,7 @@ def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], st
 
 def _launch(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants) -> None:
     """Launch with what every kernel takes. time: the number of steps, or the step that is meant."""
-    device = scan.inputs[0].device
+    device = scan.states[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current one
         kernel(
             *tensors,
@@ -147,7 +147,7 @@ def run(launchers: Mapping[str, Launcher], facts: Facts, scan: Arguments, schedu
     one. Raises NotPossible if the schedule cannot run these sizes here.
     """
     wanted = schedule if schedule in launchers else "auto"
-    choice = choose(facts, scan.sizes, machine_of(scan.inputs[0].device), wanted)
+    choice = choose(facts, scan.sizes, machine_of(scan.states[0].device), wanted)
     launchers[choice.schedule](scan, choice)
 
 

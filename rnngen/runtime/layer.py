@@ -372,7 +372,7 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers and directions. given: whether a call has brought the states."""
         given = given or self.initial != "zeros"
-        valid = None if lengths is None else lengths.valid(x)
+        valid = None if lengths is None else lengths.valid(x.device)
         x = x if lengths is None else lengths.filled(x, valid)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):

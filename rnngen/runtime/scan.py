@@ -24,7 +24,8 @@ Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 class Pass:
     """One direction of a scan.
 
-    inputs: names of the per-step inputs, (time, batch, blocks * hidden). states: names of (batch, hidden) each.
+    inputs: names of the per-step inputs, (time, batch, blocks * hidden), or (time, batch, 1) in int32 for a mask.
+    states: names of (batch, hidden) each.
     parameters: those of the scan that this direction uses, in the order of its arguments.
     outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
@@ -96,20 +97,27 @@ class Scan:
         streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
         (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards. With
         `last_only` outputs are those after the last step, (batch, hidden), and each must be a state's new value.
-        Under autocast everything but float64 is cast to its dtype. Raises NotImplementedError for a forward-mode
-        derivative.
+        Under autocast everything but float64 is cast to its dtype. Raises NotImplementedError for derivatives by
+        torch.func, which takes none of torch's custom operators, and for those in forward mode.
         """
         tensors = [*streams, *states, *parameters]
         device = tensors[0].device.type
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
-            tensors = [tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors]
+            kept = (torch.float64, torch.int32)
+            tensors = [tensor if tensor.dtype in kept else tensor.to(dtype) for tensor in tensors]
         if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
             raise NotImplementedError(
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
             )
         save = _wants_gradient(tensors)
-        results = self.forward_op(*tensors, reverse, save, save or not last_only, schedule)
+        try:
+            results = self.forward_op(*tensors, reverse, save, save or not last_only, schedule)
+        except RuntimeError as error:
+            if "setup_context" not in str(error):
+                raise
+            message = f"'{self._cell}' has no derivative by torch.func. Use the layer's `reference` method."
+            raise NotImplementedError(message) from error
         count = len(self.forward.outputs)
         outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
         last = tuple(results[count:])
@@ -161,7 +169,7 @@ class Scan:
 
     def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
         streams, states, _, (_, save, keep, _) = self._split(self.forward, args)
-        outputs = self._empty_outputs(self.forward, streams[0], states[0], save, keep)
+        outputs = self._empty_outputs(self.forward, streams[0].shape[0], states[0], save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args) -> tuple[Tensor, ...]:
@@ -172,13 +180,13 @@ class Scan:
         return results
 
     def _empty_outputs(
-        self, which: Pass, stream: Tensor, state: Tensor, save: bool = True, keep: bool = True
+        self, which: Pass, time: int, state: Tensor, save: bool = True, keep: bool = True
     ) -> list[Tensor]:
-        time, batch = stream.shape[:2]
+        batch, hidden = state.shape
         unwanted = {"saved"} if not save else set()
         unwanted |= which.carried.keys() if not keep else set()
         return [
-            stream.new_empty((time, batch, blocks * state.shape[-1]) if label not in unwanted else (0,))
+            state.new_empty((time, batch, blocks * hidden) if label not in unwanted else (0,))
             for label, blocks in which.outputs.items()
         ]
 
@@ -186,7 +194,7 @@ class Scan:
 
     def _adjoint_outputs(self, *args) -> tuple[Tensor, ...]:
         inputs, states, _, _ = self._split(self.adjoint, args)
-        outputs = self._empty_outputs(self.adjoint, inputs[0], states[0])
+        outputs = self._empty_outputs(self.adjoint, inputs[0].shape[0], states[0])
         last = [torch.empty_like(states[0], memory_format=torch.contiguous_format) for _ in self.adjoint.states]
         return (*outputs, *last)
 
@@ -260,16 +268,22 @@ class Scan:
     def _differentiable_backward(self, ctx, streams, states, parameters, gradients) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
+            inputs = [
+                t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
+                for t in (*streams, *states, *parameters)
+            ]
             parts = self._split(self.forward, inputs)
             outputs, last = _steps(self.forward, parts[0], parts[1], self._used(self.forward, parts[2]), ctx.reverse)
             outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
             pairs = zip((*outputs, *last), gradients, strict=True)
             pairs = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
-            found = torch.autograd.grad(
-                [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
+            wanted = [t for t in inputs if t.requires_grad]
+            found = iter(
+                torch.autograd.grad(
+                    [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
+                )
             )
-        return found
+        return tuple(next(found) if t.requires_grad else None for t in inputs)
 
     def _no_second_derivative(self, ctx, *gradients: Tensor) -> None:
         raise NotImplementedError(
@@ -348,15 +362,18 @@ def _run(
     """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
     backwards = reverse != which.facts.adjoint
-    with torch.autocast(inputs[0].device.type, enabled=False):
-        if _uses_kernels(inputs[0]) and inputs[0].shape[1] > 0:
+    with torch.autocast(states[0].device.type, enabled=False):
+        if _uses_kernels(states[0]) and states[0].shape[0] > 0:
             groups = ([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters))
             heads = _heads(parameters, states[0].shape[-1])
             arguments = Arguments(*groups, outputs, last, backwards, save, keep, heads)
             run(which.launchers, which.facts, arguments, schedule)
             return
-        dtype = torch.float32 if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0].dtype
-        cast = [[tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters)]
+        dtype = torch.float32 if states[0].dtype in (torch.float16, torch.bfloat16) else states[0].dtype
+        cast = [
+            [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in group]
+            for group in (inputs, states, parameters)
+        ]
         rows, found = _steps(which, *cast, backwards)
         for output, blocks in zip(outputs, rows, strict=False):
             if output.dim() > 1:

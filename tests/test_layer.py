@@ -1,0 +1,321 @@
+"""What a layer has beyond torch.nn, and what torch.nn has for three cells, for every cell."""
+
+import copy
+
+import cells
+import pytest
+import torch
+from test_runtime import assert_equal, flat, gradients, new_layer, random, state_for
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+I, H, T, B = 3, 4, 5, 4
+LENGTHS = torch.tensor([3, T, 1, 4])
+
+every_cell = pytest.mark.parametrize("name", cells.ALL)
+
+
+def one_of(layer, index: int, direction: int, layer_of, name):
+    """A layer that is one layer and one direction of another, with its weights."""
+    width = layer.input_size
+    if index:
+        width = 2 * (H if layer.cell.width == "hidden" else one_width(layer, index - 1))
+    alone = new_layer(name, layer_of, inputs=width, reverse=direction == 1)
+    suffix = f"_l{index}{'_reverse' if direction else ''}"
+    own = {k.removesuffix(suffix) + "_l0": v for k, v in layer.state_dict().items() if k.endswith(suffix)}
+    alone.load_state_dict(own)
+    return alone
+
+
+def one_width(layer, index: int) -> int:
+    """What one direction of a layer gives if the output of its cell is as wide as the input."""
+    return layer.input_size if index == 0 else 2 * one_width(layer, index - 1)
+
+
+@every_cell
+def test_layers_and_directions_are_single_ones(name, layer_of):
+    layer = new_layer(name, layer_of, num_layers=2, bidirectional=True)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 4, B, H)
+    got = layer(x, state)
+    y, last = x, []
+    for index in range(2):
+        outputs = []
+        for direction in range(2):
+            alone = one_of(layer, index, direction, layer_of, name)
+            row = tuple(s[2 * index + direction : 2 * index + direction + 1] for s in flat(state))
+            out, after = alone(y, row if len(row) > 1 else row[0])
+            outputs.append(out)
+            last.append(flat(after))
+        y = torch.cat(outputs, -1)
+    want = (y, tuple(torch.cat(parts) for parts in zip(*last, strict=True)))
+    assert_equal(got, want)
+    assert_equal(gradients(got[:1], [x]), gradients(want[:1], [x]))
+    assert_equal(layer.reference(x, state), want)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["one length", "many lengths"])
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"bidirectional": True, "num_layers": 2}], ids=str)
+@every_cell
+def test_the_last_step_alone(name, layer_of, options, packed):
+    whole = new_layer(name, layer_of, **options)
+    last = new_layer(name, layer_of, last_only=True, **options)
+    last.load_state_dict(whole.state_dict())
+    x = random(T, B, I).requires_grad_()
+    ends = LENGTHS - 1 if packed else torch.full((B,), T - 1)
+
+    def given():
+        return pack_padded_sequence(x, LENGTHS, enforce_sorted=False) if packed else x
+
+    rows, state = whole(given())
+    rows = pad_packed_sequence(rows)[0] if packed else rows
+    directions = rows.unflatten(-1, (2, -1)).unbind(-2) if "bidirectional" in options else [rows]
+    parts = []
+    for number, direction in enumerate(directions):
+        backwards = number == 1 or "reverse" in options
+        parts.append(direction[0] if backwards else direction[ends, torch.arange(B)])
+    want = (torch.cat(parts, -1), state)
+    want_gradients = gradients(want[:1], [x])
+    for path in (last, last.reference):
+        assert_equal(path(given()), want)
+    assert_equal(gradients(last(given())[:1], [x]), want_gradients)
+    with torch.no_grad():
+        y, state = last(given())
+        assert_equal((y, state), want)
+        y.zero_()
+        assert_equal(state, want[1])  # the state has memory of its own
+    if not packed:
+        alone, _ = last(x[:, 0])
+        assert_equal(alone, want[0][0])
+        first = new_layer(name, layer_of, last_only=True, batch_first=True, **options)
+        first.load_state_dict(whole.state_dict())
+        assert_equal(first(x.transpose(0, 1)), want)
+
+
+@every_cell
+def test_without_bias_they_are_zero(name, layer_of):
+    layer = new_layer(name, layer_of, num_layers=2, bias=False)
+    full = new_layer(name, layer_of, num_layers=2)
+    biases = {f"{weight.name}_l{n}" for weight in layer.cell.weights if weight.bias for n in range(2)}
+    assert full.state_dict().keys() - layer.state_dict().keys() == biases
+    zeros = {key: torch.zeros_like(value) for key, value in full.state_dict().items() if key in biases}
+    full.load_state_dict(layer.state_dict() | zeros)
+    x = random(T, B, I)
+    got, want = layer(x), full(x)
+    assert_equal(got, want)
+    named = [dict(layer.named_parameters()), {k: v for k, v in full.named_parameters() if k not in biases}]
+    assert_equal(gradients(got, named[0].values()), gradients(want, named[1].values()))
+
+
+@every_cell
+def test_dropout_is_between_layers(name, layer_of):
+    layer = new_layer(name, layer_of, num_layers=2, dropout=1.0)
+    x = random(T, B, I)
+    upper = copy.deepcopy(layer.eval())
+    below, _ = layer(x)
+    assert_equal(upper(x)[0], below, 0, 0)  # no dropout while it is judged
+    nothing, _ = layer.train()(x)
+    other, _ = layer(random(T, B, I, seed=7))
+    assert_equal(nothing, other, 0, 0)  # everything that the lower layer gives is dropped
+
+
+@every_cell
+def test_a_row_is_a_state_for_all(name, layer_of):
+    layer = new_layer(name, layer_of, num_layers=2, bidirectional=True)
+    rows = tuple(random(H, seed=n).requires_grad_() for n in range(len(layer.cell.states)))
+    wide = tuple(row.expand(4, B, H) for row in rows)
+    x = random(T, B, I)
+    got = layer(x, rows if len(rows) > 1 else rows[0])
+    want = layer(x, wide if len(wide) > 1 else wide[0])
+    assert_equal(got, want)
+    assert_equal(gradients(got, rows), gradients(want, rows))
+
+
+@pytest.mark.parametrize("initial", ["learned", "buffer"])
+def test_an_initial_state_for_each_layer_and_direction(layer_of, initial):
+    layer = layer_of("lstm")(I, H, 2, bidirectional=True, proj_size=2, initial_state=initial, dtype=torch.float64)
+    assert layer.initial_h.shape == (4, 2) and layer.initial_c.shape == (4, H)
+    with torch.no_grad():
+        layer.initial_h.copy_(random(4, 2))
+        layer.initial_c.copy_(random(4, H))
+    theirs = nn.LSTM(I, H, 2, bidirectional=True, proj_size=2, dtype=torch.float64)
+    theirs.load_state_dict({k: v for k, v in layer.state_dict().items() if not k.startswith("initial")})
+    x = random(T, B, I)
+    state = tuple(
+        row.detach().unsqueeze(1).expand(-1, B, -1).contiguous() for row in (layer.initial_h, layer.initial_c)
+    )
+    assert_equal(layer(x), theirs(x, state))
+    assert_equal(layer.initial_state(B), state)
+
+
+# Steps.
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"proj_size": 2}, {"batch_first": True}], ids=str)
+@every_cell
+def test_steps_make_the_whole(name, layer_of, options):
+    layer = new_layer(name, layer_of, **options)
+    x, state, rows = random(T, B, I), None, []
+    y, last = layer(x.transpose(0, 1) if "batch_first" in options else x)
+    for row in x:
+        one, state = layer.step(row, state)
+        rows.append(one)
+    assert_equal((torch.stack(rows, 1 if "batch_first" in options else 0), state), (y, last))
+
+
+def test_a_step_takes_the_state_of_a_cell(layer_of):
+    layer, theirs = layer_of("lstm")(I, H, dtype=torch.float64), nn.LSTMCell(I, H, dtype=torch.float64)
+    theirs.load_state_dict({key.removesuffix("_l0"): value for key, value in layer.state_dict().items()})
+    x, h, c = random(B, I), random(B, H), random(B, H, seed=2)
+    y, state = layer.step(x, (h, c))
+    want = theirs(x, (h, c))
+    assert_equal((y, state), (want[0], tuple(part[None] for part in want)))
+
+
+def test_a_bidirectional_layer_has_no_step(layer_of):
+    with pytest.raises(ValueError, match=r"GRU\.step: a bidirectional layer needs the whole sequence"):
+        layer_of("gru")(I, H, bidirectional=True).step(torch.randn(B, I))
+
+
+# Weights.
+
+
+def test_blocks_have_the_names_of_the_equations(layer_of):
+    layer = layer_of("lstm")(I, H, 2, bidirectional=True)
+    for number, name in enumerate(("U_i", "U_f", "U_g", "U_o")):
+        block = layer.block(name, layer=1, reverse=True)
+        assert torch.equal(block, layer.weight_hh_l1_reverse[number * H : (number + 1) * H])
+    with torch.no_grad():
+        layer.block("b_if").fill_(1)
+    assert (layer.bias_ih_l0[H : 2 * H] == 1).all() and (layer.bias_ih_l0[:H] != 1).any()
+    with pytest.raises(KeyError, match="LSTM has no block 'W'; there are W_i, W_f"):
+        layer.block("W")
+
+
+def test_how_weights_begin(layer_of):
+    filled = []
+    init = {"weight_ih": "xavier_uniform", "U_f": "orthogonal", "bias_hh": 0.0, "b_hf": 2, "b_ii": filled.append}
+    torch.manual_seed(0)
+    layer = layer_of("lstm")(100, 300, init=init)
+    bound = (6 / (4 * 300 + 100)) ** 0.5  # of the stacked matrix, not of a gate
+    assert 0.99 * bound < layer.weight_ih_l0.abs().max() <= bound
+    u = layer.block("U_f")
+    torch.testing.assert_close(u @ u.T, torch.eye(300), rtol=0, atol=1e-5)
+    assert layer.block("U_i").abs().max() <= 300**-0.5
+    assert (layer.bias_hh_l0.chunk(4)[1] == 2).all() and layer.bias_hh_l0.count_nonzero() == 300
+    assert [tensor.shape for tensor in filled] == [(300,)]
+    before = layer.weight_ih_l0.clone()
+    layer.reset_parameters()
+    assert not torch.equal(layer.weight_ih_l0, before) and layer.weight_ih_l0.abs().max() <= bound
+
+
+def test_how_block_diagonal_weights_begin(layer_of):
+    layer = layer_of(cells.ALL["block_lstm"])(I, 8, heads=2, init={"weight_hh": "orthogonal"})
+    for matrix in layer.weight_hh_l0:
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(4), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "words"),
+    [
+        ({"weight": 1.0}, ValueError, "there is no parameter or block 'weight'; there are weight_ih, W_r"),
+        ({"weight_ih": "glorot"}, ValueError, "there is no initialiser 'glorot' in torch.nn.init"),
+        ({"weight_ih": None}, TypeError, "'weight_ih' should have a name, a number or a function, got: NoneType"),
+        ("orthogonal", TypeError, "init should be a dict from names to initialisers, got: str"),
+    ],
+)
+def test_mistakes_in_init(layer_of, init, error, words):
+    with pytest.raises(error, match=words):
+        layer_of("gru")(I, H, init=init)
+
+
+def test_a_layer_among_others(layer_of):
+    """nn.Sequential passes one tensor on."""
+    lstm = layer_of("lstm")
+    model = nn.Sequential(
+        lstm(I, H, return_state=False), nn.Dropout(0.5), lstm(H, H, return_state=False, last_only=True), nn.Linear(H, 2)
+    )
+    assert model(torch.randn(T, B, I)).shape == (B, 2)
+    assert model(torch.randn(T, I)).shape == (2,)
+    assert model[0].reference(torch.randn(T, I)).shape == (T, H)
+    assert repr(model[2]) == f"LSTM({H}, {H}, last_only=True, return_state=False, parameters={4 * (2 * H * H + 2 * H)})"
+
+
+def test_reverse_and_bidirectional_exclude_each_other(layer_of):
+    with pytest.raises(ValueError, match="reverse must be False"):
+        layer_of("lstm")(I, H, bidirectional=True, reverse=True)
+
+
+# Stacks.
+
+NET = """
+name   = "net"
+inputs = 3
+[[layers]]
+cell = "lstm"
+hidden = 5
+num_layers = 2
+bidirectional = true
+proj_size = 2
+dropout = 0.25
+initial_state = "learned"
+init = { weight_ih = "xavier_uniform", b_if = 1.0 }
+[[layers]]
+dropout = 0.5
+[[layers]]
+cell = "rnn"
+hidden = 6
+bias = false
+reverse = true
+activations = { act = "relu" }
+[[layers]]
+cell = "gru"
+hidden = 4
+last_only = true
+[[layers]]
+dense = 2
+"""
+
+
+class Twin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        options = {"dtype": torch.float64}
+        lstm = nn.LSTM(3, 5, 2, bidirectional=True, proj_size=2, dropout=0.25, **options)
+        rnn = nn.RNN(4, 6, bias=False, nonlinearity="relu", **options)
+        gru, dense = nn.GRU(6, 4, **options), nn.Linear(4, 2, **options)
+        self.layers = nn.ModuleList([lstm, nn.Dropout(0.5), rnn, gru, dense])
+
+    def forward(self, x):
+        lstm, _, rnn, gru, dense = self.layers
+        y, first = lstm(x)
+        y, second = rnn(y.flip(0))
+        y, third = gru(y.flip(0))
+        return dense(y[-1]), (first, second, third)
+
+
+def test_a_model_of_every_key(module_of):
+    torch.manual_seed(0)
+    net, twin = module_of(NET).Net(dtype=torch.float64).eval(), Twin().eval()
+    assert (net.layers[0].block("b_if", 1, True) == 1).all()
+    twin.load_state_dict({k: v for k, v in net.state_dict().items() if "initial" not in k})
+    x = random(T, B, 3)
+    assert_equal(net(x), twin(x))
+    y, states = net(x, [net.layers[0].initial_state(B), None, None])
+    assert_equal((y, states), twin(x))
+    first = module_of(NET).Net(batch_first=True, return_state=False, dtype=torch.float64).eval()
+    first.load_state_dict(net.state_dict())
+    assert_equal(first(x.transpose(0, 1)), twin(x)[0])
+    assert_equal(net(x[:, 0])[0], twin(x)[0][0])
+
+
+def test_a_model_takes_sequences_of_different_lengths(module_of):
+    torch.manual_seed(0)
+    net = module_of(NET).Net(dtype=torch.float64).eval()
+    x = random(T, B, 3)
+    y, _ = net(pack_padded_sequence(x, LENGTHS, enforce_sorted=False))
+    for number, length in enumerate(LENGTHS):
+        assert_equal(y[number], net(x[:length, number])[0])
+    rows, _ = module_of(NET.replace("last_only = true\n", "")).Net(dtype=torch.float64)(
+        pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
+    )
+    assert rows.data.shape == (LENGTHS.sum(), 2)
