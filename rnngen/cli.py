@@ -233,6 +233,8 @@ def _open(model: str) -> Source:
             hint = f"the library has a cell '{stem}'; leave out the '.toml'."
             raise Unreadable(f"{error}\nHint: {hint}") from error
     hint = did_you_mean(model, cells) or f"the library has {', '.join(cells)}"
+    if os.path.exists(f"{model}.toml"):
+        hint = f"did you mean '{visible(model)}.toml'?"
     shown = visible(model[:200])
     raise Unreadable(f"There is no cell '{shown}' in the library, and no such file.\nHint: {hint}")
 
@@ -636,7 +638,7 @@ def cells(name: str | None, in_json: bool) -> None:
     "dtypes",
     multiple=True,
     type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-    help="May be repeated; all by default.",
+    help="May be repeated; all four by default, which takes minutes where kernels are interpreted.",
 )
 @click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default.")
 @click.pass_context

@@ -112,6 +112,10 @@ class _ModelFile(_Table):
 
 _LAYERS: dict[str, type[_Table]] = {"cell": _CellLayer, "dropout": _DropoutLayer, "dense": _DenseLayer}
 
+# What a layer's class is given in Python; in a file, a layer of a model has some of them, and a cell none.
+_ARGUMENTS = {"layers", "batch_first", "return_state", "hidden_size", "input_size", "device", "dtype"}
+_ARGUMENTS |= _CellLayer.model_fields.keys() - {"cell", "activations"}
+
 # A line to write where a key is missing.
 _EXAMPLES = {
     "blocks": 'blocks = ["W"]',
@@ -244,7 +248,7 @@ def describe(source: Source) -> Description:
     places = Places(parse(source), ())
     mistakes = Mistakes(source)
     data = places.document.data
-    if "layers" not in data and not data.keys().isdisjoint(("states", "step", "parameters")):
+    if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
         cell = _cell(data.get("name", ""), _CellFile, data, places, mistakes)
         found = cell and Description(cell.name, 0, (), (cell,), source)
         if cell:
@@ -365,7 +369,8 @@ def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, m
         return _library_cell(name)
     hint = did_you_mean(name, [*cells, *library()]) or f"the library has {', '.join(library())}."
     message = f"There is no cell {name!a} in this file or in the library."
-    mistakes.add("unknown-cell", message, span, hints=(hint,))
+    note = "a cell of another file is not found from here; copied to this one, it stands under [cells.NAME]."
+    mistakes.add("unknown-cell", message, span, notes=(note,), hints=(hint,))
     return None
 
 
@@ -806,7 +811,7 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
     match kind:
         case "extra_forbidden":
             known = _keys_of(schema, path)
-            hint = did_you_mean(path[-1], known) or f"the keys here are {', '.join(known)}."
+            hint = _misplaced(schema, path) or did_you_mean(path[-1], known) or f"the keys here are {', '.join(known)}."
             message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
@@ -831,6 +836,19 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
         case _:
             message = f"{subject} must be {_WANTED[kind]}, not {_kind(given)}."
             mistakes.add("wrong-type", message, span, _WRONG_TYPE, hints=(_rewritten(kind, path[-1], given),))
+
+
+def _misplaced(schema: type[_Table], path: KeyPath) -> str | None:
+    """The hint for a key that belongs elsewhere."""
+    (*table, key) = path
+    if not table and schema is _ModelFile and key in _CellLayer.model_fields:
+        return "it belongs to a layer, below a line [[layers]]."
+    if not table and key in _ARGUMENTS:
+        example = "num_layers=2" if key == "layers" else f"{key}=..."
+        return f"it is an argument of the class that comes out, in Python: {example}"
+    if not table and key == "name" and schema is _CellTable:
+        return "the name of a cell in a model file is its key: [cells.NAME]."
+    return None
 
 
 def _title(path: KeyPath) -> str:

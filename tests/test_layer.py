@@ -1,6 +1,8 @@
 """What a layer has beyond torch.nn, and what torch.nn has for three cells, for every cell."""
 
 import copy
+import re
+from pathlib import Path
 
 import cells
 import pytest
@@ -8,6 +10,8 @@ import torch
 from test_runtime import assert_equal, flat, gradients, new_layer, random, state_for
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from rnngen.runtime import detach
 
 I, H, T, B = 3, 4, 5, 4
 LENGTHS = torch.tensor([3, T, 1, 4])
@@ -319,3 +323,51 @@ def test_a_model_takes_sequences_of_different_lengths(module_of):
         pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
     )
     assert rows.data.shape == (LENGTHS.sum(), 2)
+
+
+# Pieces, and what docs/layers.md says of them.
+
+PAGE = (Path(__file__).parent.parent / "docs" / "layers.md").read_text(encoding="utf-8")
+PROGRAMS = [code for code in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if "import" in code]
+
+
+def test_the_programs_of_the_page_run(layer_of):
+    assert len(PROGRAMS) == 2
+    layer = layer_of("lstm")(3, 2)
+    names = {"torch": torch, "layer": layer, "loss": nn.functional.mse_loss}
+    names |= {"x": torch.randn(120, 4, 3), "target": torch.randn(120, 4, 2)}
+    names["optimizer"] = torch.optim.SGD(layer.parameters(), lr=0.1)
+    before = layer.weight_hh_l0.detach().clone()
+    exec(PROGRAMS[0], names)
+    assert not any(state.requires_grad for state in names["hx"])
+    assert not torch.equal(layer.weight_hh_l0, before)
+    exec(PROGRAMS[1], names)
+    assert names["h"].shape == (4, 16)
+
+
+def test_detach():
+    h, c = random(1, B, H).requires_grad_(), random(1, B, H).requires_grad_()
+    state = detach([h, (2 * h, c)])
+    assert isinstance(state, tuple) and isinstance(state[1], tuple)
+    assert_equal(state, (h, (2 * h, c)), 0, 0)
+    assert not any(part.requires_grad for part in flat(state))
+
+
+def test_mistakes_of_a_stack(module_of):
+    net = module_of(NET).Net(dtype=torch.float64)
+    with pytest.raises(
+        TypeError, match="Net: Expected a list or tuple with the state of each recurrent layer, got a Te"
+    ):
+        net(random(T, B, 3), random(1, B, 5))
+    with pytest.raises(RuntimeError, match="Net: Expected the states of 3 recurrent layers, got 1"):
+        net(random(T, B, 3), [None])
+
+
+def test_mistakes_of_states_and_blocks(layer_of):
+    layer = layer_of("lstm")(I, H)
+    with pytest.raises(TypeError, match="LSTM: Expected c to be a Tensor, got NoneType"):
+        layer(torch.randn(T, B, I), (torch.randn(1, B, H), None))
+    with pytest.raises(IndexError, match="LSTM has no weights for layer=1, reverse=False: num_layers is 1 and bidi"):
+        layer.block("U_f", layer=1)
+    with pytest.raises(IndexError, match="layer=0, reverse=True"):
+        layer.block("U_f", reverse=True)

@@ -103,6 +103,8 @@ def test_of_a_function():
 def test_mistakes():
     with pytest.raises(TypeError, match="Expected a cell that can be called, got int"):
         Recurrence(3)
+    with pytest.raises(TypeError, match=r"nn\.GRU takes whole sequences already; its cell is nn\.GRUCell"):
+        Recurrence(nn.GRU(I, H))
     with pytest.raises(TypeError, match=r"Expected the cell to give a pair \(output, state\), got a Tensor"):
         Recurrence(lambda x, state: x)(random(T, B, I))
     with pytest.raises(ValueError, match="Expected input to be 2D or 3D, got 1D instead"):

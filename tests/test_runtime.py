@@ -829,7 +829,7 @@ def test_stack(module_of, batch_first):
     tensors = [x, *model.parameters()]
     assert_equal(gradients(got, tensors), gradients(want, tensors))
     assert_equal(model(x, model.initial_state(B)), want)
-    with pytest.raises(RuntimeError, match="states of 2 layers, got 1"):
+    with pytest.raises(RuntimeError, match="states of 2 recurrent layers, got 1"):
         model(x, (None,))
 
 

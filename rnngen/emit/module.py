@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.layer import layer_view
+from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
 from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.torch import SPELLING, TorchText
@@ -20,6 +21,7 @@ _ABOUT = {
     "gradients": "The gradients of the scan's parameters, from all steps at once.",
     "equations": "One step in plain torch, as it was described.",
 }
+_LONGEST = 100  # of a line that makes a layer
 # Arguments of a layer's class, and what they are if they are not given.
 _USUAL = {
     "num_layers": 1,
@@ -181,23 +183,18 @@ def _reference(program: Program) -> FunctionView:
     return FunctionView(f"{program.cell.name}_equations", _ABOUT["equations"], arguments, lines, returns)
 
 
-def _layer(layer: Layer) -> str:
+def _layer(layer: Layer) -> tuple[str, ...]:
     match layer:
         case DropoutLayer():
-            return f"nn.Dropout({layer.probability!r})"
+            return (f"nn.Dropout({layer.probability!r})",)
         case DenseLayer():
             bias = "" if layer.bias else ", bias=False"
-            return f"nn.Linear({layer.inputs}, {layer.outputs}{bias}, **options)"
+            return (f"nn.Linear({layer.inputs}, {layer.outputs}{bias}, **options)",)
         case CellLayer():
-            given = [
-                f"{key}={_literal(getattr(layer, key))}"
-                for key, usual in _USUAL.items()
-                if getattr(layer, key) != usual
-            ]
-            arguments = ", ".join([str(layer.inputs), str(layer.hidden), *given, "**options"])
-            return f"{layer.cell.class_name}({arguments})"
-
-
-def _literal(value: object) -> str:
-    """A value of a description as Python writes it, in ASCII."""
-    return ascii(dict(value) if isinstance(value, Mapping) else value)
+            values = {key: getattr(layer, key) for key in _USUAL}
+            given = [f"{key}={literal(value)}" for key, value in values.items() if value != _USUAL[key]]
+            arguments = [str(layer.inputs), str(layer.hidden), *given, "**options"]
+            line = f"{layer.cell.class_name}({', '.join(arguments)})"
+            if len(line) <= _LONGEST:
+                return (line,)
+            return (f"{layer.cell.class_name}(", *(f"    {argument}," for argument in arguments), ")")

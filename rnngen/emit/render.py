@@ -5,7 +5,7 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,13 +25,10 @@ def environment(target: str) -> Environment:
     )
     made.filters |= {
         "lines": lines,
-        "text": _text,
+        "text": literal,
         "tuple_of": lambda items: _tuple(items),
-        "tuple_of_text": lambda items: _tuple([_text(item) for item in items]),
+        "tuple_of_text": lambda items: _tuple([literal(item) for item in items]),
         "docstring": _docstring,
-        "dict_of_text": lambda items: (
-            f"{{{', '.join(f'{_text(key)}: {_text(value)}' for key, value in items.items())}}}"
-        ),
         "unpack": lambda names: ", ".join(names) if len(names) > 1 else _tuple(names),
     }
     return made
@@ -50,8 +47,10 @@ def lines(items: Sequence[str], indent: int) -> str:
     return "\n".join(" " * indent + item for item in items)
 
 
-def _text(item: object) -> str:
+def literal(item: object) -> str:
     """A value as Python writes it, in ASCII whatever is in it, with the quotes that formatters prefer."""
+    if isinstance(item, Mapping):
+        return f"{{{', '.join(f'{literal(key)}: {literal(value)}' for key, value in item.items())}}}"
     if not isinstance(item, str):
         return ascii(item)
     written = ascii(item)

@@ -117,11 +117,11 @@ class CellView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A stack: its class and the expressions that make its layers."""
+    """A stack: its class and, as lines, the expressions that make its layers."""
 
     class_name: str
     inputs: int
-    layers: tuple[str, ...]
+    layers: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ PUBLISHED = {
     "Pass": "scan",
     "Scan": "scan",
     "blocks": "linear",
+    "detach": "stack",
     "outer": "linear",
     "product": "linear",
     "product_transposed": "linear",

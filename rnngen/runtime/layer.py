@@ -21,26 +21,6 @@ Input = Tensor | PackedSequence
 class Layer(nn.Module):
     """A cell scanned over time; the classes of generated modules derive from this one.
 
-    Args:
-        input_size: features of the input at each step.
-        hidden_size: width of each state.
-        num_layers: layers one upon another, each with the output of the one below as its input.
-        bias: whether there are biases; without them they count as zero.
-        batch_first: input and output are (batch, time, features) rather than (time, batch, features).
-        dropout: probability of a zero in the output of each layer but the last, in training.
-        bidirectional: a second direction, from the last step to the first, whose output stands behind the first's.
-        proj_size: features of the output after a projection, 0 for none; Sak et al. 2014.
-        device, dtype: of the parameters.
-        heads: blocks of the block-diagonal parameters; cells without one have 1.
-        initial_state: where the state begins when a call gives none: "zeros", "learned" (a parameter for each state) or
-            "buffer" (saved and moved with the module, not trained).
-        reverse: run from the last step to the first; the output stays in the order of the input.
-        last_only: give the output of the last step alone.
-        return_state: give the output and the state; else the output alone.
-        init: how weights begin, by the name of a parameter (the whole of it) or of a block in the equations: the name
-            of an initialiser in torch.nn.init, a number, or a function that fills a tensor.
-        schedule: "auto", or the name of one to insist on.
-
     Shapes, with D the number of directions:
         The input is (time, batch, input_size), or (time, input_size) without a batch, or a PackedSequence; the output
         alike with D * hidden_size features (D * proj_size with a projection), without the time if `last_only`.
@@ -72,6 +52,31 @@ class Layer(nn.Module):
         init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
     ):
+        """A new layer, its weights drawn.
+
+        Args:
+            input_size: features of the input at each step.
+            hidden_size: width of each state.
+            num_layers: layers one upon another, each with the output of the one below as its input.
+            bias: whether there are biases; without them they count as zero.
+            batch_first: input and output are (batch, time, features) rather than (time, batch, features).
+            dropout: probability of a zero in the output of each layer but the last, in training.
+            bidirectional: a second direction, from the last step to the first, whose output stands behind the first's.
+            proj_size: features of the output after a projection, 0 for none; Sak et al. 2014.
+            device, dtype: of the parameters.
+            heads: blocks of the block-diagonal parameters; cells without one have 1.
+            initial_state: where the state begins when a call gives none: "zeros", "learned" (a parameter for each
+                state) or "buffer" (saved and moved with the module, not trained).
+            reverse: run from the last step to the first; the output stays in the order of the input.
+            last_only: give the output of the last step alone.
+            return_state: give the output and the state; else the output alone.
+            init: how weights begin, by the name of a parameter (the whole of it) or of a block in the equations: the
+                name of an initialiser in torch.nn.init, a number, or a function that fills a tensor.
+            schedule: "auto", or the name of one to insist on.
+
+        Raises TypeError or ValueError for arguments that cannot be, alone or together, as torch.nn does; warns of a
+        dropout that a single layer would make nothing of.
+        """
         super().__init__()
         flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "reverse": reverse}
         flags |= {"last_only": last_only, "return_state": return_state}
@@ -184,8 +189,13 @@ class Layer(nn.Module):
     def block(self, name: str, layer: int = 0, reverse: bool = False) -> Tensor:
         """A part of a parameter by its name in the equations, as a view: `layer.block("U_f")`.
 
-        Raises KeyError if there is no block of this name.
+        Raises KeyError if there is no block of this name, IndexError if there is no such layer or direction.
         """
+        if layer not in range(self.num_layers) or (reverse and not self.bidirectional):
+            raise IndexError(
+                f"{self._title} has no weights for layer={layer}, reverse={reverse}: "
+                f"num_layers is {self.num_layers} and bidirectional is {self.bidirectional}"
+            )
         names = [block for weight in self._weights() for block in weight.blocks]
         for weight in self._weights():
             if name in weight.blocks:
@@ -335,11 +345,13 @@ class Layer(nn.Module):
         given = [hx] if isinstance(hx, Tensor) else list(hx)
         if len(given) != len(names):
             raise RuntimeError(
-                f"{self._title}: Expected {len(names)} state tensors ({', '.join(names)}), got {len(given)}"
+                f"{self._title}: Expected {_counted(len(names), 'state tensor')} ({', '.join(names)}), got {len(given)}"
             )
         found = []
         for name, value in zip(names, given, strict=True):
             width = self._width(name)
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{self._title}: Expected {name} to be a Tensor, got {type(value).__name__}")
             if value.dim() == 1 and value.shape[0] == width:
                 value = value.expand(self._runs, batch, -1) if batched else value.expand(self._runs, -1)
             wanted = (self._runs, batch, width) if batched else (self._runs, width)
@@ -398,6 +410,10 @@ class Layer(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         rows = zip(*last, strict=True)
         return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check_types(values: dict[str, object], kind: type) -> None:

@@ -14,8 +14,8 @@ from rnngen.runtime.layer import Input, Layer
 class Recurrence(nn.Module):
     """Wraps a cell `y_t, state = cell(x_t, state)`, a function or a module, and calls it step by step.
 
-    It has the calls of a generated layer, and none of its speed. A generated layer can be the cell, through its `step`,
-    and so can torch.nn.RNNCell, GRUCell and LSTMCell, whose output is their state (its first part).
+    A call and a step are those of a generated layer, with none of its speed. A generated layer can be the cell, through
+    its `step`, and so can torch.nn.RNNCell, GRUCell and LSTMCell, whose output is their state (its first part).
 
     Args:
         cell: x_t is (batch, features), or (features,) without a batch; a state is a tensor (..., batch, features), or
@@ -31,6 +31,9 @@ class Recurrence(nn.Module):
         super().__init__()
         if not callable(cell):
             raise TypeError(f"Recurrence: Expected a cell that can be called, got {type(cell).__name__}")
+        if isinstance(cell, nn.RNNBase):
+            kind = type(cell).__name__
+            raise TypeError(f"Recurrence: nn.{kind} takes whole sequences already; its cell is nn.{kind}Cell")
         self.cell = cell
         self.batch_first, self.return_state = batch_first, return_state
 

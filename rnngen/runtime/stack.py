@@ -8,6 +8,11 @@ from torch.nn.utils.rnn import PackedSequence
 from rnngen.runtime.layer import Input, Layer, State
 
 
+def detach(state: State | Sequence[State]) -> State | tuple[State, ...]:
+    """A state without its history, of a layer or of a stack: what truncated backpropagation carries on."""
+    return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
+
+
 class Stack(nn.Module):
     """Layers one after another; the classes of models derive from this one.
 
@@ -63,11 +68,15 @@ class Stack(nn.Module):
     def _through(
         self, method: Callable[[Layer], Callable], x: Input, hx: Sequence[State | None] | None
     ) -> tuple[Input, tuple[State, ...]]:
-        given = [None] * len(self.recurrent) if hx is None else list(hx)
-        if len(given) != len(self.recurrent):
-            raise RuntimeError(
-                f"{type(self).__name__}: Expected the states of {len(self.recurrent)} layers, got {len(given)}"
+        count = len(self.recurrent)
+        if isinstance(hx, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}: Expected a list or tuple with the state of each recurrent layer, got a Tensor"
             )
+        given = [None] * count if hx is None else list(hx)
+        if len(given) != count:
+            layers = "1 recurrent layer" if count == 1 else f"{count} recurrent layers"
+            raise RuntimeError(f"{type(self).__name__}: Expected the states of {layers}, got {len(given)}")
         found: list[State] = []
         for layer in self.layers:
             if isinstance(layer, Layer):
