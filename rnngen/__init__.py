@@ -10,7 +10,7 @@ A model travels through these files from left to right, and each imports only fr
     ir            values and cells: the one form that every pass reads and writes
     description   the TOML model, validated
     build         a graph made value by value, each in its simplest form
-    passes/       resolve infer simplify pack hoist mask differentiate save lower verify
+    passes/       resolve infer simplify pack hoist differentiate mask save lower verify
     emit/         values to lines of Triton or torch; records for the templates
     audit         the last look at a generated text
     compile       the whole road on one page

@@ -520,7 +520,7 @@ def _stages() -> tuple[str, ...]:
     "--after",
     metavar="STAGE",
     type=_Stage(),
-    help="resolve, infer, simplify, pack, hoist, mask, differentiate, save or lower; the last by default.",
+    help="resolve, infer, simplify, pack, hoist, differentiate, mask, save or lower; the last by default.",
 )
 @click.option("--masked", is_flag=True, help="The scan for sequences of different lengths.")
 @click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)

@@ -33,10 +33,10 @@ _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn":
 # the text for this as well as for the audit would take a fifth of a compile.
 _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)\b(?!=)')
 Pass = Callable[[Program], Program]
-TO_SCAN: tuple[Pass, ...] = (simplify, pack, hoist)
-FROM_SCAN: tuple[Pass, ...] = (differentiate, save, lower)
-PASSES = (*TO_SCAN, *FROM_SCAN)
-MASKED = (*TO_SCAN, mask, *FROM_SCAN)
+TO_SCANS: tuple[Pass, ...] = (simplify, pack, hoist, differentiate)
+FROM_SCANS: tuple[Pass, ...] = (save, lower)
+PASSES = (*TO_SCANS, *FROM_SCANS)
+MASKED = (*TO_SCANS, mask, *FROM_SCANS)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def variants_of(cells: Sequence[Cell]) -> list[tuple[Program, Program]]:
 
     Raises ModelError with every mistake of the first stage that finds any.
     """
-    return [(_through(FROM_SCAN, p), _through((mask, *FROM_SCAN), p)) for p in programs_of(cells, "hoist")]
+    programs = programs_of(cells, TO_SCANS[-1].__name__)
+    return [(_through(FROM_SCANS, p), _through((mask, *FROM_SCANS), p)) for p in programs]
 
 
 def _through(passes: Sequence[Pass], program: Program) -> Program:

@@ -340,6 +340,7 @@ def _layer(
             _check_heads(layer, cell, places, mistakes)
             _check_keys(layer, places, mistakes)
             if cell:
+                _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
                 cell = _with_activations(cell, layer.activations, places, mistakes)
             return cell and CellLayer(cell, width, **layer.model_dump(exclude={"cell", "activations"}))
@@ -396,6 +397,14 @@ def _check_keys(layer: _CellLayer, places: Places, mistakes: Mistakes) -> None:
     if layer.proj_size >= layer.hidden:
         message = f"'proj_size' must be smaller than 'hidden': from 0 to {layer.hidden - 1}, not {layer.proj_size}."
         mistakes.add("out-of-range", message, places.value("proj_size"), "out of range")
+
+
+def _check_bias(layer: _CellLayer, cell: Cell, places: Places, mistakes: Mistakes) -> None:
+    if layer.bias or any(parameter.bias for parameter in cell.parameters):
+        return
+    message = f"The cell '{cell.name}' has no biases, so this would do nothing."
+    hint = "leave the key out, or write bias = true in the table of a parameter that is one."
+    mistakes.add("no-effect", message, places.key("bias"), hints=(hint,))
 
 
 def _check_layer_init(layer: _CellLayer, cell: Cell, places: Places, mistakes: Mistakes) -> None:

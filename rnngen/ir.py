@@ -123,13 +123,15 @@ class Binding:
 class Program:
     """A cell on its way through the passes; a field is None until its pass has run.
 
-    cell: the step as a whole. described: the step before any product was packed, for the reference. stand_ins: by a
-    value of the scan another one that its adjoint may read instead, since they are equal where it has a gradient.
+    cell: the step as a whole. output: its name for what it gives. described: the step before any product was
+    packed, for the reference. stand_ins: by a value of the scan another one that its adjoint may read instead,
+    since they are equal where it has a gradient.
     """
 
     cell: CellGraph
     parameters: tuple[Parameter, ...]
     equations: tuple[Equation, ...] = ()
+    output: str = ""
     described: CellGraph | None = None
     once: CellGraph | None = None
     before: CellGraph | None = None

@@ -18,26 +18,42 @@ from torch import Tensor, nn
 
 WORLD = 2
 STEPS = 4
-T, B, I, H = 5, 6, 3, 4
+T, B, I = 5, 6, 3
 LIMIT = 240  # seconds; importing torch four times at once takes a while on a busy machine
 
 
-class Model(nn.Module):
-    """Two layers both ways, and a dense one."""
+NET = """
+name   = "net"
+inputs = 3
+[[layers]]
+cell   = "lstm"
+hidden = 4
+num_layers    = 2
+bidirectional = true
+[[layers]]
+cell   = "gru"
+hidden = 5
+initial_state = "learned"
+[[layers]]
+dense  = 2
+"""
 
-    def __init__(self, lstm: type):
+
+class Model(nn.Module):
+    """A generated network and what its layers end with."""
+
+    def __init__(self, net: type):
         super().__init__()
-        self.lstm = lstm(I, H, num_layers=2, bidirectional=True, dtype=torch.float64)
-        self.dense = nn.Linear(2 * H, 2, dtype=torch.float64)
+        self.net = net(dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, (h, _) = self.lstm(x)
-        return self.dense(y) + h.mean((0, 2))[:, None]  # nothing here mixes the elements of a batch
+        y, ((h, _), _) = self.net(x)
+        return y + h.mean((0, 2))[:, None]  # nothing here mixes the elements of a batch
 
 
-def new_model(lstm: type) -> Model:
+def new_model(net: type) -> Model:
     torch.manual_seed(0)
-    return Model(lstm)
+    return Model(net)
 
 
 def train(model: nn.Module, part: slice = slice(None)) -> None:
@@ -61,7 +77,7 @@ def run(way: str, rank: int, folder: Path, module: str) -> None:
     store = dist.FileStore(str(folder / f"{way}.store"), WORLD)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD, timeout=timedelta(seconds=LIMIT))
     try:
-        model = new_model(import_module(module).LSTM)
+        model = new_model(import_module(module).Net)
         part = slice(rank * B // WORLD, (rank + 1) * B // WORLD)
         if way == "ddp":
             train(nn.parallel.DistributedDataParallel(model), part)
@@ -71,10 +87,11 @@ def run(way: str, rank: int, folder: Path, module: str) -> None:
             from torch.distributed.fsdp import fully_shard
 
             mesh = init_device_mesh("cpu", (WORLD,))
-            fully_shard(model.lstm, mesh=mesh)
+            for layer in model.net.layers:
+                fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
             for parameter in model.parameters():
-                assert parameter.to_local().numel() < parameter.numel()
+                assert parameter.to_local().numel() < parameter.numel() or len(parameter) == 1
             train(model, part)
             found = {key: value.full_tensor() for key, value in model.state_dict().items()}
         if rank == 0:
@@ -96,13 +113,13 @@ def wait_for(processes: list[subprocess.Popen]) -> None:
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes(way, layer_of, tmp_path):
-    lstm = layer_of("lstm")
-    model = new_model(lstm)
+def test_two_processes(way, module_of, tmp_path):
+    net = module_of(NET)
+    model = new_model(net.Net)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     train(model)
 
-    generated = Path(sys.modules[lstm.__module__].__file__)
+    generated = Path(net.__file__)
     (tmp_path / generated.name).write_text(generated.read_text())
     root = Path(__file__).parent.parent
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
+from test_runtime import STEEP, check_padding
 
 from rnngen.ir import PRODUCTS
 from rnngen.runtime.language import interpreting
@@ -64,6 +65,12 @@ def test_sequences_of_different_lengths(module_of, layer_of, name, schedule, rev
 @pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
 def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dtype):
     check(module_of, layer_of, name, dtype, (3, 18, 2, 17), schedule, True, lengths=[1 + n % 3 for n in range(18)])
+
+
+@pytest.mark.parametrize("schedule", ["auto", "stepwise"])
+@pytest.mark.parametrize("steep", STEEP)
+def test_padding_has_no_gradient_that_is_no_number(layer_of, steep, schedule):
+    check_padding(layer_of, steep, True, schedule)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])

@@ -9,9 +9,12 @@ import pytest
 import torch
 from test_runtime import assert_equal, flat, gradients, new_layer, random, state_for
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnngen.runtime import detach
+from rnngen.runtime import Stack, detach
 
 I, H, T, B = 3, 4, 5, 4
 LENGTHS = torch.tensor([3, T, 1, 4])
@@ -223,6 +226,13 @@ def test_how_block_diagonal_weights_begin(layer_of):
     [
         ({"weight": 1.0}, ValueError, "there is no parameter or block 'weight'; there are weight_ih, W_r"),
         ({"weight_ih": "glorot"}, ValueError, "there is no initialiser 'glorot' in torch.nn.init"),
+        (
+            {"weight_ih": "constant"},
+            ValueError,
+            "there is no initialiser 'constant' in torch.nn.init that needs a tensor",
+        ),
+        ({"weight_ih": float("nan")}, ValueError, "'weight_ih' should have a finite number, got nan"),
+        ({"weight_ih": torch.ones_like}, ValueError, "a function must fill the tensor that it is given"),
         ({"weight_ih": None}, TypeError, "'weight_ih' should have a name, a number or a function, got: NoneType"),
         ("orthogonal", TypeError, "init should be a dict from names to initialisers, got: str"),
     ],
@@ -355,9 +365,7 @@ def test_detach():
 
 def test_mistakes_of_a_stack(module_of):
     net = module_of(NET).Net(dtype=torch.float64)
-    with pytest.raises(
-        TypeError, match="Net: Expected a list or tuple with the state of each recurrent layer, got a Te"
-    ):
+    with pytest.raises(TypeError, match="Net: Expected a list or tuple with the state of each recurrent layer, got Te"):
         net(random(T, B, 3), random(1, B, 5))
     with pytest.raises(RuntimeError, match="Net: Expected the states of 3 recurrent layers, got 1"):
         net(random(T, B, 3), [None])
@@ -371,3 +379,130 @@ def test_mistakes_of_states_and_blocks(layer_of):
         layer.block("U_f", layer=1)
     with pytest.raises(IndexError, match="layer=0, reverse=True"):
         layer.block("U_f", reverse=True)
+
+
+# A layer within a stack is a module like any other.
+
+
+def test_hooks_of_layers_in_a_stack_run(module_of):
+    net = module_of(NET).Net(dtype=torch.float64)
+    called = []
+    for layer in net.layers:
+        layer.register_forward_hook(lambda module, given, result: called.append(type(module).__name__))
+    net(random(T, B, 3))
+    assert called == ["LSTM", "Dropout", "RNNRelu", "GRU", "Linear"]
+
+
+def test_layers_of_a_stack_can_be_pruned_and_wrapped(module_of):
+    net = module_of(NET).Net(dtype=torch.float64).eval()
+    x = random(T, B, 3)
+    want = net(x)
+    net.layers[0] = checkpoint_wrapper(net.layers[0])
+    assert_equal(net(x), want)
+    prune.l1_unstructured(net.layers[3], "weight_hh_l0", 0.5)
+    for _ in range(2):
+        net(x)[0].sum().backward()
+    assert (net.layers[3].weight_hh_l0 == 0).sum() == net.layers[3].weight_hh_l0.numel() // 2
+
+
+def test_a_stack_needs_the_states_of_its_layers(layer_of):
+    with pytest.raises(ValueError, match="Stack: the layers of a stack must have return_state=True"):
+        Stack([layer_of("lstm")(I, H, return_state=False)])
+
+
+def test_parametrized_weights(layer_of):
+    layer = layer_of("lstm")(I, H, dtype=torch.float64)
+    weight_norm(layer, "weight_hh_l0")
+    before = layer.weight_hh_l0.detach().clone()
+    layer.reset_parameters()
+    assert not torch.allclose(layer.weight_hh_l0, before) and layer.weight_hh_l0.abs().max() <= H**-0.5 + 1e-9
+    theirs = nn.LSTM(I, H, dtype=torch.float64)
+    with torch.no_grad():
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            getattr(theirs, name).copy_(getattr(layer, name))
+    x = random(T, B, I)
+    assert_equal(layer(x), theirs(x))
+
+
+# States that are written into, and of other types.
+
+
+@pytest.mark.parametrize("initial", ["zeros", "learned", "buffer"])
+def test_an_initial_state_has_memory_of_its_own(layer_of, initial):
+    layer = layer_of("gru")(I, H, initial_state=initial)
+    for state in (layer.initial_state(3), layer.initial_state()):
+        with torch.no_grad():
+            state[0, ..., 1] = 1
+            state.view(-1, H)[0] = 2
+        assert state.count_nonzero() <= 2 * H + 2
+    assert not layer.initial_state(3).any()
+
+
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_the_last_output_has_memory_of_its_own(layer_of, proj_size):
+    layer = layer_of("lstm")(I, H, last_only=True, proj_size=proj_size)
+    for hx in (None, layer.initial_state(B)):
+        with torch.no_grad():
+            y, (h, _) = layer(torch.randn(T, B, I), hx)
+            assert torch.equal(y, h[0])
+            y.add_(100)
+            assert not torch.equal(y, h[0])
+
+
+@pytest.mark.parametrize("wrong", [torch.int32, torch.int64, torch.bool, torch.float64], ids=str)
+@pytest.mark.parametrize("cast", [False, True], ids=["plain", "autocast"])
+def test_states_of_another_type(layer_of, wrong, cast):
+    layer, h = layer_of("lstm")(I, H), torch.zeros(1, B, H)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=cast),
+        pytest.raises(RuntimeError, match=r"LSTM: Input and hidden tensors are not the same dtype, .* for c, torch\."),
+    ):
+        layer(torch.randn(T, B, I), (h, h.to(wrong)))
+
+
+def test_weights_of_two_types(layer_of):
+    layer = layer_of("lstm")(I, H)
+    layer.weight_hh_l0 = nn.Parameter(layer.weight_hh_l0.double())
+    with pytest.raises(RuntimeError, match=r"must have one dtype, found torch\.float32 and torch\.float64"):
+        layer(torch.randn(T, B, I))
+
+
+def test_no_weights_at_all(layer_of):
+    text = """
+name   = "bare"
+states = ["h"]
+step   = "h' = tanh(W @ x + h)"
+[parameters]
+drive = { shape = ["hidden", "inputs"], blocks = ["W"], bias = true }
+"""
+    with pytest.raises(ValueError, match="without bias Bare has no weights at all"):
+        layer_of(text)(I, H, bias=False)
+
+
+SHARED = """
+name   = "shared"
+states = {states}
+output = "h'"
+step   = '''
+n  = tanh(W @ x + U @ h + b) * sigmoid(g)
+h' = n
+g' = n
+'''
+[parameters]
+weight_ih = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}
+weight_hh = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}
+bias      = {{ shape = ["hidden"], blocks = ["b"] }}
+"""
+
+
+def test_the_order_of_states_says_nothing_of_the_output(layer_of):
+    for states in (["h", "g"], ["g", "h"]):
+        cell = layer_of(SHARED.format(states=states)).cell
+        assert (cell.output, cell.narrow) == ("h", True)
+
+
+def test_export_of_a_projection_with_states(layer_of):
+    layer = layer_of("lstm")(I, H, proj_size=2, initial_state="learned", dtype=torch.float64)
+    time = torch.export.Dim("time", min=3)
+    program = torch.export.export(layer, (random(T, B, I),), dynamic_shapes=({0: time, 1: None},))
+    assert_equal(program.module()(random(2 * T, B, I)), layer(random(2 * T, B, I)))

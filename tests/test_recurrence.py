@@ -90,6 +90,25 @@ def test_of_sequences_of_different_lengths():
         assert (last["count"][number] == length).all()
 
 
+def test_of_a_stack(module_of):
+    text = "name = 'net'\ninputs = 3\n[[layers]]\ncell = 'lstm'\nhidden = 4\n[[layers]]\ncell = 'gru'\nhidden = 2\n"
+    net = module_of(text).Net(dtype=torch.float64)
+    x = random(T, B, I)
+    assert_equal(Recurrence(net)(x), net(x))
+
+
+def test_padding_has_no_gradient_that_is_no_number():
+    weight = random(H).abs().requires_grad_()
+
+    def cell(x, state):
+        v = torch.log(weight[:I] * x)
+        return v, v
+
+    y, _ = Recurrence(cell)(pack_padded_sequence(random(T, B, I).abs(), LENGTHS, enforce_sorted=False))
+    y.data.sum().backward()
+    assert weight.grad.isfinite().all()
+
+
 def test_of_a_function():
     def cell(x, state):
         total = x if state is None else state + x
@@ -100,13 +119,17 @@ def test_of_a_function():
     assert_equal((y, last), (x.cumsum(0), x.sum(0)))
 
 
-def test_mistakes():
+def test_mistakes(layer_of):
     with pytest.raises(TypeError, match="Expected a cell that can be called, got int"):
         Recurrence(3)
     with pytest.raises(TypeError, match=r"nn\.GRU takes whole sequences already; its cell is nn\.GRUCell"):
         Recurrence(nn.GRU(I, H))
     with pytest.raises(TypeError, match=r"Expected the cell to give a pair \(output, state\), got a Tensor"):
         Recurrence(lambda x, state: x)(random(T, B, I))
+    with pytest.raises(ValueError, match="Recurrence: a GRU with reverse needs the whole sequence"):
+        Recurrence(layer_of("gru")(I, H, reverse=True))
+    with pytest.raises(ValueError, match="Recurrence: a GRU with last_only needs the whole sequence"):
+        Recurrence(layer_of("gru")(I, H, last_only=True))
     with pytest.raises(ValueError, match="Expected input to be 2D or 3D, got 1D instead"):
         Recurrence(Leaky())(random(I))
     with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):

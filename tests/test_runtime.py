@@ -295,23 +295,45 @@ def test_packed_sequences(name, layer_of, reverse):
         assert_equal(packed(layer, x, state), want)
 
 
-STEEP = """
-name   = "steep"
-states = ["h"]
-step   = "h' = tanh(log(W @ x) + u * h)"
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"], init = 1.0 }
-weight_hh = { shape = ["hidden"], blocks = ["u"] }
-"""
+# Steps that cannot be taken at padding: the logarithm of an input, the root of a state that has counted down to its
+# end; by themselves, as the operand of a product, and in an output.
+STEEP = {
+    "input": ("h' = tanh(log(W @ x) + u * h)", "h'"),
+    "state": ("n' = n - 1\nh' = tanh(W @ x + u * h) * sqrt(n)", "h'"),
+    "operand": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n) * h))", "h'"),
+    "output": ("n' = n - 1\nh' = tanh(W @ x + u * h)\nr = sqrt(n) * h'\ny = U @ r", "y"),
+    "new value": ("n' = n - 1\nh' = sqrt(n) * tanh(W @ x + u * h)\nk' = tanh(U @ h' + k)", "k'"),
+}
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
-def test_padding_has_no_gradient_that_is_no_number(layer_of, reverse):
-    layer = layer_of(STEEP)(I, H, dtype=torch.float64, reverse=reverse)
-    x = random(T, 4, I).abs().requires_grad_()
-    results = packed(layer, x, layer.initial_state(4))
-    for gradient in gradients(results, [x, *layer.parameters()]):
-        assert gradient.isfinite().all()
+@pytest.mark.parametrize("steep", STEEP)
+def test_padding_has_no_gradient_that_is_no_number(layer_of, steep, reverse):
+    check_padding(layer_of, steep, reverse)
+
+
+def check_padding(layer_of, steep, reverse, schedule="auto"):
+    step, output = STEEP[steep]
+    states = [name for name in ("h", "n", "k") if f"{name}'" in step]
+    text = f'name = \'steep\'\nstates = {states}\noutput = "{output}"\nstep = """\n{step}\n"""\n[parameters]\n'
+    text += "weight_ih = { shape = ['hidden', 'inputs'], blocks = ['W'], init = 1.0 }\n"
+    text += "weight_hh = { shape = ['hidden'], blocks = ['u'] }\n"
+    text += "weight_hg = { shape = ['hidden', 'hidden'], blocks = ['U'] }\n" if "U" in step else ""
+    layer = layer_of(text)(I, H, dtype=torch.float64, reverse=reverse, schedule=schedule)
+    x = random(T, 4, I).abs()
+    first = {"n": LENGTHS.double()[None, :, None].expand(1, 4, H).clone()}  # a step more would be the root of -1
+    state = tuple(first.get(name, torch.zeros(1, 4, H, dtype=torch.float64)) for name in states)
+    leaves = [x, *state, *layer.parameters()]
+    for tensor in leaves:
+        tensor.requires_grad_()
+    state = state if len(state) > 1 else state[0]
+    want = one_by_one(layer, x, state)
+    want_gradients = gradients(want, leaves)
+    assert all(gradient.isfinite().all() for gradient in want_gradients)
+    for path in (layer, layer.reference):
+        got = packed(path, x, state)
+        assert_equal(got, want)
+        assert_equal(gradients(got, leaves), want_gradients)
 
 
 # Projections: torch.nn has them for the LSTM alone.
@@ -432,7 +454,7 @@ def test_wrong_input(name, layer):
 @some_cells
 def test_wrong_state(name, layer):
     states = flat(state_for(layer, 1, B, H))
-    with pytest.raises(RuntimeError, match=f"Expected {len(states)} state tensors"):
+    with pytest.raises(RuntimeError, match=f"Expected {len(states)} state tensor"):
         layer(random(T, B, I), (*states, states[0]))
     for number, state in enumerate(layer.cell.states):
         for shape in ((1, B + 1, H), (2, B, H), (B, H), (1, B, H + 1), (H + 1,)):

@@ -16,7 +16,9 @@ def layer_view(program: Program, schedules: tuple[str, ...]) -> LayerView:
     """
     graph = program.described
     output = graph.outputs[0][1]
-    state = next((s.name for s in graph.states if s.update == output), "")
+    same = [s.name for s in graph.states if s.update == output]
+    named = program.output.removesuffix("'")  # several states may have one new value
+    state = named if named in same else next(iter(same), "")
     seeing = {p.name for p in program.parameters if _sees_only(graph, p, state)} if state else set()
     definitions = graph.by_name()
     uses = [

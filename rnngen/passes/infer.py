@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen.build import ShapeConflict, folded, shape_of, shown
@@ -199,17 +199,14 @@ class _Inference:
 def _report_untrained(graph: CellGraph, inference: _Inference) -> None:
     """Blocks of parameters that only comparisons and products with zero use: their gradient is zero everywhere."""
 
-    def scaled_by_zero(value: Value) -> bool:
-        factors = {"mul": value.operands, "div": value.operands[:1]}.get(value.op, ())
-        return any(inference.numbers.get(factor) == 0 for factor in factors)
-
     def reached(graph: CellGraph) -> set[str]:
         return needed(graph, set(graph.roots()))
 
     def cut(graph: CellGraph, where: Callable[[Value], bool]) -> CellGraph:
         return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
 
-    nonzero = cut(graph, scaled_by_zero)
+    zeros = _zeros(graph, inference.numbers)
+    nonzero = cut(graph, lambda value: value.name in zeros or _is_one(value))
     used, trained = reached(nonzero), reached(cut(nonzero, lambda value: value.op in COMPARISONS))
     for parameter in inference.cell.parameters:
         for number, block in enumerate(parameter.blocks):
@@ -220,9 +217,41 @@ def _report_untrained(graph: CellGraph, inference: _Inference) -> None:
                 hint = "use it also where it has a derivative" + ", or make it a constant" * (len(parameter.shape) < 2)
                 hint += "."
                 if name not in used:
-                    note, hint = "it is only ever multiplied by zero.", "use it, or leave it out."
+                    note, hint = (
+                        "it is only ever multiplied by zero, or cancels itself out.",
+                        "use it, or leave it out.",
+                    )
+                    if nothing := [name for name, number in inference.cell.constants.items() if number == 0]:
+                        note += f" The constant '{nothing[0]}' is 0."
                 span = inference.cell.places.value("parameters", parameter.name, "blocks", number)
                 inference.mistakes.add("untrained", message, span, notes=(note,), hints=(hint,))
+
+
+def _zeros(graph: CellGraph, numbers: Mapping[str, float]) -> set[str]:
+    """Names of the values that are zero whatever the parameters are."""
+    found = {name for name, number in numbers.items() if number == 0}
+    for value in graph.values:
+        zero = [operand in found for operand in value.operands]
+        match value.op:
+            case "mul":
+                is_zero = any(zero)
+            case "div":
+                is_zero = zero[0]
+            case "matmul":
+                is_zero = zero[1]
+            case "add" | "neg":
+                is_zero = all(zero)
+            case "sub":
+                is_zero = all(zero) or value.operands[0] == value.operands[1]
+            case _:
+                is_zero = False
+        if is_zero:
+            found.add(value.name)
+    return found
+
+
+def _is_one(value: Value) -> bool:
+    return value.op == "div" and value.operands[0] == value.operands[1]
 
 
 def _check_widths(graph: CellGraph, inference: _Inference) -> None:

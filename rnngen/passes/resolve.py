@@ -31,7 +31,7 @@ def resolve(cell: Cell) -> Program:
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
     where = visible(source.name)
     equations = tuple(Equation(e.target, e.text, f"{where}:{_target_span(cell, e).line}") for e in order)
-    return Program(graph, cell.parameters, equations)
+    return Program(graph, cell.parameters, equations, cell.output)
 
 
 def _target_span(cell: Cell, equation: Assignment) -> Span:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Parameter, signature
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -66,10 +68,12 @@ def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
     """Fill a tensor: by a number, the name of an initialiser, or a function that fills what it is given.
 
     "uniform" is torch.nn's, within 1 / sqrt(hidden); other names are those of torch.nn.init without the underscore
-    behind.
+    behind. Raises ValueError for a function that makes another tensor.
     """
     if callable(init):
-        init(tensor)
+        made = init(tensor)
+        if isinstance(made, Tensor) and made.data_ptr() != tensor.data_ptr():
+            raise ValueError("init: a function must fill the tensor that it is given, and this one gave another")
     elif not isinstance(init, str):
         nn.init.constant_(tensor, init)
     elif init == "uniform":
@@ -92,13 +96,23 @@ def checked_init(init: object, weights: tuple[Weight, ...]) -> dict[str, Initial
     for name, value in init.items():
         if name not in names:
             raise ValueError(f"init: there is no parameter or block {name!r}; there are {', '.join(names)}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(value, str) and value != "uniform" and not callable(getattr(nn.init, f"{value}_", None)):
-            raise ValueError(f"init: there is no initialiser {value!r} in torch.nn.init")
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if number and not math.isfinite(value):
+            raise ValueError(f"init: {name!r} should have a finite number, got {value}")
+        if isinstance(value, str) and value != "uniform" and not _needs_no_more(getattr(nn.init, f"{value}_", None)):
+            raise ValueError(f"init: there is no initialiser {value!r} in torch.nn.init that needs a tensor alone")
         if not (number or isinstance(value, str) or callable(value)):
             kind = type(value).__name__
             raise TypeError(f"init: {name!r} should have a name, a number or a function, got: {kind}")
     return dict(init)
+
+
+def _needs_no_more(function: object) -> bool:
+    """Whether a function of torch.nn.init can be called with a tensor alone."""
+    if not callable(function):
+        return False
+    _, *others = signature(function).parameters.values()
+    return all(parameter.default is not Parameter.empty for parameter in others)
 
 
 def blocks_of(tensor: Tensor, weight: Weight) -> dict[str, Tensor]:

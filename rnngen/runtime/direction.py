@@ -20,7 +20,7 @@ Result = tuple[Tensor, tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of the sequences of a batch, descending, on the CPU; not all the same."""
+    """The lengths of the sequences of a batch, on the CPU."""
 
     lengths: Tensor
     time: int
@@ -32,8 +32,8 @@ class Lengths:
     def filled(self, rows: Tensor, valid: Tensor) -> Tensor:
         """The padding of (time, batch, features) filled with each sequence's last step.
 
-        What becomes of it counts for nothing, but its derivatives must be finite, since a zero is multiplied by them:
-        a cell with log(W @ x) has none at zero.
+        What becomes of it counts for nothing, but what is differentiated outside a scan has to be finite there, since
+        zero is multiplied by it: log(W @ x) is not at zero.
         """
         return torch.where(valid > 0, rows, self.last(rows).detach())
 
@@ -86,7 +86,7 @@ class Direction:
         options = dict(self.options)
         if self.last_only and self.cell.output and self.run is self.cell.run:
             options["last_only"] = True
-        valid = None if self.valid is None else self.valid[skip : skip + len(x)]
+        valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[weight.name] for weight in self.cell.weights]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
         if self.last_only and self.cell.output:
@@ -104,7 +104,7 @@ class Direction:
             for tensor in [self.weights[weight.name]]
         }
         y, last = self._scan(first, [self._filled(state) for state in states], filled)
-        if len(rest) == 0:
+        if rest.shape[0] == 0:
             return y, last
         others, last = self._scan(rest, last, self._seeing_projection(), skip=1)
         if self.last_only:
@@ -125,5 +125,5 @@ class Direction:
             return F.linear(y, self.projection), last
         place = self.cell.states.index(self.cell.output)
         projected = F.linear(last[place], self.projection)
-        y = projected if self.last_only else F.linear(y, self.projection)
+        y = F.linear(y, self.projection)
         return y, (*last[:place], projected, *last[place + 1 :])

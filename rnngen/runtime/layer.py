@@ -123,6 +123,8 @@ class Layer(nn.Module):
             raise ValueError(f"initial_state must be 'zeros', 'learned' or 'buffer', got {self.initial!r}")
         if self.reverse and self.bidirectional:
             raise ValueError("a bidirectional layer runs both ways, so reverse must be False")
+        if not self.bias and all(weight.bias for weight in self.cell.weights):
+            raise ValueError(f"without bias {self._title} has no weights at all")
         if self.schedule not in (schedules := ("auto", *self.cell.schedules)):
             choices = ", ".join(map(repr, schedules))
             raise ValueError(
@@ -174,20 +176,29 @@ class Layer(nn.Module):
 
     @property
     def _some(self) -> Tensor:
-        """One of the weights: they are all of one type and on one device."""
-        return getattr(self, self._suffixed(self._weights()[0].name, 0, 0))
+        """A parameter, for the type and the device that all have; not a weight that is computed when it is read."""
+        own = next(iter(self._parameters.values()), None)
+        return next(self.parameters()) if own is None else own
 
     def reset_parameters(self) -> None:
         """Draw new weights, each block by its initialiser; "uniform" is torch.nn's, within 1 / sqrt(hidden_size)."""
         for layer, direction in self._places():
             for weight in self._weights():
-                fill(getattr(self, self._suffixed(weight.name, layer, direction)), weight, self.init, self.hidden_size)
+                name = self._suffixed(weight.name, layer, direction)
+                tensor = getattr(self, name)
+                parametrized = name not in self._parameters  # by torch.nn.utils.parametrize: then it is set as a whole
+                tensor = torch.empty_like(tensor) if parametrized else tensor
+                fill(tensor, weight, self.init, self.hidden_size)
+                if parametrized:
+                    setattr(self, name, tensor)
         for state in self.cell.states if self.initial != "zeros" else ():
             with torch.no_grad():
                 getattr(self, f"initial_{state}").zero_()
 
     def block(self, name: str, layer: int = 0, reverse: bool = False) -> Tensor:
         """A part of a parameter by its name in the equations, as a view: `layer.block("U_f")`.
+
+        Of a parametrized weight it is a part of what was computed: to write into that changes nothing.
 
         Raises KeyError if there is no block of this name, IndexError if there is no such layer or direction.
         """
@@ -204,11 +215,10 @@ class Layer(nn.Module):
 
     def _tensors(self, layer: int, direction: int) -> dict[str, Tensor]:
         """The weights of the cell by name, zeros for biases that are not there."""
-        some = self._some
         found = {}
         for weight in self.cell.weights:
             if weight.bias and not self.bias:
-                found[weight.name] = some.new_zeros(weight.size(self._sizes(layer), self.heads))
+                found[weight.name] = self._some.new_zeros(weight.size(self._sizes(layer), self.heads))
             else:
                 found[weight.name] = getattr(self, self._suffixed(weight.name, layer, direction))
         return found
@@ -244,13 +254,13 @@ class Layer(nn.Module):
         """
         if self.bidirectional:
             raise ValueError(f"{self._title}.step: a bidirectional layer needs the whole sequence")
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{self._title}.step: Expected a Tensor, got {type(input).__name__}")
         if input.dim() not in (1, 2):
             raise ValueError(f"{self._title}.step: Expected input to be 1D or 2D, got {input.dim()}D instead")
         batched = input.dim() == 2
-        if hx is not None and batched and self._runs == 1:
-            parts = [hx] if isinstance(hx, Tensor) else hx
-            parts = [part.unsqueeze(0) if part.dim() == 2 else part for part in parts]
-            hx = parts[0] if isinstance(hx, Tensor) else tuple(parts)
+        if batched and self._runs == 1:
+            hx = _with_first_dimension(hx)
         time = 1 if self.batch_first and batched else 0
         y, state = self._call(self.cell.run, input.unsqueeze(time), hx, schedule=self.schedule)
         return (y if self.last_only else y.squeeze(time)), state
@@ -260,15 +270,16 @@ class Layer(nn.Module):
 
         Without `batch`, (num_layers * directions, width).
         """
-        some = self._some
-        states = []
-        for state in self.cell.states:
-            if self.initial == "zeros":
-                rows = some.new_zeros(self._runs, self._width(state))
-            else:
-                rows = getattr(self, f"initial_{state}")
-            states.append(rows if batch is None else rows.unsqueeze(1).expand(-1, batch, -1))
+        rows = self._initial_rows()
+        # Memory of its own for each: to write into one must change nothing else.
+        states = [r.clone() if batch is None else r.unsqueeze(1).expand(-1, batch, -1).clone() for r in rows]
         return self._as_state(states)
+
+    def _initial_rows(self) -> list[Tensor]:
+        """The initial state of each layer and direction."""
+        if self.initial == "zeros":
+            return [self._some.new_zeros(self._runs, self._width(state)) for state in self.cell.states]
+        return [getattr(self, f"initial_{state}") for state in self.cell.states]
 
     def extra_repr(self) -> str:
         usual = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
@@ -329,19 +340,20 @@ class Layer(nn.Module):
             )
         if x.shape[0] == 0:
             raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0")
-        dtype = self._some.dtype
-        if x.dtype != dtype and not autocasting(x.device.type):
+        some = self._some
+        if not _fit(x, some):
             raise ValueError(
-                f"{self._title}: RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
-                f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
+                f"{self._title}: RNN input dtype ({x.dtype}) does not match weight dtype ({some.dtype}). "
+                f"Convert input: input.to({some.dtype}), or convert model: model.to({x.dtype})"
             )
 
     def _states(self, hx: State | None, x: Tensor, batched: bool) -> list[Tensor]:
         """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
         if hx is None:
-            hx = self.initial_state(batch)
-            return [hx] if isinstance(hx, Tensor) else list(hx)
+            return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows()]
+        if not isinstance(hx, Tensor | list | tuple):
+            raise TypeError(f"{self._title}: Expected hx to be a Tensor or a tuple of them, got {type(hx).__name__}")
         given = [hx] if isinstance(hx, Tensor) else list(hx)
         if len(given) != len(names):
             raise RuntimeError(
@@ -363,7 +375,7 @@ class Layer(nn.Module):
                 )
             if tuple(value.shape) != wanted:
                 raise RuntimeError(f"{self._title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
-            if value.dtype != x.dtype and not autocasting(x.device.type):
+            if not _fit(value, x):
                 raise RuntimeError(
                     f"{self._title}: Input and hidden tensors are not the same dtype, found {x.dtype} and, for {name}, "
                     f"{value.dtype}"
@@ -410,6 +422,19 @@ class Layer(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         rows = zip(*last, strict=True)
         return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
+
+
+def _fit(tensor: Tensor, other: Tensor) -> bool:
+    """Whether types can go together: equal ones, or under autocast all that autocast converts."""
+    converted = autocasting(tensor.device.type) and torch.float64 not in (tensor.dtype, other.dtype)
+    return tensor.dtype == other.dtype or (converted and tensor.is_floating_point())
+
+
+def _with_first_dimension(hx: State | None) -> State | None:
+    """The states of a cell, (batch, width), as those of a layer; anything else as it is."""
+    if isinstance(hx, list | tuple):
+        return tuple(_with_first_dimension(part) for part in hx)
+    return hx.unsqueeze(0) if isinstance(hx, Tensor) and hx.dim() == 2 else hx
 
 
 def _counted(number: int, what: str) -> str:

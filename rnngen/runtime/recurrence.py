@@ -8,14 +8,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._pytree import tree_map
 
+from rnngen.runtime.direction import Lengths
 from rnngen.runtime.layer import Input, Layer
+from rnngen.runtime.stack import Stack
 
 
 class Recurrence(nn.Module):
     """Wraps a cell `y_t, state = cell(x_t, state)`, a function or a module, and calls it step by step.
 
-    A call and a step are those of a generated layer, with none of its speed. A generated layer can be the cell, through
-    its `step`, and so can torch.nn.RNNCell, GRUCell and LSTMCell, whose output is their state (its first part).
+    A call and a step are those of a generated layer, with none of its speed. A generated layer or stack can be the
+    cell, through its `step`, and so can torch.nn.RNNCell, GRUCell and LSTMCell, whose output is their state (its first
+    part).
 
     Args:
         cell: x_t is (batch, features), or (features,) without a batch; a state is a tensor (..., batch, features), or
@@ -34,6 +37,10 @@ class Recurrence(nn.Module):
         if isinstance(cell, nn.RNNBase):
             kind = type(cell).__name__
             raise TypeError(f"Recurrence: nn.{kind} takes whole sequences already; its cell is nn.{kind}Cell")
+        for layer in [cell] if isinstance(cell, Layer) else cell.recurrent if isinstance(cell, Stack) else []:
+            if layer.reverse or layer.last_only:
+                option = "reverse" if layer.reverse else "last_only"
+                raise ValueError(f"Recurrence: a {type(layer).__name__} with {option} needs the whole sequence")
         self.cell = cell
         self.batch_first, self.return_state = batch_first, return_state
 
@@ -54,10 +61,10 @@ class Recurrence(nn.Module):
 
     def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
         """One step, as the cell takes it."""
-        if hx is None and not isinstance(self.cell, Layer):
-            hx = self.initial_state(len(input) if input.dim() == 2 else None)
-        if isinstance(self.cell, Layer):
+        if isinstance(self.cell, Layer | Stack):
             return self.cell.step(input, hx)
+        if hx is None:
+            hx = self.initial_state(len(input) if input.dim() == 2 else None)
         found = self.cell(input, hx)
         if isinstance(self.cell, nn.RNNCellBase):
             return (found[0] if isinstance(found, tuple) else found), found
@@ -84,8 +91,9 @@ class Recurrence(nn.Module):
     def _packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
-        valid = (torch.arange(len(x))[:, None] < lengths)[..., None].to(x.device)
-        y, state = self._loop(x, hx, valid)
+        ends = Lengths(lengths, len(x))
+        valid = ends.valid(x.device)
+        y, state = self._loop(ends.filled(x, valid), hx, valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)
         lengths = lengths if order is None else lengths[order.cpu()]

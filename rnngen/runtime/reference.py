@@ -16,17 +16,22 @@ def loop(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs).
 
-    Where valid, (time, batch, 1), is 0 the states stay as they are.
+    Where valid, (time, batch, 1), is 0 no step is taken: the states stay as they are, and the output is zero.
     """
     order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
-        outputs[t], new = step(x[t], states, weights)
-        new = tuple(map(like_state, new, states))
-        if valid is not None:
-            new = tuple(torch.where(valid[t] > 0, one, old) for one, old in zip(new, states, strict=True))
-        states = new
+        if valid is None:
+            outputs[t], new = step(x[t], states, weights)
+            states = tuple(map(like_state, new, states))
+            continue
+        on = valid[t, :, 0] > 0
+        old = tuple(state[on] for state in states)
+        y, new = step(x[t][on], old, weights)
+        outputs[t] = y.new_zeros(len(on), y.shape[-1]).index_put((on,), y)
+        new = map(like_state, new, old)
+        states = tuple(s.index_put((on,), n.to(s.dtype)) for s, n in zip(states, new, strict=True))
     return torch.stack([outputs[t] for t in range(len(x))]), states
 
 

@@ -75,7 +75,7 @@ class Scan:
         self.sources = sources
         self.stream_gradients = stream_gradients
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
-        self._carried = len(forward.states)
+        self._states = len(forward.states)
         # A module that is imported again, or two files of one cell, share the operators: to register a name once more
         # would take it away from the layers that have it.
         if name not in _OPERATORS:
@@ -97,15 +97,19 @@ class Scan:
         streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
         (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards. With
         `last_only` outputs are those after the last step, (batch, hidden), and each must be a state's new value.
-        Under autocast everything but float64 is cast to its dtype. Raises NotImplementedError for derivatives by
-        torch.func, which takes none of torch's custom operators, and for those in forward mode.
+        Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
+        NotImplementedError for derivatives in forward mode or by torch.func, which takes none of torch's custom
+        operators.
         """
         tensors = [*streams, *states, *parameters]
         device = tensors[0].device.type
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
-            kept = (torch.float64, torch.int32)
-            tensors = [tensor if tensor.dtype in kept else tensor.to(dtype) for tensor in tensors]
+            tensors = [t if t.dtype == torch.float64 or not t.is_floating_point() else t.to(dtype) for t in tensors]
+        types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+        if len(types) > 1:
+            names = " and ".join(sorted(str(dtype) for dtype in types))
+            raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")
         if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
             raise NotImplementedError(
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
@@ -131,9 +135,9 @@ class Scan:
 
     def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
         forward = self._operator(
-            "scan", self._forward, self._counts(self.forward, self._carried), "bool save, bool keep, "
+            "scan", self._forward, self._counts(self.forward, self._states), "bool save, bool keep, "
         )
-        adjoint = self._operator("adjoint", self._adjoint, self._counts(self.adjoint, self._carried), "")
+        adjoint = self._operator("adjoint", self._adjoint, self._counts(self.adjoint, self._states), "")
         forward.register_fake(self._forward_outputs)
         adjoint.register_fake(self._adjoint_outputs)
         forward.register_autograd(self._backward, setup_context=self._keep_for_backward)
@@ -156,7 +160,7 @@ class Scan:
     def _split(self, which: Pass, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
         """Arguments of an operator as inputs, states, parameters and flags."""
         inputs = len(which.inputs)
-        states = inputs + self._carried
+        states = inputs + self._states
         parameters = states + len(self.parameters)
         return list(args[:inputs]), list(args[inputs:states]), list(args[states:parameters]), list(args[parameters:])
 
@@ -201,7 +205,7 @@ class Scan:
     def _adjoint(self, *args) -> tuple[Tensor, ...]:
         inputs, states, parameters, (reverse, schedule) = self._split(self.adjoint, args)
         results = self._adjoint_outputs(*args)
-        accumulators = len(self.adjoint.states) - self._carried
+        accumulators = len(self.adjoint.states) - self._states
         states = [*states, *(torch.zeros_like(states[0]) for _ in range(accumulators))]
         _run(self.adjoint, inputs, states, self._used(self.adjoint, parameters), results, reverse, schedule)
         return results
@@ -226,8 +230,8 @@ class Scan:
         count = len(ctx.kept)
         saved = ctx.saved_tensors
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
-        states = saved[count : count + self._carried]
-        parameters = saved[count + self._carried :]
+        states = saved[count : count + self._states]
+        parameters = saved[count + self._states :]
         flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
@@ -258,12 +262,12 @@ class Scan:
         values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
         values |= zip(self.adjoint.states, first, strict=False)
-        needs = ctx.needs_input_grad[len(self.forward.inputs) + self._carried :][: len(parameters)]
+        needs = ctx.needs_input_grad[len(self.forward.inputs) + self._states :][: len(parameters)]
         d_parameters: Sequence[Tensor | None] = [None] * len(parameters)
         if any(needs):
             d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters)
         d_streams = [None if label is None else values[label] for label in self.stream_gradients]
-        return (*d_streams, *first[: self._carried], *d_parameters, *flags)
+        return (*d_streams, *first[: self._states], *d_parameters, *flags)
 
     def _differentiable_backward(self, ctx, streams, states, parameters, gradients) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""

@@ -23,23 +23,30 @@ class Stack(nn.Module):
     """
 
     def __init__(self, layers: Sequence[nn.Module], batch_first: bool = False, return_state: bool = True):
+        """Raises ValueError for a layer that gives no state."""
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.batch_first, self.return_state = batch_first, return_state
+        # Found out once: a layer may be put into a wrapper later, as for checkpoints, and be called as before.
+        self._places = tuple(n for n, layer in enumerate(layers) if isinstance(layer, Layer))
+        self._last_only = any(layer.last_only for layer in self.recurrent)
+        if not all(layer.return_state for layer in self.recurrent):
+            raise ValueError(f"{type(self).__name__}: the layers of a stack must have return_state=True")
 
     @property
     def recurrent(self) -> list[Layer]:
         """The layers that have a state."""
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
+        return [self.layers[place] for place in self._places]
 
     def forward(
         self, input: Input, hx: Sequence[State | None] | None = None
     ) -> tuple[Input, tuple[State, ...]] | Input:
         """The output at every step and the state of each recurrent layer after the last one.
 
-        Raises what its layers raise, and RuntimeError if the states are not as many as the recurrent layers.
+        Raises what its layers raise, TypeError for states that are no list or tuple, and RuntimeError if they are not
+        as many as the recurrent layers.
         """
-        y, states = self._over_time(lambda layer: layer.forward, input, hx)
+        y, states = self._over_time(lambda layer: layer, input, hx)  # called, so that their hooks are
         return (y, states) if self.return_state else y
 
     def reference(
@@ -63,23 +70,24 @@ class Stack(nn.Module):
         if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
             return self._through(method, input, hx)
         y, states = self._through(method, input.transpose(0, 1), hx)
-        return (y.transpose(0, 1) if y.dim() == 3 else y), states  # a layer with last_only has left no time
+        return (y if self._last_only else y.transpose(0, 1)), states
 
     def _through(
         self, method: Callable[[Layer], Callable], x: Input, hx: Sequence[State | None] | None
     ) -> tuple[Input, tuple[State, ...]]:
-        count = len(self.recurrent)
-        if isinstance(hx, Tensor):
+        count = len(self._places)
+        if hx is not None and not isinstance(hx, list | tuple):
             raise TypeError(
-                f"{type(self).__name__}: Expected a list or tuple with the state of each recurrent layer, got a Tensor"
+                f"{type(self).__name__}: Expected a list or tuple with the state of each recurrent layer, "
+                f"got {type(hx).__name__}"
             )
         given = [None] * count if hx is None else list(hx)
         if len(given) != count:
             layers = "1 recurrent layer" if count == 1 else f"{count} recurrent layers"
             raise RuntimeError(f"{type(self).__name__}: Expected the states of {layers}, got {len(given)}")
         found: list[State] = []
-        for layer in self.layers:
-            if isinstance(layer, Layer):
+        for place, layer in enumerate(self.layers):
+            if place in self._places:
                 x, last = method(layer)(x, given[len(found)])
                 found.append(last)
             elif isinstance(x, PackedSequence):
