@@ -32,7 +32,7 @@ SPELLING = Spelling(
     with_number={},
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
-        "tl triton sigmoid tanh log1p first load_row load1 load2 load3 load4 store1 store_stack load_matrices "
+        "tl triton sigmoid tanh log1p bounded first load_row load1 load2 load3 load4 store1 store_stack load_matrices "
         "load_transposed unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE KEEP WIDE "
         "PRECISION ACC head batch left row row_0 count time unit inside "
         # Triton's interpreter puts names of its own among a kernel's globals.
@@ -318,7 +318,8 @@ class TileWriter(_Writer):
         blocks = self._blocks(value.name)
         element = self._element(next(user.operands[0] for user in self.users[value.name] if user.op in PRODUCTS))
         return [
-            f"{self._packed_name(value.name, group)} = {_packed([blocks[n] for n in group])}.to({element})"
+            f"{self._packed_name(value.name, group)} = "
+            f"{_bounded(_packed([blocks[n] for n in group]), _parts(group))}.to({element})"
             for group in _groups(range(len(blocks)))
             if len(group) > 1
         ]
@@ -360,7 +361,7 @@ class TileWriter(_Writer):
     def _apply(self, value: Value, group: list[int], element: str, vector: str) -> list[str]:
         """Matrices on one vector: a tile for each product."""
         names = [self._block_names(value)[n] for n in group]
-        tile, right = self._tile(value, group), f"{self._text(vector)}.to({element})"
+        tile, right = self._tile(value, group), f"{_bounded(self._text(vector))}.to({element})"
         narrow = [f"{name} = {_dot(f'{tile}_{n}', right)}" for n, name in enumerate(names)]
         if len(group) == 1:
             return _either([f"{names[0]} = first({_dot(tile, right)}, MP, BD, BB)"], narrow)
@@ -371,10 +372,10 @@ class TileWriter(_Writer):
         """Transposed matrices, each on a block of its own: the sum of the products."""
         blocks = self._blocks(vector)
         tile, target = self._tile(value, group), self.names[value.name]
-        right = self._packed_name(vector, group) if len(group) > 1 else f"{blocks[group[0]]}.to({element})"
+        right = self._packed_name(vector, group) if len(group) > 1 else f"{_bounded(blocks[group[0]])}.to({element})"
         before = f"{target} + " if group[0] else ""
         narrow = [
-            f"{target} = {_dot(f'{tile}_{n - group[0]}', f'{blocks[n]}.to({element})', target if n else '')}"
+            f"{target} = {_dot(f'{tile}_{n - group[0]}', f'{_bounded(blocks[n])}.to({element})', target if n else '')}"
             for n in group
         ]
         return _either([f"{target} = {before}first({_dot(tile, right)}, MP, BD, BB)"], narrow)
@@ -400,6 +401,10 @@ def _packed(blocks: list[str]) -> str:
     parts = _parts(list(range(len(blocks))))
     padded = [*blocks, *[f"tl.zeros_like({blocks[0]})"] * (parts - len(blocks))]
     return f"pack{parts}({', '.join(padded)}, BD, BB)"
+
+
+def _bounded(stack: str, parts: int = 1) -> str:
+    return f"bounded({stack}, {parts}, D, BD)"
 
 
 def _dot(left: str, right: str, accumulator: str = "") -> str:

@@ -28,6 +28,7 @@ PUBLISHED = {
     "log1p": "functions",
     "sigmoid": "functions",
     "tanh": "functions",
+    "bounded": "tiles",
     "first": "tiles",
     "load1": "tiles",
     "load2": "tiles",

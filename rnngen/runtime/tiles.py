@@ -62,6 +62,19 @@ def pack4(a, b, c, d, BD: tl.constexpr, BB: tl.constexpr):
 
 
 @triton.jit
+def bounded(stack, P: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
+    """A stack that is zero beyond its D units, as the operand of a product has to be.
+
+    The matrix is zero there, but what a cell computes of units that do not exist may be no number, as 0 / 0.
+    """
+    if D == BD:
+        operand = stack
+    else:
+        operand = tl.where(row_unit(P, BD)[:, None] < D, stack, 0.0)
+    return operand
+
+
+@triton.jit
 def first(stack, P: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):
     """Part 0 of a stack whose other parts are padding."""
     if P == 1:
