@@ -218,6 +218,8 @@ def test_truncated_backpropagation(layer_of, options):
 @pytest.mark.parametrize("packed", [False, True], ids=["", "packed"])
 def test_compiled_model(layer_of, packed):
     """embedding, two layers both ways with dropout, dense: one graph, forwards and backwards."""
+    if packed and torch.__version__ < (2, 12):
+        pytest.skip("torch 2.11 fails when it traces its own pad_packed_sequence")
     torch._dynamo.reset()
     model, _ = taggers(layer_of, dropout=0.3, **BOTH_WAYS)
     lengths = [torch.tensor([7, T, 1, 9, 4])] if packed else []

@@ -137,6 +137,7 @@ def facts_of(graph: CellGraph) -> dict[str, object]:
         "reads": sum(blocks_of(leaf.shape) for leaf in graph.leaves("input") if leaf.shape),
         "stages": max(levels(graph).values()),
         "mixed": len(dense) > 1,
+        "masked": any(not leaf.shape for leaf in graph.leaves("input")),
     }
 
 

@@ -8,6 +8,7 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from struct import pack, unpack
 
 from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, blocks_of
 from rnngen.ops import COMPARISONS, OPS
@@ -36,12 +37,14 @@ class Spelling:
 
     `calls` are formats over the operands, {0} and {1}; "" for what the target writes by other means.
 
-    `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse.
+    `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse;
+    `with_fraction` where it is one that float32 does not hold.
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
     """
 
     calls: Mapping[str, str]
     with_number: Mapping[str, str]
+    with_fraction: Mapping[str, str]
     filled: str
     reserved: frozenset[str]
 
@@ -155,8 +158,11 @@ def _expression(
             return f"-{_within(operands[0], _UNARY)}", _UNARY
         left, right = _within(operands[0], level), _within(operands[1], level + 1)
         return f"{left} {sign} {right}", level
-    numbers = values[value.operands[-1]].op == "constant" if len(operands) == 2 else False
-    form = spelling.with_number.get(value.op) if numbers else None
+    second = values[value.operands[-1]]
+    form = None
+    if len(operands) == 2 and second.op == "constant":
+        exact = unpack("f", pack("f", second.attribute))[0] == second.attribute
+        form = (None if exact else spelling.with_fraction.get(value.op)) or spelling.with_number.get(value.op)
     form = form or spelling.calls[value.op]
     atoms = [text for text, _ in operands]
     if value.op == "where" and all(values[operand].op == "constant" for operand in value.operands[1:]):

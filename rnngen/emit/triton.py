@@ -30,6 +30,10 @@ SPELLING = Spelling(
         "stack": "",
     },
     with_number={},
+    with_fraction={  # Triton 3.6 would round the number to float32, in float64 too
+        "max": "tl.maximum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
+        "min": "tl.minimum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
+    },
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
         "tl triton sigmoid tanh log1p bounded first load_row load1 load2 load3 load4 store1 store_stack load_matrices "

@@ -47,7 +47,7 @@ class Lengths:
         return rows[self.lengths - 1, torch.arange(len(self.lengths))]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch.compile of torch 2.11 cannot trace how such a one is made
 class Direction:
     """A scan as a layer asks for it.
 

@@ -42,7 +42,8 @@ class Facts:
 
     adjoint: whether this is the adjoint. stacks: for each product the number of matrices in it, negative where they are
     transposed. reads: blocks of streams that a step loads. stages: dependent products in a row.
-    mixed: whether dense and block-diagonal matrices occur, so that heads cannot be scanned apart.
+    mixed: whether dense and block-diagonal matrices occur, so that heads cannot be scanned apart. masked: whether there
+    is a mask.
     """
 
     adjoint: bool = False
@@ -50,6 +51,7 @@ class Facts:
     reads: int = 1
     stages: int = 0
     mixed: bool = False
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,13 @@ def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int)
     warps = {16: 2, 32: 4, 64: 4, 128: 8}[tile]
     if machine.backend == "hip":
         constants |= {"BB": 16, "STAGES": 1}
-    elif machine.name == "sm_80" and tile > (32 if facts.adjoint else 64):
-        constants["STAGES"] = 2  # with 3, two of the cells spill with Triton 3.6, or the streams do not fit
+    elif machine.name == "sm_80" and tile > (64 if not facts.adjoint else 32 if facts.stages < 2 else 16):
+        constants["STAGES"] = 2  # with 3, some of the cells spill, or the streams do not fit
     if sizes.itemsize == 2:
         if machine.name == "sm_90" and tile == 64 and not facts.adjoint and max(facts.stacks) > 1:
             warps = 8  # 1057 cycles instead of 1300
+        if facts.masked and facts.adjoint and tile == 128:
+            constants["WIDE"] = False  # a stack spills with Triton 3.6; with 3.9 both take as long
         if machine.backend == "hip" and tile == 128:
             constants["WIDE"] = False  # a stack would pass through local memory, which holds a half of it
     elif sizes.itemsize == 4:
