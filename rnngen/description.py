@@ -852,6 +852,12 @@ def _misplaced(schema: type[_Table], path: KeyPath) -> str | None:
     (*table, key) = path
     if not table and schema is _ModelFile and key in _CellLayer.model_fields:
         return "it belongs to a layer, below a line [[layers]]."
+    if not table and schema is _CellLayer:
+        other = {"layers": "num_layers", "hidden_size": "hidden"}.get(key)
+        if other:
+            return f"did you mean '{other}'?"
+        if key == "input_size":
+            return "leave it out: a layer takes what the one before it gives."
     if not table and key in _ARGUMENTS:
         example = "num_layers=2" if key == "layers" else f"{key}=..."
         return f"it is an argument of the class that comes out, in Python: {example}"

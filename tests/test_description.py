@@ -182,3 +182,15 @@ def test_gru_flux_is_gru_with_one_bias(layer_of):
     )
     x = torch.randn(5, 2, 3, dtype=torch.float64)
     torch.testing.assert_close(one(x)[0], two(x)[0])
+
+
+def test_a_number_beyond_float32_is_compiled():
+    text = """
+name   = "clipped"
+states = ["h"]
+step   = "h' = max(min(W @ x + U @ h, 1e300), -1e300)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+    assert "1e+300" in compile_model(Source("cell.toml", text)).text
