@@ -6,8 +6,9 @@ adding it twice, folds constants and applies the identities below, so that no pa
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain, count
 
 from rnngen.equations import Expression, parse_expression
 from rnngen.ir import Shape, Value, block_shape, blocks_of
@@ -62,10 +63,14 @@ def shown(*shapes: Shape) -> str:
 
 
 class Builder:
-    """Collects `values`; every method returns the name of the value that it made or found."""
+    """Collects `values`; every method returns the name of the value that it made or found.
 
-    def __init__(self, values: tuple[Value, ...] = ()):
+    reserved: names of values that are still to come, so that no part of an expression takes one before.
+    """
+
+    def __init__(self, values: tuple[Value, ...] = (), reserved: Iterable[str] = ()):
         self.values: dict[str, Value] = {}
+        self.reserved = frozenset(reserved)
         self._known: dict[tuple, str] = {}
         for value in values:
             self.keep(value)
@@ -89,6 +94,7 @@ class Builder:
 
     def make(self, name: str, op: str, *operands: str, attribute: float | int | tuple[int, int] | None = None) -> str:
         """Add a value; `name` is what to call it if it is new."""
+        name = self.fresh(name) if name in self.reserved else name
         return self.add(Value(name, op, operands, attribute=attribute))
 
     def add(self, value: Value) -> str:
@@ -98,22 +104,22 @@ class Builder:
         if _key(simpler) in self._known:
             return self._known[_key(simpler)]
         shape = shape_of(simpler, tuple(self.values[o].shape for o in simpler.operands))
-        return self.keep(replace(simpler, name=self.fresh(simpler.name), shape=shape))
+        name = simpler.name if simpler.name not in self.values else self.fresh(simpler.name)
+        return self.keep(replace(simpler, name=name, shape=shape))
 
     def fresh(self, name: str) -> str:
         """`name`, or with the first number behind it that makes it new."""
-        if name not in self.values:
-            return name
-        return next(new for n in range(1, len(self.values) + 2) if (new := f"{name}.{n}") not in self.values)
+        numbered = (f"{name}.{number}" for number in count(1))
+        return next(new for new in chain([name], numbered) if new not in self.values and new not in self.reserved)
 
     def expression(self, tree: Expression, names: Mapping[str, str], name: str) -> str:
-        """Add an expression; `names` says which values its names mean."""
+        """Add an expression called `name`; `names` says which values its names mean."""
         if tree.op == "number":
             return self.constant(tree.number)
         if tree.op == "name":
             return names[tree.name]
-        operands = [self.expression(operand, names, f"{name}.1") for operand in tree.operands]
-        return self.make(name, tree.op, *operands)
+        operands = [self.expression(operand, names, self.fresh(f"{name}.1")) for operand in tree.operands]
+        return self.add(Value(name, tree.op, tuple(operands)))
 
     def number(self, name: str) -> float | None:
         value = self.values[name]

@@ -613,6 +613,124 @@ c' = where(h > c, 1, 0) + 0.5 * c
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """,
+    # Outputs of the scan that are products, or share one.
+    "shared_product": """
+name   = "shared_product"
+states = ["h"]
+output = "y"
+step   = '''
+y  = V @ h' + U @ h
+h' = tanh(W @ x + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+""",
+    "product_given": """
+name   = "product_given"
+states = ["h"]
+output = "y"
+step   = '''
+z  = V @ h
+h' = tanh(W @ x + U @ z + b)
+y  = C @ z
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V", "C"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # A state's new value is a product, and what the output alone needs begins with it.
+    "product_carried": """
+name   = "product_carried"
+states = ["h", "c"]
+output = "y"
+step   = '''
+h' = U @ c
+c' = tanh(W @ x + h)
+y  = V @ h' + c'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+""",
+    # A dense matrix beside a block-diagonal stack of which the scan uses a part.
+    "part_of_heads": """
+name   = "part_of_heads"
+states = ["h"]
+step   = '''
+v  = W @ x
+h' = tanh(v + R_2 @ v + R_1 @ h + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_rh = { shape = ["hidden", "hidden"], blocks = ["R_1", "R_2"], heads = true }
+""",
+    # Biases of one product that are scaled alike.
+    "scaled_biases": """
+name   = "scaled_biases"
+states = ["h"]
+step   = '''
+a  = sigmoid(W_1 @ x + 0.5 * b_2)
+h' = a * h + tanh(W_2 @ x + 0.5 * b_3)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
+bias      = { shape = ["hidden"], blocks = ["b_2", "b_3"] }
+""",
+    # A condition in the bias of one product and none in the other's.
+    "chosen_biases": """
+name   = "chosen_biases"
+states = ["h"]
+step   = '''
+a  = sigmoid(W_1 @ x + where(b_2 > 0, b_2, 0.1 * b_2))
+h' = a * h + tanh(W_2 @ x + where(b_3 > k, b_3, k * b_2))
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
+bias      = { shape = ["hidden"], blocks = ["b_2", "b_3"] }
+gain      = { shape = [], blocks = ["k"] }
+""",
+    # Derived operations in a sum that is put in another order.
+    "derived_in_a_sum": """
+name   = "derived_in_a_sum"
+states = ["h"]
+step   = '''
+q  = gelu(U @ h) + (1 - b)
+p  = silu(V @ h) - (hardswish(h) - W @ x)
+h' = tanh(q + p)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # The same term twice in a sum.
+    "twice_in_a_sum": """
+name   = "twice_in_a_sum"
+states = ["h"]
+step   = '''
+q  = V @ h + V @ h + W @ x
+h' = tanh(q + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+""",
+    # An unnamed part of a sum that another equation is.
+    "sum_within_a_sum": """
+name   = "sum_within_a_sum"
+states = ["h", "c"]
+step   = '''
+q  = W_2 @ x - (W_1 @ x + U @ h)
+h' = tanh(q) + c
+c' = W_1 @ x + U @ h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
 }
 
 LIBRARY = {name: source.text for name, source in library().items()}

@@ -170,7 +170,11 @@ def _with_sums_of_packs(graph: CellGraph) -> CellGraph:
         picks = {user.attribute: user for user in users[pack.name] if user.op == "pick"}
         if pack.op != "matmul" or len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
             continue
-        adds = {n: users[pick.name][0] for n, pick in picks.items() if [u.op for u in users[pick.name]] == ["add"]}
+        adds = {
+            n: users[pick.name][0]
+            for n, pick in picks.items()
+            if [user.op for user in users[pick.name]] == ["add"] and users[pick.name][0].operands.count(pick.name) == 1
+        }
         others = [next(o for o in add.operands if o != picks[n].name) for n, add in sorted(adds.items())]
         found = {definitions[o].operands for o in others if definitions[o].op == "pick"}
         numbers = [definitions[o].attribute for o in others]

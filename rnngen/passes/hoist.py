@@ -25,6 +25,7 @@ from rnngen.ir import (
     block_shape,
     blocks_of,
     needed,
+    origin,
     prune,
     reaching,
     viewed,
@@ -137,7 +138,9 @@ def _extract(
     for name in [*outputs, *(state.update for state in states)]:
         bring(name)
     values = tuple(builder.values.values())
-    return CellGraph(graph.name, values, states, tuple((name, name) for name in outputs), graph.heads)
+    # A part of a block-diagonal stack that was cut out of it is block-diagonal too.
+    heads = {v.name for v in values if v.op == "parameter" and origin(definitions, v.name)[0].name in graph.heads}
+    return CellGraph(graph.name, values, states, tuple((name, name) for name in outputs), frozenset(heads))
 
 
 def _regrouped(graph: CellGraph) -> CellGraph:
@@ -148,10 +151,13 @@ def _regrouped(graph: CellGraph) -> CellGraph:
     rank = _ranks(graph)
     users = graph.users()
     definitions = graph.by_name()
+    roots = set(graph.roots())
 
     def inner(value: Value) -> bool:
-        single = len(users[value.name]) == 1 and users[value.name][0].operands.count(value.name) == 1
-        return value.op in _SUMS and "." in value.name and single and users[value.name][0].op in _SUMS
+        if value.op not in _SUMS or "." not in value.name or value.name in roots or len(users[value.name]) != 1:
+            return False
+        (user,) = users[value.name]
+        return user.op in _SUMS and user.operands.count(value.name) == 1
 
     def terms(value: Value, sign: int) -> Iterator[tuple[int, str]]:
         left, right = value.operands
@@ -270,9 +276,30 @@ def _stacked_biases(
 
 def _stacked(builder: Builder, parts: list[str]) -> str:
     """stack(a + c, b + d) as stack(a, b) + stack(c, d): whole parameters rather than copies of their blocks."""
+    return _operation_on_stacks(builder, parts) or builder.make("bias", "stack", *parts)
+
+
+def _operation_on_stacks(builder: Builder, parts: list[str]) -> str | None:
+    """One operation in place of a stack of such operations, None where their operands make no stacks.
+
+    Those are vectors, or a scalar that all have: 0.5 * b and 0.5 * d, but not 0.5 * b and k * d.
+    """
     values = [builder.values[part] for part in parts]
-    ops = {value.op for value in values}
-    if len(ops) == 1 and (op := ops.pop()) in OPS:
-        columns = zip(*(value.operands for value in values), strict=True)
-        return builder.make("bias", op, *(_stacked(builder, list(column)) for column in columns))
-    return builder.make("bias", "stack", *parts)
+    op, shape = values[0].op, values[0].shape
+    if op not in OPS or any(value.op != op for value in values):
+        return None
+    stacks = []
+    for column in zip(*(value.operands for value in values), strict=True):
+        operands = [builder.values[name] for name in column]
+        if len(set(column)) == 1 and operands[0].shape == ():
+            stack = column[0]
+        elif any(operand.shape != shape for operand in operands):
+            return None
+        elif any(operand.op in COMPARISONS for operand in operands):  # a stack holds numbers
+            stack = _operation_on_stacks(builder, list(column))
+        else:
+            stack = _stacked(builder, list(column))
+        if stack is None:
+            return None
+        stacks.append(stack)
+    return builder.make("bias", op, *stacks)

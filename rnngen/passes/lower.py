@@ -23,7 +23,7 @@ def lower(program: Program) -> Program:
 def _lowered(graph: CellGraph) -> CellGraph:
     if not any(value.op in OPS and OPS[value.op].definition for value in graph.values):
         return graph
-    builder = Builder()
+    builder = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}
     for value in graph.values:
         op = OPS.get(value.op)

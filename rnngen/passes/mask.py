@@ -50,7 +50,7 @@ def _forward(graph: CellGraph, valid: Value) -> tuple[CellGraph, dict[str, str]]
 
 def _adjoint(graph: CellGraph, valid: Value) -> CellGraph:
     """The masked adjoint. What uses an output uses it masked: a stack is put together once for memory and products."""
-    to = Builder()
+    to = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}
     outputs = {value for _, value in graph.outputs}
     counts = _counts(to, valid)
@@ -67,7 +67,7 @@ def _gradients(graph: CellGraph, valid: Value, states: set[str]) -> CellGraph:
 
     A state is, since it is kept; any other operand was computed.
     """
-    to = Builder()
+    to = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}
     for value in graph.values:
         names[value.name] = to.copy(value, names)
