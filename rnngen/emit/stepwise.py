@@ -57,17 +57,24 @@ def levels(graph: CellGraph) -> dict[str, int]:
 
 
 class _Stage(VectorWriter):
-    """A stage: products are inputs at the current step only, states are read and, at the end, written in place."""
+    """A stage: products are inputs at the current step only, states are read and, at the end, written in place.
 
-    def __init__(self, graph: CellGraph, whole: "_Stepwise", buffers: set[str]):
+    operands: the outputs that hold what products of a later stage are applied to, at the current step only.
+    """
+
+    def __init__(self, graph: CellGraph, whole: "_Stepwise", operands: set[str]):
         super().__init__(graph, whole.equations)
-        self.buffers, self.copies, self.updates = buffers, whole.copied, whole.updates
+        self.products = {value.name for value in whole.products}
+        self.operands, self.copies, self.updates = operands, whole.copied, whole.updates
 
-    def _row(self, name: str) -> str:
-        return "batch" if name in self.buffers else super()._row(name)
+    def _input_row(self, leaf: str) -> str:
+        return "batch" if leaf in self.products else super()._input_row(leaf)
+
+    def _output_row(self, label: str) -> str:
+        return "batch" if label in self.operands else super()._output_row(label)
 
     def _is_left_out(self, label: str, value: str) -> bool:
-        return label not in self.buffers and super()._is_left_out(label, value)
+        return label not in self.operands and super()._is_left_out(label, value)
 
     def loads(self) -> list[str]:
         states = [self._load_state(leaf.name) for leaf in self.graph.leaves("state")]
@@ -165,8 +172,7 @@ class _Stepwise:
         if not outputs and not operands and not states:
             return None
         graph = self._subgraph(number, [*outputs, *operands], states)
-        buffers = {value.name for value in self.products} | {label for label, _ in operands}
-        writer = _Stage(graph, self, buffers)
+        writer = _Stage(graph, self, {label for label, _ in operands})
         text = writer.kernel()
         copies = [f"{state.name} operand" for state in states if state.name in self.copied]
         tensors, pointers = [], []

@@ -223,19 +223,23 @@ class VectorWriter(_Writer):
             return f"{name} = tl.load({pointer} + {block}).to(ACC)"
         return f"{name} = {_load(f'{pointer}{_at(block)}')}"
 
-    def _row(self, name: str) -> str:
-        """Which row of a stream the program works on."""
+    def _input_row(self, leaf: str) -> str:
+        """Which row of an input the program reads."""
+        return "row"
+
+    def _output_row(self, label: str) -> str:
+        """Which row of an output it writes."""
         return "row"
 
     def _load_blocks(self, leaf: str, total: int, used: list[int], names: list[str]) -> list[str]:
-        row = f"{self._pointer(leaf)} + {self._row(leaf)} * {_stride(total)}"
+        row = f"{self._pointer(leaf)} + {self._input_row(leaf)} * {_stride(total)}"
         return [f"{names[n]} = {_load(f'{row}{_at(n)}')}" for n in used]
 
     def _load_number(self, leaf: str) -> str:
-        return f"tl.load({self._pointer(leaf)} + {self._row(leaf)})"
+        return f"tl.load({self._pointer(leaf)} + {self._input_row(leaf)})"
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
-        row = f"{self._output(label)} + {self._row(label)} * {_stride(len(blocks))}"
+        row = f"{self._output(label)} + {self._output_row(label)} * {_stride(len(blocks))}"
         return [f"tl.store({row}{_at(n)} + unit, {text}, mask=inside)" for n, text in enumerate(blocks)]
 
     def _load_state(self, state: str) -> str:
