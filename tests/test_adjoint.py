@@ -1,5 +1,6 @@
 """The adjoint step and the gradients of the parameters, run by the reference, against torch.autograd in float64."""
 
+from dataclasses import replace
 from functools import partial
 
 import cells
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 from rnngen import reference
-from rnngen.ir import Program
+from rnngen.ir import Program, blocks_of
+from rnngen.passes.differentiate import differentiate
+from rnngen.passes.save import save
 
 every_cell = pytest.mark.parametrize("name", cells.ALL)
 
@@ -124,11 +127,7 @@ def test_the_adjoint_reads_what_is_there(name):
 
 @pytest.mark.parametrize("name", ["lstm", "gru_v3", "slstm", "indrnn"])
 def test_a_wrong_adjoint_is_found(name, monkeypatch):
-    from dataclasses import replace
-
     from rnngen.ops import OPS
-    from rnngen.passes.differentiate import differentiate
-    from rnngen.passes.save import save
 
     for op in {value.op for value in cells.stages_of(name)["hoist"].scan.values} & {"tanh", "sigmoid", "mul"}:
         with monkeypatch.context() as patch:
@@ -137,3 +136,40 @@ def test_a_wrong_adjoint_is_found(name, monkeypatch):
             broken = save(differentiate(cells.stages_of(name)["hoist"]))
         with pytest.raises(AssertionError):
             check(name, broken, False)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("name", [name for name in cells.ALL if name != "automaton"])  # whose adjoint is zero
+def test_an_adjoint_has_an_adjoint(name, reverse):
+    """The derivative of a derived step is right too: its products are transposed, its outputs are stacks."""
+    once = cells.stages_of(name)["differentiate"]
+    twice = save(differentiate(replace(once, scan=once.adjoint)))
+    generator = torch.Generator().manual_seed(2)
+    weights = cells.random_values(name).weights
+    parameters, _ = reference.run(once.once, {}, {}, weights)
+    streams, states = (
+        {
+            leaf.name: torch.randn(
+                *shape, 4 * blocks_of(leaf.shape), generator=generator, dtype=torch.float64
+            ).requires_grad_()
+            for leaf in twice.scan.leaves(op)
+        }
+        for op, shape in (("input", (3, 2)), ("state", (2,)))
+    )
+    parameters = {
+        leaf.name: (weights | parameters)[leaf.name].detach().requires_grad_()
+        for leaf in twice.scan.leaves("parameter")
+    }
+    leaves = streams | states | parameters
+    found = []
+    for scan in (partial(by_adjoint, twice), reference.scan):
+        outputs, last = scan(twice.scan, streams, states, parameters, reverse)
+        total = 0
+        given = [outputs[label] for label, _ in once.adjoint.outputs]
+        for number, result in enumerate((*given, *last.values())):
+            total = total + (result * torch.linspace(-1, 2 + number, result.numel()).view_as(result)).sum()
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        found.append(dict(zip(leaves, gradients, strict=True)))
+    for what, wanted in found[1].items():
+        message = f"gradient of {what}: {{}}".format
+        torch.testing.assert_close(found[0][what], wanted, rtol=1e-9, atol=1e-10, msg=message)

@@ -97,7 +97,9 @@ class _Differentiation:
         for value, adjoint in self.products:
             matrix, vector = value.operands
             d = to.leaf(Value(labels[adjoint], "input", shape=value.shape))
-            product = to.make(f"d_{matrix}", "outer", d, forward[vector], origin(self.forward, matrix)[0].name)
+            # M @ v and M.T @ v pass a matrix of the same layout back, rows by columns.
+            sides = (d, forward[vector]) if value.op == "matmul" else (forward[vector], d)
+            product = to.make(f"d_{matrix}", "outer", *sides, origin(self.forward, matrix)[0].name)
             self._add_part(parts, matrix, product)
         for parameter, state in self.accumulators:
             leaf = to.leaf(Value(state.name, "input", shape=self.to.values[state.name].shape))
@@ -169,6 +171,11 @@ class _Differentiation:
             for number in range(*value.attribute):
                 block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number - value.attribute[0])
                 self.blocks[value.operands[0]][number].append(block)
+        elif value.op == "stack":
+            for number, operand in enumerate(value.operands):
+                if operand in self.active:
+                    block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number)
+                    self.sums[operand].append(block)
         elif value.op in PRODUCTS:
             matrix, vector = value.operands
             self.outputs[self._labelled(value)] = adjoint
