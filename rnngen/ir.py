@@ -102,6 +102,12 @@ class CellGraph:
                 users[operand].append(value)
         return users
 
+    def only_users(self) -> dict[str, Value]:
+        """For each value that one operand of one other value is, and no state or output, that other value."""
+        roots = set(self.roots())
+        found = {name: users[0] for name, users in self.users().items() if len(users) == 1 and name not in roots}
+        return {name: user for name, user in found.items() if user.operands.count(name) == 1}
+
     def roots(self) -> tuple[str, ...]:
         return tuple(state.update for state in self.states) + tuple(value for _, value in self.outputs)
 

@@ -731,6 +731,20 @@ c' = W_1 @ x + U @ h
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """,
+    # A product of the input is the output; what is made of it elsewhere has a bias.
+    "biased_elsewhere": """
+name   = "biased_elsewhere"
+states = ["h"]
+output = "a"
+step   = '''
+a  = W_1 @ x
+h' = tanh(a + b_1 + U @ h) * sigmoid(W_2 @ x + b_2)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b_1", "b_2"] }
+""",
 }
 
 LIBRARY = {name: source.text for name, source in library().items()}

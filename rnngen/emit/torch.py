@@ -125,7 +125,7 @@ def _in_torch(graph: CellGraph) -> CellGraph:
     A product and what is added to it; the derivatives of sigmoid and tanh; a total that is one number.
     """
     graph = _with_sums_of_packs(graph)
-    users = graph.users()
+    only_users = graph.only_users()
     definitions = graph.by_name()
 
     def made(value: Value) -> Value:
@@ -133,7 +133,7 @@ def _in_torch(graph: CellGraph) -> CellGraph:
             return replace(value, op="total_number")
         if value.op == "add":
             for product, other in (value.operands, value.operands[::-1]):
-                alone = definitions[product].op == "matmul" and users[product] == [value]
+                alone = definitions[product].op == "matmul" and only_users.get(product) == value
                 if alone and definitions[other].shape == value.shape:
                     return replace(value, op="linear", operands=(*definitions[product].operands, other))
         if value.op == "mul":
@@ -163,18 +163,14 @@ def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
 def _with_sums_of_packs(graph: CellGraph) -> CellGraph:
     """P[0] + Q[0], P[1] + Q[1] as blocks of P + Q, where that is all that becomes of a product P."""
     definitions = graph.by_name()
-    users = graph.users()
+    users, only_users = graph.users(), graph.only_users()
     sums: dict[str, Value] = {}  # the second of the two packs, after which the sum can stand
     blocks: dict[str, Value] = {}
     for pack in graph.values:
         picks = {user.attribute: user for user in users[pack.name] if user.op == "pick"}
         if pack.op != "matmul" or len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
             continue
-        adds = {
-            n: users[pick.name][0]
-            for n, pick in picks.items()
-            if [user.op for user in users[pick.name]] == ["add"] and users[pick.name][0].operands.count(pick.name) == 1
-        }
+        adds = {n: user for n, pick in picks.items() if (user := only_users.get(pick.name)) and user.op == "add"}
         others = [next(o for o in add.operands if o != picks[n].name) for n, add in sorted(adds.items())]
         found = {definitions[o].operands for o in others if definitions[o].op == "pick"}
         numbers = [definitions[o].attribute for o in others]

@@ -149,15 +149,12 @@ def _regrouped(graph: CellGraph) -> CellGraph:
     Only unnamed parts of an equation are taken apart; a sum that has a name keeps it.
     """
     rank = _ranks(graph)
-    users = graph.users()
+    only_users = graph.only_users()
     definitions = graph.by_name()
-    roots = set(graph.roots())
 
     def inner(value: Value) -> bool:
-        if value.op not in _SUMS or "." not in value.name or value.name in roots or len(users[value.name]) != 1:
-            return False
-        (user,) = users[value.name]
-        return user.op in _SUMS and user.operands.count(value.name) == 1
+        user = only_users.get(value.name)
+        return value.op in _SUMS and "." in value.name and user is not None and user.op in _SUMS
 
     def terms(value: Value, sign: int) -> Iterator[tuple[int, str]]:
         left, right = value.operands
@@ -207,6 +204,7 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
     """
     rank = _ranks(graph)
     users = graph.users()
+    biases = _biases(graph, rank)
     builder = Builder()
     names: dict[str, str] = {}
     biased: set[str] = set()
@@ -230,9 +228,8 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
         found: dict[int, str] = {}
         for number in range(blocks):
             block = value if blocks == 1 else picks.get(number)
-            bias = block and _only_bias(block, users[block.name], rank, graph)
-            if bias:
-                total, found[number] = bias
+            if block and block.name in biases:
+                total, found[number] = biases[block.name]
                 lifted[total] = (value.name, None if blocks == 1 else number)
                 bare |= {block.name} - {value.name}
         if found:
@@ -245,13 +242,16 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
     return prune(renamed(graph, builder, names)), biased
 
 
-def _only_bias(block: Value, users: list[Value], rank: dict[str, int], graph: CellGraph) -> tuple[str, str] | None:
-    """The sum that a block goes into and what is added, if that is its only use and that is vectors of parameters."""
-    if len(users) != 1 or users[0].op != "add" or users[0].operands[0] != block.name:
-        return None
-    other = users[0].operands[1]
-    fits = rank[other] == 0 and graph.by_name()[other].shape == block.shape
-    return (users[0].name, other) if fits else None
+def _biases(graph: CellGraph, rank: dict[str, int]) -> dict[str, tuple[str, str]]:
+    """For each value that is only ever the first term of a sum with vectors of parameters: the sum, and these."""
+    definitions = graph.by_name()
+    found = {}
+    for name, user in graph.only_users().items():
+        if user.op == "add" and user.operands[0] == name:
+            other = definitions[user.operands[1]]
+            if rank[other.name] == 0 and other.shape == definitions[name].shape:
+                found[name] = (user.name, other.name)
+    return found
 
 
 def _stacked_biases(
