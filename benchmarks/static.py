@@ -20,8 +20,9 @@ import click
 
 from benchmarks.aot import TARGETS, Compiled, compile_kernel
 from benchmarks.sass import Report, analyse
+from rnngen.cell import Cell
 from rnngen.compile import compile_model, variants_of
-from rnngen.description import Cell, CellLayer, describe, library
+from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.module import cell_view
 from rnngen.emit.views import PassView, ScanView

@@ -6,8 +6,10 @@ A model travels through these files from left to right, and each imports only fr
     errors        mistakes of the user: a place, a reason, a remedy
     document      TOML read safely, with the place of every key and value
     ops           the operations of the equation language, one row each
+    idioms        what people write who come from elsewhere, and the remedy
     equations     the text of a step, parsed
     ir            values and cells: the one form that every pass reads and writes
+    cell          a described cell, and whether each name in it means something
     description   the TOML model, validated
     build         a graph made value by value, each in its simplest form
     passes/       resolve infer simplify pack hoist differentiate mask save lower verify

@@ -46,14 +46,14 @@ class _Rejected(click.ClickException):
 
     exit_code = 1
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[Mistake], all_found: bool) -> None:
         super().__init__("The model was rejected.")
-        self.mistakes = mistakes
+        self.mistakes, self.all_found = mistakes, all_found
 
     def show(self, file: Any = None) -> None:
-        from rnngen.errors import render
+        from rnngen.errors import render_all
 
-        drawn = "\n\n".join(render(mistake, color=True) for mistake in self.mistakes)
+        drawn = render_all(self.mistakes, self.all_found, color=True)
         # echo takes the colours out again where none belong.
         click.echo(drawn, file=file or sys.stderr, color=self.show_color)
 
@@ -171,7 +171,7 @@ def _answer(error: Exception, traceback: bool) -> click.ClickException:
 
     match error:
         case ModelError():
-            return _Rejected(error.mistakes)
+            return _Rejected(error.mistakes, error.all_found)
         case Unreadable():
             return _Stop(str(error), 2)
         case Unwritable():
@@ -259,7 +259,7 @@ def _mistakes_in(source: Source, label: Source) -> Iterator[None]:
         yield
     except ModelError as error:
         mistakes = [replace(m, source=source) if m.source == label else m for m in error.mistakes]
-        raise ModelError(mistakes) from None
+        raise ModelError(mistakes, error.all_found) from None
 
 
 # compile
@@ -275,6 +275,7 @@ class _Compiled:
     text: str = ""
     before: bytes | None = None
     mistakes: Sequence[Mistake] = ()
+    all_found: bool = True
     error: str = ""
     diff: str = ""
 
@@ -344,7 +345,7 @@ def _compiled(model: str) -> _Compiled:
     except Unreadable as error:
         return _Compiled(model, status="unreadable", error=str(error))
     except ModelError as error:
-        return _Compiled(model, status="rejected", mistakes=error.mistakes)
+        return _Compiled(model, status="rejected", mistakes=error.mistakes, all_found=error.all_found)
     return _Compiled(model, Path(f"{module.name}.py"), "compiled", module.text)
 
 
@@ -409,7 +410,7 @@ def _diff(result: _Compiled) -> str:
 def _print_problems(results: Sequence[_Compiled]) -> None:
     mistakes = [mistake for result in results for mistake in result.mistakes]
     if mistakes:
-        _Rejected(mistakes).show()
+        _Rejected(mistakes, all(result.all_found for result in results)).show()
     for result in results:
         if result.error:
             click.echo(f"Error: {result.error}", err=True)

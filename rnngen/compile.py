@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rnngen.audit import audit
-from rnngen.description import Cell, CellLayer, Description, describe, library
+from rnngen.cell import Cell
+from rnngen.description import CellLayer, Description, describe, library
 from rnngen.document import parse
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
@@ -69,14 +70,16 @@ def programs_of(cells: Sequence[Cell], after: str = "", passes: Sequence[Pass] =
     runs = [stages(cell, passes) for cell in cells]
     programs: list[Program] = []
     while True:
-        found, mistakes = [], []
+        found, errors = [], []
         for run in runs:
             try:
                 found += [pair for pair in [next(run, None)] if pair]
             except ModelError as error:
-                mistakes += error.mistakes
-        if mistakes:
-            raise ModelError(dict.fromkeys(mistakes))  # cells that differ in their activations share their text
+                errors.append(error)
+        if errors:
+            # Cells that differ in their activations share their text.
+            mistakes = dict.fromkeys(mistake for error in errors for mistake in error.mistakes)
+            raise ModelError(mistakes, all(error.all_found for error in errors))
         if not found:
             return programs
         programs = [program for _, program in found]

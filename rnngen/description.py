@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -19,8 +19,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rnngen.document import Document, KeyPath, parse
-from rnngen.equations import Assignment, parse_step
+from rnngen import idioms
+from rnngen.cell import Cell, check_names
+from rnngen.document import KeyPath, Places, parse
+from rnngen.equations import Assignment, Step, parse_step
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.ops import FUNCTIONS, OPS
@@ -132,22 +134,6 @@ _EXAMPLES = {
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A described cell. `places` finds its equations and names in the file again."""
-
-    name: str
-    class_name: str
-    about: str
-    states: tuple[str, ...]
-    output: str
-    constants: Mapping[str, float]
-    activations: Mapping[str, str]
-    equations: tuple[Assignment, ...]
-    parameters: tuple[Parameter, ...]
-    places: "Places" = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True)
 class CellLayer:
     """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments."""
 
@@ -201,45 +187,6 @@ class Description:
     source: Source = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where in its document a table stands, and what stands in it."""
-
-    document: Document
-    path: KeyPath
-
-    def key(self, *path: str | int) -> Span:
-        """The place of a key, or of the table that lacks it."""
-        return self.document.key_span(self._existing(path))
-
-    def value(self, *path: str | int) -> Span:
-        """The place of a value, or of the table that lacks it."""
-        return self.document.value_span(self._existing(path))
-
-    def text(self, offset: int, length: int) -> Span:
-        """A place in the step's text."""
-        return self.document.text_span((*self.path, "step"), offset, length)
-
-    @property
-    def table(self) -> dict[str, Any]:
-        """The table itself."""
-        data: Any = self.document.data
-        for part in self.path:
-            data = data[part]
-        return data
-
-    def _existing(self, path: KeyPath) -> KeyPath:
-        """The path from the outside in, as far as the file has it."""
-        path = (*self.path, *path)
-        data: Any = self.document.data
-        for depth, part in enumerate(path):
-            try:
-                data = data[part]
-            except (KeyError, IndexError, TypeError):
-                return path[:depth]
-        return path
-
-
 def describe(source: Source) -> Description:
     """Validate a file.
 
@@ -248,6 +195,11 @@ def describe(source: Source) -> Description:
     places = Places(parse(source), ())
     mistakes = Mistakes(source)
     data = places.document.data
+    if data.keys() <= {"name"}:
+        hint = "a cell has the keys name, states, step and parameters, a model name, inputs and layers; "
+        hint += "rnngen cells gru prints a cell to begin with."
+        mistakes.add("no-model", "This file describes neither a cell nor a model.", places.value(), hints=(hint,))
+        mistakes.check()
     if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
         cell = _cell(data.get("name", ""), _CellFile, data, places, mistakes)
         found = cell and Description(cell.name, 0, (), (cell,), source)
@@ -325,7 +277,7 @@ def _layer(
     """The layer of a table, `width` features being what comes in."""
     kinds = [kind for kind in table if kind in _LAYERS and not (kind == "dropout" and "cell" in table)]
     if len(kinds) != 1:
-        _reject_kind(table, kinds, places, mistakes)
+        _reject_kind(table, kinds, cells, places, mistakes)
         return None
     layer = _validated(_LAYERS[kinds[0]], table, places, mistakes)
     cell = None
@@ -347,20 +299,34 @@ def _layer(
     return None
 
 
-def _reject_kind(table: dict[str, Any], kinds: list[str], places: Places, mistakes: Mistakes) -> None:
+def _reject_kind(
+    table: dict[str, Any], kinds: list[str], cells: Mapping[str, Cell | None], places: Places, mistakes: Mistakes
+) -> None:
     if kinds:
         first, second, *_ = kinds
         message = f"This layer is of two kinds, '{first}' and '{second}'."
         hint = "put each kind of layer under a [[layers]] of its own."
         mistakes.add("unknown-layer", message, places.key(second), "a second kind", hints=(hint,))
         return
-    for key in table:
-        if hint := did_you_mean(key, _LAYERS):
-            message = f"There is no kind of layer {key!a}."
-            mistakes.add("unknown-layer", message, places.key(key), "unknown", hints=(hint,))
-            return
-    hint = "a layer has one of the keys cell, dropout and dense."
-    mistakes.add("unknown-layer", "This layer has no kind.", places.value(), hints=(hint,))
+    # The key that was meant for the kind, if there is one: first those for which a remedy is known.
+    keys = [key for key in table if all(key not in _keys_of(schema, (key,)) for schema in _LAYERS.values())]
+    remedies = ((key, _kind_meant(key, table[key], {*cells, *library()})) for key in keys if not mistakes.enough)
+    if keys:
+        key, hint = next((pair for pair in remedies if pair[1]), (keys[0], _KINDS))
+        mistakes.add("unknown-layer", f"There is no kind of layer {key!a}.", places.key(key), "unknown", hints=(hint,))
+        return
+    mistakes.add("unknown-layer", "This layer has no kind.", places.value(), hints=(_KINDS,))
+
+
+_KINDS = "a layer has one of the keys cell, dropout and dense."
+
+
+def _kind_meant(key: str, value: Any, cells: Collection[str]) -> str | None:
+    """The hint for a key that stands where the kind of a layer should."""
+    if hint := idioms.LAYER_KINDS.get(key.lower()) or did_you_mean(key, _LAYERS):
+        return hint
+    names = [name.lower() for name in (key, value) if isinstance(name, str)]
+    return next((f'a layer names its cell: cell = "{name}"' for name in names if name in cells), None)
 
 
 def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes) -> Cell | None:
@@ -446,8 +412,8 @@ def _with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mis
     def silent(*_: object) -> None:
         """Mistakes in the equations have been reported with the cell."""
 
-    equations = parse_step(cell.places.table["step"], silent, functions)
-    return replace(cell, activations=functions, equations=tuple(equations))
+    step = parse_step(cell.places.table["step"], silent, functions)
+    return replace(cell, activations=functions, equations=tuple(step.equations))
 
 
 def _as_described(names: set[str], cells: Mapping[str, Cell | None]) -> dict[str, Cell]:
@@ -553,13 +519,14 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
     span = places.value("name") if schema is _CellFile else places.key()
     if isinstance(name, str):
         _check_name(name, "cell", span, mistakes)
-    equations = _equations(data.get("step"), _activations(data.get("activations"), places, mistakes), places, mistakes)
+    step = _step(data.get("step"), _activations(data.get("activations"), places, mistakes), places, mistakes)
     if table is None:
         return None
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
-    _check_names(name, table, equations, places, mistakes)
-    return Cell(
+    before = len(mistakes)
+    _check_names(name, table, step.equations, places, mistakes)
+    cell = Cell(
         name,
         class_name,
         table.about,
@@ -567,10 +534,13 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         table.output or f"{table.states[0]}'",
         table.constants,
         table.activations,
-        tuple(equations),
+        tuple(step.equations),
         tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
         places,
     )
+    if len(mistakes) == before and any(step):  # a name that cannot be is not called unknown as well
+        check_names(cell, step, mistakes)
+    return cell
 
 
 def _check_class(
@@ -614,19 +584,19 @@ def _activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str, st
     return found
 
 
-def _equations(step: Any, activations: dict[str, str], places: Places, mistakes: Mistakes) -> list[Assignment]:
-    if not isinstance(step, str):
-        return []
+def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mistakes) -> Step:
+    if not isinstance(text, str):
+        return Step([], [], set())
 
     def report(code: str, message: str, offset: int, length: int, label: str = "", *hints: str) -> None:
         mistakes.add(code, message, places.text(offset, length), label, hints=hints)
 
     before = len(mistakes)
-    equations = parse_step(step, report, activations)
-    if not equations and len(mistakes) == before:
+    step = parse_step(text, report, activations)
+    if not step.equations and len(mistakes) == before:
         hint = "write one equation a line, one of them for the new value of each state."
         mistakes.add("no-equations", "The step has no equations.", places.value("step"), hints=(hint,))
-    return equations
+    return step
 
 
 def _parameter(name: str, table: _ParameterTable, places: Places, mistakes: Mistakes) -> Parameter:
@@ -712,7 +682,7 @@ def _is_reserved(name: str, kind: str) -> bool:
 
 
 def _check_names(cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes) -> None:
-    """Every name of a cell means one thing. An equation of two meanings is found by `resolve`."""
+    """Every name of a cell means one thing. An equation of two meanings is found by `check_names`."""
     owners: dict[str, str] = {}
 
     def claim(name: str, kind: str, span: Span | None) -> None:
@@ -796,7 +766,10 @@ def _validated(schema: type[_Table], data: dict[str, Any], places: Places, mista
         swallowed = _swallowed(schema, data)
         for fault in faults:
             *table, key = fault["loc"]
-            misspelt = fault["type"] == "missing" and any(did_you_mean(name, [key]) for name in strangers[tuple(table)])
+            misspelt = fault["type"] == "missing" and any(
+                did_you_mean(name, [key]) or f"'{key}'" in (_misplaced(schema, (*table, name)) or "")
+                for name in strangers[tuple(table)]
+            )
             if table == ["parameters"] and key in swallowed:
                 message = f"'{key}' stands in the table of the parameters, where every key is a parameter."
                 hint = "move it above the line [parameters]: a table goes on until the next one begins."
@@ -852,12 +825,8 @@ def _misplaced(schema: type[_Table], path: KeyPath) -> str | None:
     (*table, key) = path
     if not table and schema is _ModelFile and key in _CellLayer.model_fields:
         return "it belongs to a layer, below a line [[layers]]."
-    if not table and schema is _CellLayer:
-        other = {"layers": "num_layers", "hidden_size": "hidden"}.get(key)
-        if other:
-            return f"did you mean '{other}'?"
-        if key == "input_size":
-            return "leave it out: a layer takes what the one before it gives."
+    if not table and schema is _CellLayer and (hint := idioms.LAYER_KEYS.get(key.lower())):
+        return hint
     if not table and key in _ARGUMENTS:
         example = "num_layers=2" if key == "layers" else f"{key}=..."
         return f"it is an argument of the class that comes out, in Python: {example}"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from .errors import Mistake, ModelError, visible
 from .source import Source, Span
 
-__all__ = ["MOST_BYTES", "Document", "KeyPath", "Unreadable", "parse", "read"]
+__all__ = ["MOST_BYTES", "Document", "KeyPath", "Places", "Unreadable", "parse", "read"]
 
 MOST_BYTES = 256 * 1024
 MOST_KEY_PARTS = 16  # tomllib takes 4.6 s for a key of 20 000 parts
@@ -328,6 +328,45 @@ class Document:
             except KeyError:
                 raise KeyError(path) from None
         return place
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in its document a table stands, and what stands in it."""
+
+    document: Document
+    path: KeyPath
+
+    def key(self, *path: str | int) -> Span:
+        """The place of a key, or of the table that lacks it."""
+        return self.document.key_span(self._existing(path))
+
+    def value(self, *path: str | int) -> Span:
+        """The place of a value, or of the table that lacks it."""
+        return self.document.value_span(self._existing(path))
+
+    def text(self, offset: int, length: int) -> Span:
+        """A place in the step's text."""
+        return self.document.text_span((*self.path, "step"), offset, length)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The table itself."""
+        data: Any = self.document.data
+        for part in self.path:
+            data = data[part]
+        return data
+
+    def _existing(self, path: KeyPath) -> KeyPath:
+        """The path from the outside in, as far as the file has it."""
+        path = (*self.path, *path)
+        data: Any = self.document.data
+        for depth, part in enumerate(path):
+            try:
+                data = data[part]
+            except (KeyError, IndexError, TypeError):
+                return path[:depth]
+        return path
 
 
 # What made a place.

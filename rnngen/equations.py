@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple, NoReturn
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
+from rnngen import idioms
 from rnngen.errors import did_you_mean
 from rnngen.ops import FUNCTIONS, OPS
 
@@ -23,6 +25,8 @@ DEEPEST = 64  # operations and brackets inside one another; every later pass may
 _TARGET = re.compile(r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*'?)\s*=(?!=)")
 _LEFT_SIDE = re.compile(r"[^=\n]*[^=<>!\s][^=<>!\n]*(?==(?!=))")
 _PRIME = "'"
+_PRIMES = {ord(sign): _PRIME for sign, hint in idioms.CHARACTERS.items() if "prime" in hint}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(
     r"""
     (?P<number> (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) (?: [eE] [+-]? [0-9]+ )? )
@@ -31,6 +35,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_LETTER = re.compile(r"\b[abc]\b")
 _CALLED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?= ?\()")
 _COMPARING = 1
 _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
@@ -43,23 +48,8 @@ _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
 _OPS = {"@": "matmul"} | {op.sign: op.name for op in OPS.values() if op.sign and op.arity == 2}
 
 _PLAIN = "an equation has only names, numbers, operators, brackets and functions."
-_NO_CONDITION = "use where(condition, a, b)."
-_NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
-_REMEDIES = {
-    "**": "write the product out, or use sqrt, or exp and log.",
-    "^": "write the product out, or use sqrt, or exp and log.",
-    "if": _NO_CONDITION,
-    "else": _NO_CONDITION,
-    "?": _NO_CONDITION,
-    "and": _NESTED,
-    "or": _NESTED,
-    "&": _NESTED,
-    "|": _NESTED,
-    "not": "turn the comparison round, or change places of where's second and third argument.",
-    "=": "write one equation a line; == compares, and an argument has no name.",
-    "[": "h is the state of the step before and h' the new one; no other step and no element can be reached.",
-    "{": "group with round brackets.",
-}
+_WRITABLE = "write it in ASCII letters and signs."
+_UNKNOWN = "unknown"  # the op of a call of no function
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +95,48 @@ class Assignment:
 Report = Callable[..., None]
 
 
+class Step(NamedTuple):
+    """What a step's text is: its equations in its order, and what there is of those with a mistake.
+
+    faulty: equations that could be read to their end, calls of no function among them.
+    lost: names, without a prime, that the other lines may define.
+    """
+
+    equations: list[Assignment]
+    faulty: list[Assignment]
+    lost: set[str]
+
+
 class _Rejected(Exception):
     """One equation cannot be used; the reason has been reported."""
 
 
-def parse_step(text: str, report: Report, activations: Mapping[str, str]) -> list[Assignment]:
-    """The equations of `text`, in its order. Mistakes go to `report`; equations with one are left out.
+def parse_step(text: str, report: Report, activations: Mapping[str, str]) -> Step:
+    """The equations of `text`. Mistakes go to `report`.
 
     A call of one of the `activations` is a call of the function that it stands for.
     """
-    found = []
+    step = Step([], [], set())
     for count, (start, line) in enumerate(_logical_lines(text)):
         if count == MOST_EQUATIONS:
             message = f"A step has at most {MOST_EQUATIONS} equations."
             report("too-large", message, start + _indent(line), len(line.strip()), "one too many")
-            break
-        try:
-            found.append(_assignment(line, start, report, activations))
-        except _Rejected:
+        if count >= MOST_EQUATIONS:
+            step.lost.update(_may_define(line))
             continue
-    return found
+        try:
+            equation, sound = _assignment(line, start, report, activations)
+            (step.equations if sound else step.faulty).append(equation)
+        except _Rejected:
+            step.lost.update(_may_define(line))
+    return step
+
+
+def _may_define(line: str) -> list[str]:
+    """The name that a line defines, or every name in one that has no left side."""
+    line = line.translate(_PRIMES)
+    match = _TARGET.match(line)
+    return [match["name"].rstrip(_PRIME)] if match else _NAME.findall(line)
 
 
 @cache
@@ -162,7 +174,8 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _assignment(line: str, start: int, report: Report, activations: Mapping[str, str]) -> Assignment:
+def _assignment(line: str, start: int, report: Report, activations: Mapping[str, str]) -> tuple[Assignment, bool]:
+    """An equation, and whether it is free of mistakes. Raises _Rejected if it cannot be read to its end."""
     _check_characters(line, start, report)
     first = start + _indent(line)
     if len(line.strip()) > LONGEST_EQUATION:
@@ -172,9 +185,10 @@ def _assignment(line: str, start: int, report: Report, activations: Mapping[str,
     match = _TARGET.match(line)
     if not match:
         _reject_line(line, first, report)
-    expression = _Parser(line[match.end() :], start + match.end(), report, activations).whole()
+    parser = _Parser(line[match.end() :], start + match.end(), report, activations)
+    expression = parser.whole()
     text = _CALLED.sub(lambda called: activations.get(called[0], called[0]), " ".join(line.split()))
-    return Assignment(match["name"], expression, text, start + match.start("name"))
+    return Assignment(match["name"], expression, text, start + match.start("name")), parser.sound
 
 
 def _reject_line(line: str, first: int, report: Report) -> NoReturn:
@@ -194,22 +208,35 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
 
 def _check_characters(line: str, start: int, report: Report) -> None:
     """Several letters of Unicode look alike, and a terminal shows some characters as nothing."""
-    for at, char in enumerate(line):
-        if char == "\n" or char == "\t" or " " <= char <= "~":
-            continue
-
+    wrong = {char: line.index(char) for char in line if not (char in "\n\t" or " " <= char <= "~")}
+    for char, at in wrong.items():
         import unicodedata  # only needed once something is wrong
 
-        folded = unicodedata.normalize("NFKC", char)
-        hint = (
-            f"write {folded} instead."
-            if folded.isascii() and folded.isprintable()
-            else "write it in ASCII letters and signs."
-        )
         what = unicodedata.name(char, "a control character" if ord(char) < 0xA0 else "an unnamed character")
         message = f"An equation is written in ASCII, and this is U+{ord(char):04X} ({what})."
-        report("ascii-only", message, start + at, 1, "not ASCII" if ord(char) > 0x7F else "not printable", hint)
+        label = "not ASCII" if ord(char) > 0x7F else "not printable"
+        report("ascii-only", message, start + at, 1, label, _in_ascii(char, what, unicodedata))
+    if wrong:
         raise _Rejected
+
+
+def _in_ascii(char: str, what: str, unicodedata: ModuleType) -> str:
+    """The hint for a character, `what` being its name."""
+    if hint := idioms.CHARACTERS.get(char):
+        return hint
+    folded = unicodedata.normalize("NFKC", char)
+    if folded.strip() and folded.isascii() and folded.isprintable():
+        return f"write {folded} instead."
+    kind = unicodedata.category(char)
+    if folded == " " or kind == "Zs":
+        return "write a plain space instead."
+    if kind == "Cf":
+        return "take it out: it is a character that is not seen."
+    if kind.startswith("M"):
+        return "take the mark off, and say it in letters, as in h_tilde."
+    if greek := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)", what):
+        return f"write {greek[2].lower() if greek[1] == 'SMALL' else greek[2].title()} instead."
+    return _WRITABLE
 
 
 class _Token(NamedTuple):
@@ -244,6 +271,7 @@ class _Parser:
         self.tokens = [_Token(m.lastgroup, m[0], *m.span()) for m in _TOKEN.finditer(text)]
         self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
         self.at = 0
+        self.sound = True
 
     @property
     def token(self) -> _Token:
@@ -253,8 +281,13 @@ class _Parser:
         self.at += 1
         return self.tokens[self.at - 1]
 
-    def rejected(self, code: str, message: str, start: int, end: int, label: str = "", hint: str = "") -> _Rejected:
+    def mistake(self, code: str, message: str, start: int, end: int, label: str = "", hint: str = "") -> None:
+        self.sound = False
         self.report(code, message, self.start + start, max(end - start, 1), label, *([hint] if hint else []))
+
+    def rejected(self, *mistake: Any) -> _Rejected:
+        """The exception for a mistake behind which nothing more can be read; reports it."""
+        self.mistake(*mistake)
         return _Rejected()
 
     def whole(self) -> Expression:
@@ -275,9 +308,77 @@ class _Parser:
             raise self.rejected("not-causal", "A name has at most one prime.", token.start, token.end, "", hint)
         known = text in _LEVELS or text in "()," if token.kind == "sign" else not keyword.iskeyword(text)
         if not known:
-            hint = _REMEDIES.get(text, _PLAIN)
+            hint = self.remedy(self.tokens.index(token))
             message = f"{text!r} is not allowed in an equation."
             raise self.rejected("not-allowed", message, token.start, token.end, "not allowed", hint)
+
+    def remedy(self, at: int) -> str:
+        """The hint for a token that no equation has."""
+        text, before = self.tokens[at].text, self.tokens[at - 1] if at else None
+        if text == "[" and before and before.text in self.functions:
+            return f"the arguments of a function stand in round brackets: {before.text}(...)"
+        if text == "{" and before and before.text.endswith("_"):  # LaTeX's h_{t-1}
+            return idioms.STEPS
+        if text != ".":
+            return idioms.SIGNS.get(text, _PLAIN)
+        after = self.tokens[at + 1]
+        if after.kind != "name":
+            return "leave the point out: every operation but @ works element by element."
+        if before and before.text.lower() in idioms.PACKAGES:
+            while self.tokens[at + 2].text == "." and self.tokens[at + 3].kind == "name":
+                at += 2
+            last = self.tokens[at + 1]
+            return f"leave the package out: {last.text}(...)" if last.text in self.functions else self.of_function(last)
+        if after.text in self.functions:
+            return f"a function stands before its argument: {after.text}(...)"
+        return idioms.ABSENT.get(after.text.lower(), _PLAIN)
+
+    def of_function(self, function: _Token) -> str:
+        """The hint for the name of a function that is not ours."""
+        name = function.text.lower()
+        if renamed := idioms.RENAMED.get(name):
+            return f"here it is called {renamed}."
+        if written := idioms.WRITTEN_OUT.get(name):
+            letters = _LETTER.findall(written)
+            arguments = dict(zip("abc", self.plain_arguments(function), strict=False))
+            if arguments.keys() == set(letters):
+                return f"write {_LETTER.sub(lambda letter: arguments[letter[0]], written)}."
+            hint = f"{function.text}({', '.join(sorted(set(letters)))}) is {written}"
+            twice = len(letters) > len(set(letters))
+            return f"{hint}; give what stands in its brackets a name of its own." if twice else f"{hint}."
+        known = self.functions
+        return (
+            idioms.ABSENT.get(name)
+            or did_you_mean(function.text, known)
+            or f"the functions are {', '.join(sorted(known))}."
+        )
+
+    def plain_arguments(self, function: _Token) -> list[str]:
+        """The arguments of a call, if each is a name or a number alone."""
+        first = self.tokens.index(function) + 2
+        if self.tokens[first - 1].text != "(":
+            return []
+        texts = []
+        for at in range(first, len(self.tokens) - 1, 2):
+            texts.append(self.tokens[at].text)
+            if self.tokens[at].kind == "sign" or self.tokens[at + 1].text not in (",", ")"):
+                return []
+            if self.tokens[at + 1].text == ")":
+                return texts
+        return []
+
+    def missing_operator(self, before: _Token, token: _Token) -> str:
+        """The hint for two operands beside one another."""
+        left, right = before.text, token.text
+        if left in self.functions:
+            return f"the argument of a function stands in brackets: {left}({right})"
+        if before.kind == "number" and right.lower() in ("j", "im"):
+            return f"write {left} * {right} if {right} is a name; {idioms.COMPLEX}"
+        if before.kind == "name" and token.kind == "name":
+            return f"write {left} @ {right} if {left} is a matrix, else {left} * {right}."
+        if before.kind == "number":
+            return f"write {left} * {right}." if right != "(" else f"write {left} * (...)."
+        return "write * between numbers and vectors, and @ between a matrix and a vector."
 
     def unexpected(self, token: _Token) -> _Rejected:
         """What is wrong at a token that stands in the place of an operand, or of anything else.
@@ -288,9 +389,7 @@ class _Parser:
         before = self.tokens[self.at - 1] if self.at else None
         complete = before is not None and (before.kind != "sign" or before.text == ")")
         if token.operand:
-            hint = "write * between numbers and vectors, and @ between a matrix and a vector."
-            if before.text in self.functions:
-                hint = f"the argument of a function stands in brackets: {before.text}({token.text})"
+            hint = self.missing_operator(before, token)
             return self.rejected("syntax", "An operator is missing here.", *place, "no operator before this", hint)
         if complete and token.text == ")":
             return self.rejected("syntax", "This bracket was never opened.", *place)
@@ -318,15 +417,21 @@ class _Parser:
     def part(self, lowest: int, depth: int) -> _Part:
         """An operand and the operators behind it that bind at least as strongly as `lowest`."""
         left = self.operand(depth)
+        links = 0
         while (level := _LEVELS.get(self.token.text, 0)) >= lowest:
             sign = self.take()
             right = self.part(level + 1, depth + 1)
             if sign.text == "/" and right.tree.op == "number" and right.tree.number == 0:
                 raise self.rejected("not-finite", "The equation divides by zero.", right.start, right.end, "zero")
+            links += 1
+            if max(left.depth, right.depth) == DEEPEST and links > DEEPEST // 2:
+                message = f"More than {DEEPEST} operands stand in a row here."
+                hint = "give parts of the row names of their own."
+                raise self.rejected("too-large", message, sign.start, sign.end, "the row is too long here", hint)
             left = self.made(_OPS[sign.text], left.start, right.end, left, right)
             if level == _COMPARING and _LEVELS.get(self.token.text) == _COMPARING:
                 message, place = "A comparison has two sides.", (self.token.start, self.token.end)
-                raise self.rejected("not-allowed", message, *place, "a third side begins", _NESTED)
+                raise self.rejected("not-allowed", message, *place, "a third side begins", idioms.NESTED)
         return left
 
     def operand(self, depth: int) -> _Part:
@@ -364,11 +469,11 @@ class _Parser:
 
     def call(self, depth: int) -> _Part:
         function, opening = self.take(), self.take()
-        if function.text not in self.functions:
-            known = self.functions
-            hint = did_you_mean(function.text, known) or f"the functions are {', '.join(sorted(known))}."
+        op = self.functions.get(function.text, _UNKNOWN)
+        if op == _UNKNOWN:
             message = f"There is no function '{function.text}'."
-            raise self.rejected("unknown-function", message, function.start, function.end, "unknown", hint)
+            hint = self.of_function(function)
+            self.mistake("unknown-function", message, function.start, function.end, "unknown", hint)
         arguments = []
         if self.token.text != ")":
             arguments.append(self.part(_COMPARING, depth + 1))
@@ -376,11 +481,10 @@ class _Parser:
                 self.take()
                 arguments.append(self.part(_COMPARING, depth + 1))
         end = self.closing(opening).end
-        op = self.functions[function.text]
-        wanted = OPS[op].arity
+        wanted = len(arguments) if op == _UNKNOWN else OPS[op].arity
         if len(arguments) != wanted:
             message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
-            raise self.rejected("wrong-arity", message, function.start, end)
+            self.mistake("wrong-arity", message, function.start, end)
         chosen = function.text if function.text != op else ""
         return self.made(op, function.start, end, *arguments, name=chosen)
 

@@ -6,17 +6,20 @@ no mistake: it stays an ordinary exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from .source import Source, Span
 
-__all__ = ["Mistake", "Mistakes", "ModelError", "did_you_mean", "render", "visible"]
+__all__ = ["Mistake", "Mistakes", "ModelError", "did_you_mean", "render", "render_all", "visible"]
 
-MOST_MISTAKES = 100  # nobody reads more, and a file of 256 KiB could hold a hundred thousand
+MOST_MISTAKES = 100  # are shown, since nobody reads more
+MOST_COUNTED = 1000  # then the search ends: a file of 256 KiB could hold a hundred thousand
 WIDTH = 100  # terminal columns shown of a source line
 BEFORE = 40  # of these, at most so many in front of the caret once the line is clipped
 SENTENCE = 600  # characters shown of a message, label, note or hint: a name in it may be as long as the file
+MOST_CANDIDATES = 256  # that a word is compared with, at 6 us each
 LONGEST_NAME = 64  # difflib takes time quadratic in the length of a word
 
 
@@ -40,12 +43,15 @@ class Mistake:
 
 class ModelError(Exception):
     """The model is rejected. `mistakes` are file by file and in the order of their places, those without one
-    first.
+    first; `str()` draws as many as anybody would read, and counts the rest.
+
+    all_found: False if the search was given up, so that there may be more.
     """
 
     mistakes: tuple[Mistake, ...]
+    all_found: bool
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+    def __init__(self, mistakes: Iterable[Mistake], all_found: bool = True) -> None:
         mistakes = tuple(mistakes)
         names = list(dict.fromkeys(m.source.name if m.source else "" for m in mistakes))
 
@@ -54,10 +60,11 @@ class ModelError(Exception):
             return names.index(m.source.name if m.source else ""), line, column
 
         self.mistakes = tuple(sorted(mistakes, key=place))
-        super().__init__(self.mistakes)
+        self.all_found = all_found
+        super().__init__(self.mistakes, all_found)
 
     def __str__(self) -> str:
-        return "\n\n".join(map(render, self.mistakes))
+        return render_all(self.mistakes, self.all_found)
 
 
 class Mistakes:
@@ -72,6 +79,11 @@ class Mistakes:
 
     def __len__(self) -> int:
         return len(self._collected)
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more will be shown, so that a remedy which takes long to find need not be."""
+        return len(self._collected) >= MOST_MISTAKES
 
     def add(
         self,
@@ -88,12 +100,12 @@ class Mistakes:
 
         Notes and hints that are None or empty are left out, so that the answer of `did_you_mean` can be
         passed as it is. Raises ModelError with all that was collected when that is as much as anybody would
-        read.
+        want counted.
         """
         texts = tuple(filter(None, notes)), tuple(filter(None, hints))
         self._collected.append(Mistake(code, message, source or self.source, span, label, *texts))
-        if len(self._collected) >= MOST_MISTAKES:
-            self.check()
+        if len(self._collected) >= MOST_COUNTED:
+            raise ModelError(self._collected, all_found=False)
 
     def check(self) -> None:
         """Raises ModelError if any mistake was recorded."""
@@ -110,7 +122,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
         return None
     if isinstance(candidates, (set, frozenset)):
         candidates = sorted(candidates)
-    candidates = [c for c in candidates if len(c) <= LONGEST_NAME and c != word]
+    candidates = [c for c in islice(candidates, MOST_CANDIDATES) if len(c) <= LONGEST_NAME and c != word]
     for candidate in candidates:
         if candidate.casefold() == word.casefold():
             return f"did you mean '{candidate}'?"
@@ -128,6 +140,14 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
         if ratio > best_ratio or (best is None and ratio == best_ratio):
             best, best_ratio = candidate, ratio
     return None if best is None else f"did you mean '{best}'?"
+
+
+def render_all(mistakes: Sequence[Mistake], all_found: bool = True, color: bool = False) -> str:
+    """The first mistakes as `render` draws them, and how many there are besides."""
+    drawn = [render(mistake, color) for mistake in mistakes[:MOST_MISTAKES]]
+    if more := len(mistakes) - len(drawn):
+        drawn.append(f"and {more if all_found else f'at least {more}'} more.")
+    return "\n\n".join(drawn)
 
 
 def render(mistake: Mistake, color: bool = False) -> str:

@@ -1,5 +1,6 @@
 """How a mistake is drawn, and that no text in it can do anything to a terminal."""
 
+import pickle
 import unicodedata
 
 import pytest
@@ -128,12 +129,26 @@ def test_mistakes_come_in_the_order_of_their_places():
     assert str(caught.value).count("\n\n") == 3
 
 
-def test_a_hundred_mistakes_are_enough():
+@pytest.mark.parametrize(("found", "said"), [(100, ""), (101, "and 1 more."), (137, "and 37 more.")])
+def test_a_hundred_mistakes_are_shown_and_the_rest_counted(found, said):
+    mistakes = Mistakes(LSTM)
+    for number in range(found):
+        mistakes.add("c", f"Mistake {number}.", None)
+    with pytest.raises(ModelError) as caught:
+        mistakes.check()
+    assert len(caught.value.mistakes) == found
+    shown = str(caught.value).split("\n\n")
+    assert shown[:100] == [f"Mistake {number}. [c]" for number in range(100)]
+    assert shown[100:] == [said] * bool(said)
+
+
+def test_the_search_for_mistakes_has_an_end():
     mistakes = Mistakes(LSTM)
     with pytest.raises(ModelError) as caught:
-        for i in range(1000):
-            mistakes.add("c", f"Mistake {i}.", None)
-    assert len(caught.value.mistakes) == 100
+        for number in range(10_000):
+            mistakes.add("c", f"Mistake {number}.", None)
+    assert str(caught.value).endswith("\n\nand at least 900 more.")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen.build import ShapeConflict, folded, shape_of, shown
-from rnngen.description import Cell
+from rnngen.cell import Cell
 from rnngen.errors import Mistakes
 from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
 from rnngen.ops import COMPARISONS, OPS
@@ -27,7 +27,9 @@ def infer(program: Program, cell: Cell) -> Program:
     inference.mistakes.check()
 
     graph = inference.graph()
-    _report_untrained(graph, inference)
+    zeros = _zeros(graph, inference.numbers)
+    _report_divided_by_zero(graph, zeros, inference)
+    _report_untrained(graph, zeros, inference)
     _check_widths(graph, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
@@ -196,7 +198,15 @@ class _Inference:
         )
 
 
-def _report_untrained(graph: CellGraph, inference: _Inference) -> None:
+def _report_divided_by_zero(graph: CellGraph, zeros: Collection[str], inference: _Inference) -> None:
+    for value in graph.values:
+        if value.op == "div" and value.operands[1] in zeros:
+            divisor = inference.text(value.operands[1])
+            message = f"The equation divides by '{divisor}', which is zero whatever the parameters are."
+            inference.mistakes.add("not-finite", message, value.origin)
+
+
+def _report_untrained(graph: CellGraph, zeros: Collection[str], inference: _Inference) -> None:
     """Blocks of parameters that only comparisons and products with zero use: their gradient is zero everywhere."""
 
     def reached(graph: CellGraph) -> set[str]:
@@ -205,7 +215,6 @@ def _report_untrained(graph: CellGraph, inference: _Inference) -> None:
     def cut(graph: CellGraph, where: Callable[[Value], bool]) -> CellGraph:
         return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
 
-    zeros = _zeros(graph, inference.numbers)
     nonzero = cut(graph, lambda value: value.name in zeros or _is_one(value))
     used, trained = reached(nonzero), reached(cut(nonzero, lambda value: value.op in COMPARISONS))
     for parameter in inference.cell.parameters:
@@ -233,12 +242,10 @@ def _zeros(graph: CellGraph, numbers: Mapping[str, float]) -> set[str]:
     for value in graph.values:
         zero = [operand in found for operand in value.operands]
         match value.op:
-            case "mul":
+            case "mul" | "matmul":
                 is_zero = any(zero)
             case "div":
                 is_zero = zero[0]
-            case "matmul":
-                is_zero = zero[1]
             case "add" | "neg":
                 is_zero = all(zero)
             case "sub":

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from itertools import count
 
-from rnngen.description import Cell
+from rnngen.cell import Cell
 from rnngen.equations import Assignment, Expression
-from rnngen.errors import Mistakes, did_you_mean, visible
+from rnngen.errors import Mistakes, visible
 from rnngen.ir import CellGraph, Equation, Program, State, Value, needed
 from rnngen.source import Span
 
@@ -13,59 +13,20 @@ from rnngen.source import Span
 def resolve(cell: Cell) -> Program:
     """The cell's equations as a graph without shapes.
 
-    Raises ModelError for unknown, duplicate and missing names, and for definitions in a circle.
+    Raises ModelError for definitions in a circle.
     """
     source = cell.places.document.source
     mistakes = Mistakes(source)
-    definitions = _definitions(cell, mistakes)
     leaves = _leaves(cell)
-    _report_unknown(cell, definitions, leaves, mistakes)
-    _report_missing(cell, definitions, mistakes)
-    mistakes.check()
-
-    order = _order(cell, definitions, mistakes)
+    order = _order(cell, {equation.target: equation for equation in cell.equations}, mistakes)
     mistakes.check()
 
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
     where = visible(source.name)
-    equations = tuple(Equation(e.target, e.text, f"{where}:{_target_span(cell, e).line}") for e in order)
+    equations = tuple(Equation(e.target, e.text, f"{where}:{cell.place_of(e).line}") for e in order)
     return Program(graph, cell.parameters, equations, cell.output)
-
-
-def _target_span(cell: Cell, equation: Assignment) -> Span:
-    return cell.places.text(equation.offset, len(equation.target))
-
-
-def _definitions(cell: Cell, mistakes: Mistakes) -> dict[str, Assignment]:
-    """The equations by their targets; of two with one target the first."""
-    kinds = {"x": "the input"} | dict.fromkeys(cell.constants, "a constant")
-    kinds |= dict.fromkeys(cell.activations, "an activation")
-    for parameter in cell.parameters:
-        kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
-    definitions: dict[str, Assignment] = {}
-    for equation in cell.equations:
-        target, span = equation.target, _target_span(cell, equation)
-        stem = target.removesuffix("'")
-        if target in definitions:
-            note = f"the first definition is in line {_target_span(cell, definitions[target]).line}."
-            message = f"'{target}' is defined twice."
-            mistakes.add("duplicate-equation", message, span, "second definition", notes=(note,))
-        elif target in cell.states:
-            hint = f"for its new value, write {stem}' on the left side."
-            message = f"'{stem}' is a state, and its value from the step before cannot be changed."
-            mistakes.add("assigned-state", message, span, hints=(hint,))
-            if all(other.target != f"{stem}'" for other in cell.equations):
-                target = f"{stem}'"  # what was meant, so that nothing else is missed for it
-        elif target != stem and stem not in cell.states:
-            hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
-            mistakes.add("not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,))
-        elif stem in kinds:
-            message = f"'{stem}' is {kinds[stem]} of this cell, and an equation cannot define it."
-            mistakes.add("duplicate-name", message, span, hints=("give the equation another name.",))
-        definitions.setdefault(target, equation)
-    return definitions
 
 
 def _leaves(cell: Cell) -> dict[str, Value]:
@@ -80,41 +41,6 @@ def _leaves(cell: Cell) -> dict[str, Value]:
             for number, block in enumerate(parameter.blocks):
                 leaves[block] = Value(block, "pick", (parameter.name,), attribute=number)
     return leaves
-
-
-def _report_unknown(
-    cell: Cell, definitions: Mapping[str, Assignment], leaves: Mapping[str, Value], mistakes: Mistakes
-) -> None:
-    blocks = {parameter.name: ", ".join(parameter.blocks) for parameter in cell.parameters}
-    for equation in definitions.values():
-        for name in equation.expression.names():
-            stem = name.name.removesuffix("'")
-            if name.name in definitions or name.name in leaves or (stem != name.name and stem in cell.states):
-                continue  # a new value that no equation gives is reported with its state
-            if stem in blocks:
-                hint = f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks[stem]}."
-            elif stem in cell.activations:
-                hint = f"the argument of a function stands in brackets: {stem}(...)"
-            elif stem != name.name and (stem in definitions or stem in leaves) and stem not in cell.states:
-                hint = f"only a state has a new value; write {stem} without the prime."
-            else:
-                hint = did_you_mean(name.name, [*definitions, *leaves])
-                hint = hint or "to learn it, add it to the blocks of a parameter."
-            message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
-            label = "not a parameter, state or input"
-            mistakes.add("unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,))
-
-
-def _report_missing(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes) -> None:
-    for number, state in enumerate(cell.states):
-        if f"{state}'" not in definitions:
-            message = f"The state '{state}' has no equation for its new value."
-            hint = f"add an equation: {state}' = ..."
-            mistakes.add("never-updated", message, cell.places.value("states", number), hints=(hint,))
-    if cell.output not in definitions and not (cell.output.endswith("'") and cell.output[:-1] in cell.states):
-        hint = did_you_mean(cell.output, definitions) or f"the equations are {', '.join(definitions)}."
-        message = f"The output {cell.output!a} is not an equation of the step."
-        mistakes.add("unknown-output", message, cell.places.value("output"), hints=(hint,))
 
 
 def _order(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes) -> list[Assignment]:
@@ -147,7 +73,7 @@ def _report_circle(cell: Cell, first: Assignment, circle: tuple[str, ...], mista
     hint = f"for the value from the step before, write {primed[0][:-1]} without the prime." if primed else None
     if not primed:
         hint = "a value that is carried from step to step is a state: add it to the states."
-    mistakes.add("circle", message, _target_span(cell, first), hints=(hint,))
+    mistakes.add("circle", message, cell.place_of(first), hints=(hint,))
 
 
 def _values(cell: Cell, order: list[Assignment], leaves: Mapping[str, Value]) -> tuple[Value, ...]:
@@ -159,7 +85,7 @@ def _values(cell: Cell, order: list[Assignment], leaves: Mapping[str, Value]) ->
         parts = (f"{equation.target}.{number}" for number in count(1))
         meaning = _add(equation.expression, equation.target, parts, values, leaves, cell)
         if meaning != equation.target:  # an equation that only gives another name: y = h'
-            origin = _target_span(cell, equation)
+            origin = cell.place_of(equation)
             values[equation.target] = Value(equation.target, "alias", (meaning,), origin=origin)
     return tuple(values.values())
 
@@ -200,7 +126,7 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     for equation in cell.equations:
         if equation.target not in alive:
             hint = "use it, or leave it out."
-            unused(f"Nothing uses the equation '{equation.target}'.", _target_span(cell, equation), hint)
+            unused(f"Nothing uses the equation '{equation.target}'.", cell.place_of(equation), hint)
     idle = {name for name, leaf in leaves.items() if leaf.name not in alive}
     if "x" in idle:
         hint = "a recurrent cell takes in the input x at each step."

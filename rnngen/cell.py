@@ -1,0 +1,151 @@
+"""A described cell, and whether each name in its step means something."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rnngen import idioms
+from rnngen.document import Places
+from rnngen.equations import Assignment, Step
+from rnngen.errors import Mistakes, did_you_mean
+from rnngen.ir import Parameter
+from rnngen.source import Span
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A described cell. `places` finds its equations and names in the file again."""
+
+    name: str
+    class_name: str
+    about: str
+    states: tuple[str, ...]
+    output: str
+    constants: Mapping[str, float]
+    activations: Mapping[str, str]
+    equations: tuple[Assignment, ...]
+    parameters: tuple[Parameter, ...]
+    places: Places = field(compare=False, repr=False)
+
+    def place_of(self, equation: Assignment) -> Span:
+        """The place of the name that an equation defines."""
+        return self.places.text(equation.offset, len(equation.target))
+
+
+def check_names(cell: Cell, step: Step, mistakes: Mistakes) -> None:
+    """Reports unknown, duplicate and missing names of a cell, those in its faulty equations too.
+
+    What a lost equation may define is taken for defined.
+    """
+    equations = sorted((*step.equations, *step.faulty), key=lambda equation: equation.offset)
+    definitions = _definitions(cell, equations, mistakes)
+    _report_unknown(cell, definitions, step.lost, mistakes)
+    _report_missing(cell, definitions, step.lost, mistakes)
+
+
+def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes) -> dict[str, Assignment]:
+    """The equations by their targets; of two with one target the first."""
+    kinds = {"x": "the input"} | dict.fromkeys(cell.constants, "a constant")
+    kinds |= dict.fromkeys(cell.activations, "an activation")
+    for parameter in cell.parameters:
+        kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
+    definitions: dict[str, Assignment] = {}
+    for equation in equations:
+        target, span = equation.target, cell.place_of(equation)
+        stem = target.removesuffix("'")
+        if target in definitions:
+            note = f"the first definition is in line {cell.place_of(definitions[target]).line}."
+            message = f"'{target}' is defined twice."
+            mistakes.add("duplicate-equation", message, span, "second definition", notes=(note,))
+        elif target in cell.states:
+            hint = f"for its new value, write {stem}' on the left side."
+            message = f"'{stem}' is a state, and its value from the step before cannot be changed."
+            mistakes.add("assigned-state", message, span, hints=(hint,))
+            if all(other.target != f"{stem}'" for other in equations):
+                target = f"{stem}'"  # what was meant, so that nothing else is missed for it
+        elif target != stem and stem not in cell.states:
+            hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
+            mistakes.add("not-a-state", f"'{stem}' is not a state, so it has no new value.", span, hints=(hint,))
+        elif stem in kinds:
+            message = f"'{stem}' is {kinds[stem]} of this cell, and an equation cannot define it."
+            mistakes.add("duplicate-name", message, span, hints=("give the equation another name.",))
+        definitions.setdefault(target, equation)
+    return definitions
+
+
+def _report_unknown(
+    cell: Cell, definitions: Mapping[str, Assignment], lost: Collection[str], mistakes: Mistakes
+) -> None:
+    leaves = ["x", *cell.states, *cell.constants, *(b for parameter in cell.parameters for b in parameter.blocks)]
+    used = {name.name for equation in definitions.values() for name in equation.expression.names()}
+    # Of names that are equally alike, one that nothing uses is the one that was meant.
+    candidates = sorted(dict.fromkeys((*definitions, *leaves)), key=used.__contains__)
+    known = {*definitions, *leaves, *lost, *(f"{state}'" for state in cell.states)}
+    for equation in definitions.values():
+        for name in equation.expression.names():
+            if name.name in known:
+                continue  # a new value that no equation gives is reported with its state
+            hint = None if mistakes.enough else _remedy(name.name, cell, known, candidates, equation.target)
+            message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
+            label = "not a parameter, state or input"
+            mistakes.add("unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,))
+
+
+def _remedy(name: str, cell: Cell, known: Collection[str], candidates: Sequence[str], target: str) -> str:
+    others = (candidate for candidate in candidates if candidate != target)
+    return _meant(name, cell, known) or did_you_mean(name, others) or _ADDED
+
+
+_ADDED = (
+    "define it: as a block of a parameter if it is learned, else as a constant or an equation; "
+    "the only input of a step is x."
+)
+_MOMENT = "|".join(sorted(idioms.MOMENTS, key=len, reverse=True))
+_AT_A_MOMENT = re.compile(rf"(?P<stem>\w+?)_?(?P<after>{_MOMENT})|(?P<before>{_MOMENT})_(?P<of>\w+)", re.IGNORECASE)
+
+
+def _meant(name: str, cell: Cell, known: Collection[str]) -> str | None:
+    """The hint for a name that is clearly meant for another, or for what no name stands for."""
+    stem = name.removesuffix("'")
+    for parameter in cell.parameters:
+        if stem == parameter.name:
+            blocks = ", ".join(parameter.blocks)
+            return f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks}."
+        if stem in parameter.blocks and len(parameter.shape) == 2:
+            return f"a prime is not a transpose, which there is none of yet; write {stem} without the prime."
+    if stem in cell.activations:
+        return f"the argument of a function stands in brackets: {stem}(...)"
+    if stem != name and stem in known:
+        return f"only a state has a new value; write {stem} without the prime."
+    if moment := _at_a_moment(name, cell):
+        return f"write {moment} instead."
+    return idioms.NUMBERS.get(name.lower())
+
+
+def _at_a_moment(name: str, cell: Cell) -> str | None:
+    """What is written here for the state or input that a name like h_prev is about."""
+    match = _AT_A_MOMENT.fullmatch(name)
+    if match is None:
+        return None
+    stem, moment = match["stem"] or match["of"], match["after"] or match["before"]
+    if stem in cell.states:
+        return stem + idioms.MOMENTS[moment.lower()]
+    return stem if stem == "x" and idioms.MOMENTS[moment.lower()] else None
+
+
+def _report_missing(
+    cell: Cell, definitions: Mapping[str, Assignment], lost: Collection[str], mistakes: Mistakes
+) -> None:
+    for number, state in enumerate(cell.states):
+        if f"{state}'" not in definitions and state not in lost:
+            message = f"The state '{state}' has no equation for its new value."
+            elsewhere = [target for target in definitions if _at_a_moment(target, cell) == f"{state}'"]
+            hint = f"add an equation: {state}' = ..."
+            if elsewhere:
+                hint = f"write {state}' in the place of {elsewhere[0]}."
+            mistakes.add("never-updated", message, cell.places.value("states", number), hints=(hint,))
+    output = cell.output.removesuffix("'")
+    if cell.output not in definitions and output not in lost and (output == cell.output or output not in cell.states):
+        hint = did_you_mean(cell.output, definitions) or f"the equations are {', '.join(definitions)}."
+        message = f"The output {cell.output!a} is not an equation of the step."
+        mistakes.add("unknown-output", message, cell.places.value("output"), hints=(hint,))

@@ -1,0 +1,259 @@
+"""What people write who come from elsewhere, and what is written here: remedies, as data.
+
+They come from torch, NumPy, JAX, Keras, Flux.jl, Matlab and LaTeX, and from papers in Unicode. Names are looked up
+in lower case. A remedy is the text of a hint, unless its table says otherwise.
+"""
+
+# ---- Functions ----
+
+# Of ours, by the names that they have elsewhere.
+RENAMED = {
+    **dict.fromkeys("expit logistic sig sigm sigma sigmoid_fast".split(), "sigmoid"),
+    **dict.fromkeys("tanh_fast th".split(), "tanh"),
+    **dict.fromkeys("hard_sigmoid hard_sigm hardsigm".split(), "hardsigmoid"),
+    **dict.fromkeys("hard_tanh htanh".split(), "hardtanh"),
+    **dict.fromkeys("hard_swish hard_silu".split(), "hardswish"),
+    **dict.fromkeys("leakyrelu lrelu".split(), "leaky_relu"),
+    **dict.fromkeys("rectify rectifier".split(), "relu"),
+    "swish": "silu",
+    "celu": "elu",
+    "gelu_erf": "gelu",
+    "log_sigmoid": "logsigmoid",
+    **dict.fromkeys("absolute fabs".split(), "abs"),
+    **dict.fromkeys("maximum fmax".split(), "max"),
+    **dict.fromkeys("minimum fmin".split(), "min"),
+    **dict.fromkeys("ifelse if_else if_then_else iif select cond ternary piecewise".split(), "where"),
+    "ln": "log",
+}
+
+# What others have a function for, written out; a, b and c are its arguments.
+WRITTEN_OUT = {
+    **dict.fromkeys("square sqr".split(), "a * a"),
+    "cube": "a * a * a",
+    **dict.fromkeys("reciprocal inv".split(), "1 / a"),
+    "rsqrt": "1 / sqrt(a)",
+    "expm1": "exp(a) - 1",
+    "exp2": "exp(0.6931471805599453 * a)",
+    "log2": "log(a) / 0.6931471805599453",
+    "log10": "log(a) / 2.302585092994046",
+    "logit": "log(a / (1 - a))",
+    "tan": "sin(a) / cos(a)",
+    "sinh": "(exp(a) - exp(-a)) / 2",
+    "cosh": "(exp(a) + exp(-a)) / 2",
+    "asinh": "log(a + sqrt(a * a + 1))",
+    "atanh": "0.5 * log((1 + a) / (1 - a))",
+    "hypot": "sqrt(a * a + b * b)",
+    **dict.fromkeys("sign sgn".split(), "where(a > 0, 1, where(a < 0, -1, 0))"),
+    **dict.fromkeys("heaviside step unit_step spike".split(), "where(a > 0, 1, 0)"),
+    **dict.fromkeys("clamp clip clip_by_value".split(), "min(max(a, b), c)"),
+    "logaddexp": "max(a, b) + log1p(exp(-abs(a - b)))",
+    **dict.fromkeys("lerp mix blend".split(), "a + c * (b - a)"),
+    "prelu": "max(a, 0) + b * min(a, 0)",
+    "threshold": "where(a > b, a, c)",
+    "hardshrink": "where(abs(a) > 0.5, a, 0)",
+    "softshrink": "max(a - 0.5, 0) + min(a + 0.5, 0)",
+    "gelu_tanh": "0.5 * a * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))",
+    "quick_gelu": "a * sigmoid(1.702 * a)",
+    "gaussian": "exp(-a * a)",
+    **dict.fromkeys("add plus".split(), "a + b"),
+    **dict.fromkeys("sub subtract minus".split(), "a - b"),
+    **dict.fromkeys("mul multiply hadamard times".split(), "a * b"),
+    **dict.fromkeys("div divide true_divide".split(), "a / b"),
+    **dict.fromkeys("neg negative".split(), "-a"),
+    **dict.fromkeys("matmul mm mv dot".split(), "a @ b"),
+    **dict.fromkeys("greater gt".split(), "a > b"),
+    **dict.fromkeys("less lt".split(), "a < b"),
+    **dict.fromkeys("greater_equal ge".split(), "a >= b"),
+    **dict.fromkeys("less_equal le".split(), "a <= b"),
+    **dict.fromkeys("equal eq".split(), "a == b"),
+    **dict.fromkeys("not_equal ne".split(), "a != b"),
+}
+
+_POWER = "write the product out, as in a * a, or use sqrt, or exp and log."
+_REDUCTION = (
+    "only a product with a matrix looks across the units yet; what the layer gives can be summed or normalised behind "
+    "it, in PyTorch."
+)
+_ROUNDING = "no function rounds yet; a phase that grows step by step is wrapped by where(p > 1, p - 1, p)."
+COMPLEX = "the language has no complex numbers: keep the real and the imaginary part in two states."
+_RANDOM = "a step has no random numbers; the key dropout of a layer works between layers."
+_JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
+NO_TRANSPOSE = "there is no transpose yet; a matrix that is applied the other way is a block of its own."
+_OVER_TIME = "what is gathered over time is a state, as in s' = s + x_in, x_in being an equation."
+_EARLIER = "an earlier step is reached by a state that keeps it: with p' = h, p is h one step before."
+_PART_OF = "an operation takes all units of a vector; blocks with names of their own take the place of its parts."
+_CUT = "no gradient can be stopped yet; a number that is not learned is a constant."
+_INVERSE = "the language has no inverse of a trigonometric function yet."
+_NUMBER = "write the number itself: it goes with every shape."
+_LAYER_AROUND = "a step has no layers in it: write the product, as in W @ x + b, its matrix being a block."
+
+# What is not in the language, and what can be done instead, if anything.
+ABSENT = {
+    **dict.fromkeys(
+        "softmax softmin log_softmax logsoftmax sparsemax entmax gumbel_softmax logsumexp sum mean var std norm "
+        "normalize normalise layer_norm layernorm rms_norm rmsnorm batch_norm batchnorm group_norm groupnorm "
+        "instance_norm prod argmax argmin amax amin "
+        "any all median cosine_similarity trace det inner reduce_sum reduce_mean".split(),
+        _REDUCTION,
+    ),
+    **dict.fromkeys(
+        "floor ceil round rint trunc fix frac mod fmod rem remainder floor_divide int quantize".split(), _ROUNDING
+    ),
+    **dict.fromkeys("real imag conj complex angle cis polar phase view_as_real modrelu".split(), COMPLEX),
+    **dict.fromkeys("rand randn random normal bernoulli uniform noise dropout rrelu multinomial".split(), _RANDOM),
+    **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), _JOINED),
+    **dict.fromkeys("t transpose permute adjoint ctranspose".split(), NO_TRANSPOSE),
+    **dict.fromkeys("cumsum cumprod cummax scan ema integrate".split(), _OVER_TIME),
+    **dict.fromkeys("lag shift delay roll prev previous next last".split(), _EARLIER),
+    **dict.fromkeys(
+        "chunk split view reshape flatten squeeze unsqueeze expand repeat index gather narrow slice tile flip".split(),
+        _PART_OF,
+    ),
+    **dict.fromkeys("detach stop_gradient stopgrad no_grad stop_grad".split(), _CUT),
+    **dict.fromkeys("asin acos atan arcsin arccos arctan atan2 arctan2 acosh erfinv".split(), _INVERSE),
+    **dict.fromkeys("zeros ones zeros_like ones_like full full_like tensor array".split(), _NUMBER),
+    **dict.fromkeys("linear dense fc affine bilinear embedding conv conv1d conv2d rnn lstm gru".split(), _LAYER_AROUND),
+    **dict.fromkeys(
+        "einsum bmm baddbmm addmm tensordot kron".split(), "a product is written M @ v, a matrix on its left."
+    ),
+    "outer": "no value of a step is a matrix yet, unless it is a block of a parameter.",
+    **dict.fromkeys("eye identity_matrix".split(), "there is no matrix but a block; the identity matrix times h is h."),
+    **dict.fromkeys("tril triu diag".split(), "a matrix is taken as it is; a diagonal one is a vector d: write d * h."),
+    "glu": "write a * sigmoid(b), a and b being products with matrices of their own.",
+    "maxout": "write max(a, b), a and b being products with matrices of their own.",
+    **dict.fromkeys("pow power".split(), _POWER),
+    "float": "write where(a > b, 1, 0) to have numbers of a comparison.",
+}
+
+# ---- Names ----
+
+# What a word means that stands in a name beside that of a state: of the new value "'", of the old one "".
+MOMENTS = {
+    **dict.fromkeys("t new next now cur current out tp1 t_plus_1 tplus1".split(), "'"),
+    **dict.fromkeys("prev previous old last tm1 t_1 t_minus_1 tminus1 t1 before past".split(), ""),
+}
+
+NUMBERS = {
+    "pi": "write 3.141592653589793, or make it a constant of the cell.",
+    "inf": "a number must be finite.",
+    "infinity": "a number must be finite.",
+    "nan": "a number must be finite.",
+    "true": "write 1.",
+    "false": "write 0.",
+    "none": "every name of an equation has a value.",
+}
+
+# Names of packages, which stand before a function and a point.
+PACKAGES = frozenset(
+    "torch np numpy nn f functional jnp jax tf keras k math flux nnlib ops ivy mx scipy special".split()
+)
+
+# ---- Signs and words ----
+
+_CONDITION = "use where(condition, a, b)."
+NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
+STEPS = "h is the state of the step before and h' the new one; no other step and no element can be reached."
+
+SIGNS = {
+    "**": _POWER,
+    "^": _POWER,
+    **dict.fromkeys(("if", "else", "?"), _CONDITION),
+    **dict.fromkeys(("and", "or", "&", "|"), NESTED),
+    **dict.fromkeys(
+        ("not", "!", "~"), "turn the comparison round, or change places of where's second and third argument."
+    ),
+    "=": "write one equation a line; == compares, and an argument has no name.",
+    **dict.fromkeys((":=", "->", "<-"), "an equation is name = expression."),
+    "[": STEPS,
+    "]": STEPS,
+    **dict.fromkeys("{}", "group with round brackets."),
+    "%": _ROUNDING,
+    "//": _ROUNDING,
+    **dict.fromkeys(("<<", ">>"), "a comparison has one sign, < or >."),
+    ";": "write one equation a line, with nothing at its end.",
+    ":": "there are no slices: every operation takes all units of a vector.",
+    "\\": "write the name alone, without LaTeX's backslash.",
+    "$": "write the equation alone, without LaTeX's dollar signs.",
+    "`": "the new value of a state has a straight prime, as in h'.",
+    "'": "a prime stands right behind a name, as in h'; texts there are none.",
+    '"': "there are no texts in an equation.",
+    "lambda": "this word is Python's; call it lam.",
+    **dict.fromkeys(("for", "while", "return", "def", "import"), "a step has no statements: write name = expression."),
+    "None": "every name of an equation has a value.",
+    "True": "write 1.",
+    "False": "write 0.",
+}
+
+# ---- Characters ----
+
+
+def _instead(written: str) -> str:
+    return f"write {written} instead."
+
+
+CHARACTERS = {
+    **dict.fromkeys("\u2032\u2019\u2018\u02b9\u02bc\u00b4\u201b\uff07\u2035\u02c8", _instead("' (a straight prime)")),
+    **dict.fromkeys("\u2033\u2034", "a name has at most one prime: h' is the new value of h."),
+    **dict.fromkeys("\u201c\u201d", SIGNS['"']),
+    **dict.fromkeys("\u2212\u2013\u2014\u2010\u2011\u2012\u2015\ufe63\uff0d", _instead("- (a hyphen)")),
+    **dict.fromkeys(
+        "\u00b7\u22c5\u2219\u2022\u00d7\u2217\u2218\u25e6", "write @ behind a matrix, and * between vectors."
+    ),
+    **dict.fromkeys("\u2299\u2297\u2a00\u229b", "write *: the elementwise product."),
+    **dict.fromkeys("\u00f7\u2215\u2044\u2298", _instead("/")),
+    **dict.fromkeys("\u2295", _instead("+")),
+    **dict.fromkeys("\u2296", _instead("-")),
+    **dict.fromkeys("\u2264\u2a7d", _instead("<=")),
+    **dict.fromkeys("\u2265\u2a7e", _instead(">=")),
+    "\u2260": _instead("!="),
+    **dict.fromkeys("\u2190\u2254\u225c\u21d0", _instead("=")),
+    **dict.fromkeys("\u2227\u2228", NESTED),
+    "\u00ac": SIGNS["not"],
+    **dict.fromkeys("\u03c3\u03c2", "write sigmoid for the function; a name could be sigma."),
+    **dict.fromkeys("\u03c6\u03d5\u03c8", "write the function that it stands for, as tanh; a name could be phi."),
+    "\u03c0": NUMBERS["pi"],
+    "\u03bb": "write lam: lambda is a word of Python's.",
+    "\u00b5": "write mu instead.",
+    "\u221e": NUMBERS["inf"],
+    "\u00b2": "write the product out, as in a * a.",
+    "\u00b3": "write the product out, as in a * a * a.",
+    "\u221a": "write sqrt(...).",
+    **dict.fromkeys("\u2211\u220f\u222b", _REDUCTION),
+    **dict.fromkeys("\u1d40\u22a4", NO_TRANSPOSE),
+    **dict.fromkeys("\u209c\u208a\u208b\u1d57\u207a\u207b", STEPS),
+    **dict.fromkeys("\u2016\u2225", _REDUCTION),
+    **dict.fromkeys("\u2207\u2202", "gradients are not written: every equation is differentiated."),
+    "\u2208": "shapes stand in the table of a parameter, not in an equation.",
+    "\u00bd": _instead("0.5"),
+    "\u00bc": _instead("0.25"),
+}
+
+# ---- Layers ----
+
+_DENSE = "a layer that is linear at each step is called dense: dense = 1"
+_ACTIVATION = "an activation belongs to a cell; behind the layers, it stands in PyTorch."
+_IN_FRONT = "it stands in PyTorch, in front of the module or behind it."
+
+LAYER_KINDS = {
+    **dict.fromkeys("linear fc fully_connected affine output head projection readout".split(), _DENSE),
+    **dict.fromkeys("activation relu tanh sigmoid softmax gelu".split(), _ACTIVATION),
+    **dict.fromkeys(
+        "embedding conv conv1d conv2d batch_norm batchnorm layer_norm layernorm attention transformer flatten pooling "
+        "norm normalization input".split(),
+        f"a file has no layer of this kind; {_IN_FRONT}",
+    ),
+}
+
+# Keys of a layer of a recurrent cell, by what torch, Keras and Flux call them.
+LAYER_KEYS = {
+    "layers": "did you mean 'num_layers'?",
+    **dict.fromkeys("hidden_size units size hidden_dim hidden_units width".split(), "did you mean 'hidden'?"),
+    **dict.fromkeys(
+        "input_size input_dim inputs in_features".split(), "leave it out: a layer takes what the one before it gives."
+    ),
+    "nonlinearity": 'where the cell has named activations, write activations, as in { act = "relu" }.',
+    "use_bias": "did you mean 'bias'?",
+    "go_backwards": "did you mean 'reverse'?",
+    "return_sequences": "without it the output is that of all steps; last_only = true keeps the last alone.",
+    "recurrent_dropout": "there is no dropout within a step yet; dropout works between the layers of num_layers.",
+}
