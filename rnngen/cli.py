@@ -14,13 +14,14 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from rnngen.errors import Mistake
@@ -96,7 +97,11 @@ class _Commands(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        elif os.environ.get("FORCE_COLOR"):
+            ctx.color = True
+        elif os.environ.get("TERM") == "dumb":
             ctx.color = False
         try:
             with _watching_output():
@@ -109,6 +114,12 @@ class _Commands(click.Group):
         except Exception as error:
             raise _answer(error, ctx.params["traceback"]) from error
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with their whole first sentences, where click would cut them to one line."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in commands])
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -119,6 +130,8 @@ class _Commands(click.Group):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        if sys.stdout is None:  # it was closed before Python began
+            sys.stdout = _closed_pipe()
         with suppress(AttributeError):  # where standard output cannot write a character, an escape will do
             sys.stdout.reconfigure(errors="backslashreplace")
         thresholds = gc.get_threshold()
@@ -137,6 +150,13 @@ class _Commands(click.Group):
         finally:
             gc.set_threshold(*thresholds)
         sys.exit(code)
+
+
+def _closed_pipe() -> IO[str]:
+    """An output whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return open(writing, "w", encoding="utf-8")
 
 
 @contextmanager
@@ -205,6 +225,74 @@ def main(traceback: bool) -> None:
 
     MODEL is a path to a .toml file, or the name of a cell of the library.
     """
+
+
+# Names on the command line. Which there are is asked of the compiler only when one is given, or to be completed.
+
+
+class _OneOf(click.ParamType):
+    """A name of a kind that rnngen has a list of."""
+
+    def __init__(self, kind: str, known: Callable[[], Sequence[str]]) -> None:
+        self.name, self.known = kind, known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from rnngen.errors import did_you_mean, visible
+
+        known = self.known()
+        if value not in known:
+            hint = did_you_mean(value, known) or f"the {self.name}s are {', '.join(known)}"
+            self.fail(f"there is no {self.name} '{visible(value)}'; {hint}", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.known() if name.startswith(incomplete)]
+
+
+class _Model(click.ParamType):
+    """A cell of the library, or a path to a .toml file."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from glob import escape, glob
+
+        typed = escape(incomplete)
+        # With those of the folders below, whose names alone a shell would take for a whole word.
+        paths = [*glob(f"{typed}*.toml"), *glob(f"{typed}*/*.toml")]
+        names = [name for name in _cells() if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in (*names, *sorted(paths))]
+
+
+def _cells() -> Sequence[str]:
+    from rnngen.description import library
+
+    return tuple(library())
+
+
+def _stages() -> Sequence[str]:
+    from rnngen.compile import MASKED
+
+    return ("resolve", "infer", *(step.__name__ for step in MASKED))
+
+
+def _schedules() -> Sequence[str]:
+    from rnngen.runtime.machine import SCHEDULES
+
+    return SCHEDULES
+
+
+def _machines() -> Sequence[str]:
+    from rnngen.runtime.machine import MACHINES
+
+    return tuple(MACHINES)
+
+
+def _cells_starting(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in _cells() if name.startswith(incomplete)]
+
+
+_SIZE = click.IntRange(1, 65536)  # as in a file
 
 
 # Reading models.
@@ -285,7 +373,7 @@ class _Compiled:
 
 
 @main.command("compile")
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=_Model())
 @click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
@@ -494,33 +582,12 @@ def _code(results: Sequence[_Compiled], check: bool) -> int:
 # show
 
 
-class _Stage(click.ParamType):
-    """The name of a stage; which there are is asked of the compiler only when one is given."""
-
-    name = "stage"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from rnngen.errors import did_you_mean, visible
-
-        stages = _stages()
-        if value not in stages:
-            hint = did_you_mean(value, stages) or f"the stages are {', '.join(stages)}"
-            self.fail(f"there is no stage '{visible(value)}'; {hint}", param, ctx)
-        return value
-
-
-def _stages() -> tuple[str, ...]:
-    from rnngen.compile import MASKED
-
-    return ("resolve", "infer", *(step.__name__ for step in MASKED))
-
-
 @main.command()
-@click.argument("model")
+@click.argument("model", type=_Model())
 @click.option(
     "--after",
     metavar="STAGE",
-    type=_Stage(),
+    type=_OneOf("stage", _stages),
     help="resolve, infer, simplify, pack, hoist, differentiate, mask, save or lower; the last by default.",
 )
 @click.option("--masked", is_flag=True, help="The scan for sequences of different lengths.")
@@ -553,28 +620,35 @@ def show(model: str, after: str | None, masked: bool, form: str) -> None:
 
 
 @main.command()
-@click.argument("model")
-@click.option("--machine", default="sm_90", show_default=True, help="sm_80, sm_90, sm_100 or gfx942.")
-@click.option("--hidden", type=click.IntRange(1), default=128, show_default=True, help="Units; a stack has its own.")
-@click.option("--heads", type=click.IntRange(1), default=1, show_default=True, help="Of a block-diagonal cell.")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
+@click.argument("model", type=_Model())
+@click.option(
+    "--machine",
+    type=_OneOf("machine", _machines),
+    default="sm_90",
+    show_default=True,
+    help="sm_80, sm_90, sm_100 or gfx942.",
+)
+@click.option("--hidden", type=_SIZE, help="Units of a cell, 128 by default; a stack has its own.")
+@click.option("--heads", type=_SIZE, help="Of a block-diagonal cell, 1 by default; a stack has its own.")
+@click.option("--batch", type=click.IntRange(1, 2**31 - 1), default=16, show_default=True)
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "bfloat16", "float32", "float64"]),
     default="float32",
     show_default=True,
 )
-def explain(model: str, machine: str, hidden: int, heads: int, batch: int, dtype: str) -> None:
+def explain(model: str, machine: str, hidden: int | None, heads: int | None, batch: int, dtype: str) -> None:
     """Say which schedule runs each cell of MODEL, and why the others do not."""
-    from rnngen.explain import explain_model
+    from rnngen.explain import NothingToDo, explain_model
     from rnngen.runtime.machine import MACHINES
 
-    if machine not in MACHINES:
-        raise click.BadParameter(f"the machines are {', '.join(MACHINES)}", param_hint="--machine")
     source = _open(model)
     label = _label(source)
     with _mistakes_in(source, label):
-        lines = explain_model(label, MACHINES[machine], hidden, heads, batch, dtype)
+        try:
+            lines = explain_model(label, MACHINES[machine], hidden, heads, batch, dtype)
+        except NothingToDo as reason:
+            raise click.UsageError(str(reason)) from reason
     click.echo("\n".join(lines))
 
 
@@ -582,7 +656,7 @@ def explain(model: str, machine: str, hidden: int, heads: int, batch: int, dtype
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_cells_starting)
 @click.option("--json", "in_json", is_flag=True, help="List in JSON.")
 def cells(name: str | None, in_json: bool) -> None:
     """List the cells of the library, or print the description of one."""
@@ -626,7 +700,7 @@ def cells(name: str | None, in_json: bool) -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", type=_Model())
 @click.option(
     "--path",
     type=click.Choice(["kernels", "torch"]),
@@ -641,10 +715,19 @@ def cells(name: str | None, in_json: bool) -> None:
     type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
     help="May be repeated; all four by default, which takes minutes where kernels are interpreted.",
 )
-@click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="May be repeated; all by default.")
+@click.option(
+    "--schedule",
+    "schedules",
+    multiple=True,
+    metavar="NAME",
+    type=_OneOf("schedule", _schedules),
+    help="Of the kernels; may be repeated; all by default.",
+)
 @click.pass_context
 def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]) -> None:
     """Compare MODEL's layers with the reference: every output and every gradient, by name."""
+    if path == "torch" and schedules:
+        raise click.UsageError("--schedule is for kernels, and --path torch runs none.")
     from rnngen.compile import compile_model
     from rnngen.verify import VerifierFailed
     from rnngen.verify import verify as answers

@@ -5,22 +5,30 @@ from collections.abc import Iterator
 from rnngen.compile import programs_of
 from rnngen.description import CellLayer, Description, describe
 from rnngen.emit.module import facts_of
-from rnngen.ir import Program
 from rnngen.runtime.machine import Facts, Machine, NotPossible, Sizes, choose
 from rnngen.source import Source
 
+HIDDEN = 128  # units of a cell for which no number is given
 ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
-def explain_model(source: Source, machine: Machine, hidden: int, heads: int, batch: int, dtype: str) -> list[str]:
+class NothingToDo(ValueError):
+    """A size was given that the model has no use for, or cannot have. `str()` of it is a sentence to print."""
+
+
+def explain_model(
+    source: Source, machine: Machine, hidden: int | None, heads: int | None, batch: int, dtype: str
+) -> list[str]:
     """The choice for each recurrent layer of a model, or for its only cell at the given sizes.
 
-    Raises ModelError if the model is rejected.
+    Without `hidden` and `heads` a cell has 128 units and one head; the layers of a stack have their own. Raises
+    ModelError if the model is rejected, NothingToDo where a size would be ignored or there is no choice.
     """
     description = describe(source)
+    _check_sizes(description, hidden, heads)
     programs = dict(zip((cell.name for cell in description.cells), programs_of(description.cells), strict=True))
     lines = []
-    for name, sizes, wanted in _scans(description, programs, hidden, heads, batch, ITEM_SIZES[dtype]):
+    for name, sizes, wanted in _scans(description, hidden or HIDDEN, heads or 1, batch, ITEM_SIZES[dtype]):
         by_heads = f" in {sizes.heads} heads" if sizes.heads > 1 else ""
         lines.append(f"{name}: {sizes.hidden} units{by_heads}, batch {batch}, {dtype}, on {machine.name}")
         for direction, graph in (("forward", programs[name].scan), ("adjoint", programs[name].adjoint)):
@@ -37,14 +45,27 @@ def explain_model(source: Source, machine: Machine, hidden: int, heads: int, bat
     return lines
 
 
+def _check_sizes(description: Description, hidden: int | None, heads: int | None) -> None:
+    if description.layers:
+        if not description.cells:
+            raise NothingToDo(f"No layer of '{description.name}' is recurrent, so there is no schedule to choose.")
+        for option, given in (("--hidden", hidden), ("--heads", heads)):
+            if given is not None:
+                raise NothingToDo(f"The layers of a stack have sizes of their own, so {option} would do nothing.")
+        return
+    (cell,) = description.cells
+    if (heads or 1) > 1 and not any(parameter.heads for parameter in cell.parameters):
+        raise NothingToDo(f"The cell '{cell.name}' has no block-diagonal parameter, so --heads would do nothing.")
+    if (hidden or HIDDEN) % (heads or 1):
+        raise NothingToDo(f"{hidden or HIDDEN} hidden units cannot be divided evenly among {heads} heads.")
+
+
 def _scans(
-    description: Description, programs: dict[str, Program], hidden: int, heads: int, batch: int, itemsize: int
+    description: Description, hidden: int, heads: int, batch: int, itemsize: int
 ) -> Iterator[tuple[str, Sizes, str]]:
     """Each scan: its cell, its sizes, and the schedule that the file names for it."""
     if not description.layers:
-        (name,) = programs
-        can_have_heads = any(parameter.heads for parameter in programs[name].parameters)
-        yield name, Sizes(batch, hidden, heads if can_have_heads else 1, itemsize), "auto"
+        yield description.cells[0].name, Sizes(batch, hidden, heads, itemsize), "auto"
     for layer in description.layers:
         if isinstance(layer, CellLayer):
             yield layer.cell.name, Sizes(batch, layer.hidden, layer.heads, itemsize), layer.schedule

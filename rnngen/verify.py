@@ -196,9 +196,9 @@ def child(order: str) -> None:
     module = _imported(file)
     layers = _layers(module)
     cases = [case for layer in layers for case in _cases(module, layer, dtypes, path, schedules)]
-    if schedules and not cases:
-        known = sorted({name for layer in layers for name in _schedules(module, layer)})
-        asked = " or ".join(schedules)
+    known = sorted({name for layer in layers for name in _schedules(module, layer)})
+    if strangers := [name for name in schedules if name not in known]:
+        asked = " or ".join(strangers)
         answer("refused", f"No layer has the schedule {visible(asked)}; there are {', '.join(known)}.")
         return
     if path == "torch":

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from click.testing import CliRunner, Result
 from rnngen import write as write_module
 from rnngen.cli import main
 from rnngen.compile import MASKED, compile_model, stages
-from rnngen.description import describe, library
+from rnngen.description import _CellLayer, describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
+from rnngen.runtime.machine import SCHEDULES
 from rnngen.source import Source
 from rnngen.verify import TOLERANCES, Case, Plan
 from rnngen.write import Unwritable, is_intact, write
@@ -60,7 +62,7 @@ hidden = 4
 def run(tmp_path, monkeypatch):
     """The command in an empty directory, with no terminal."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "RNNGEN_TRACEBACK", "TRITON_INTERPRET"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "RNNGEN_TRACEBACK", "TRITON_INTERPRET"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object, **options) -> Result:
@@ -469,6 +471,27 @@ def test_no_half_file_after_a_signal(tmp_path, name):
     assert rnngen("compile", "model.toml", cwd=tmp_path).stdout == b"wrote leaky.py\n"
 
 
+@POSIX
+def test_what_a_kill_left_behind_goes_with_the_next_write(tmp_path):
+    now = time.time()
+    gone, kept = ".leaky.py.0123456789ab.tmp", {".leaky.py.ba9876543210.tmp": now}  # another process may be writing it
+    kept |= dict.fromkeys((".other.py.0123456789ab.tmp", ".leaky.py.0123.tmp", "leaky.py.0123456789ab.tmp"), 1)
+    for name, changed in {gone: now - 2 * 3600, **kept}.items():
+        (tmp_path / name).write_text("half a module")
+        os.utime(tmp_path / name, (changed, changed))
+    (tmp_path / ".leaky.py.000000000000.tmp").mkdir()
+    (tmp_path / ".leaky.py.111111111111.tmp").symlink_to(tmp_path / "leaky.py")
+    os.utime(tmp_path / ".leaky.py.000000000000.tmp", (1, 1))
+    os.utime(tmp_path / ".leaky.py.111111111111.tmp", (1, 1), follow_symlinks=False)
+    assert write(tmp_path / "leaky.py", b"1")
+    others = {".leaky.py.000000000000.tmp", ".leaky.py.111111111111.tmp", "leaky.py"}
+    assert files(tmp_path) == {*kept, *others}
+    (tmp_path / gone).write_text("half a module")
+    os.utime(tmp_path / gone, (1, 1))
+    assert not write(tmp_path / "leaky.py", b"1")
+    assert gone in files(tmp_path), "nothing was written, so nothing is touched"
+
+
 def test_write_says_whether_it_wrote(tmp_path):
     path = tmp_path / "a" / "b.py"
     assert write(path, b"1")
@@ -491,6 +514,13 @@ def test_a_closed_pipe_is_no_error(arguments):
     os.close(reading)
     result = rnngen(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+@POSIX
+@pytest.mark.parametrize("arguments", [["cells"], ["compile", "lstm", "--stdout"], ["--version"]])
+def test_a_closed_output_is_no_success(arguments):
+    result = rnngen(*arguments, capture_output=False, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
     assert (result.returncode, result.stderr) == (141, b"")
 
 
@@ -557,6 +587,18 @@ def test_colours_are_for_terminals_without_no_color(run, monkeypatch):
         assert "\x1b" not in run(*arguments, color=True, env={"NO_COLOR": "1"}).output
         assert "\x1b" not in run(*arguments, color=True, env={"TERM": "dumb"}).output
         assert "\x1b[" in run(*arguments, color=True, env={"NO_COLOR": ""}).output
+
+
+def test_colours_can_be_forced(run):
+    """As force-color.org and no-color.org have it; where both speak, the one that forbids."""
+    Path("bad.toml").write_text(TYPO)
+    run("compile", "rnn")
+    Path("rnn.py").write_text("mine\n")
+    for arguments in (["compile", "bad.toml"], ["compile", "rnn", "--diff"], ["show", "bad.toml"]):
+        assert "\x1b[" in run(*arguments, env={"FORCE_COLOR": "1"}).output
+        assert "\x1b[" in run(*arguments, env={"FORCE_COLOR": "1", "TERM": "dumb"}).output
+        assert "\x1b" not in run(*arguments, env={"FORCE_COLOR": ""}).output
+        assert "\x1b" not in run(*arguments, env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).output
 
 
 # The same input, the same bytes; quickly, and without torch.
@@ -744,6 +786,98 @@ def test_version_and_help(run):
         assert run(command, "--help").exit_code == 0
 
 
+def test_the_list_of_commands_is_not_cut(run):
+    text = " ".join(run("--help", terminal_width=60).stdout.split())
+    assert "..." not in text.partition("Commands:")[2]
+    for command in main.commands.values():
+        assert command.get_short_help_str(1000) in text
+
+
+# Explain.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lstm", "--heads", "3"], "The cell 'lstm' has no block-diagonal parameter, so --heads would do nothing."),
+        (
+            ["two.toml", "--hidden", "64"],
+            "The layers of a stack have sizes of their own, so --hidden would do nothing.",
+        ),
+        (["two.toml", "--heads", "1"], "The layers of a stack have sizes of their own, so --heads would do nothing."),
+        (["blocks.toml", "--hidden", "10", "--heads", "3"], "10 hidden units cannot be divided evenly among 3 heads."),
+        (["dense.toml"], "No layer of 'thick' is recurrent, so there is no schedule to choose."),
+        (["lstm", "--hidden", "65537"], "65537 is not in the range 1<=x<=65536."),
+        (["blocks.toml", "--heads", "100000000000"], "is not in the range 1<=x<=65536."),
+        (["lstm", "--batch", "0"], "0 is not in the range 1<=x<=2147483647."),
+        (["lstm", "--batch", "2147483648"], "is not in the range 1<=x<=2147483647."),
+        (["lstm", "--machine", "sm_91"], "there is no machine 'sm_91'; did you mean 'sm_90'?"),
+    ],
+)
+def test_explain_refuses_what_it_would_ignore(run, arguments, sentence):
+    Path("two.toml").write_text(MODEL)
+    Path("blocks.toml").write_text(CELL.replace('blocks = ["U"]', 'blocks = ["U"], heads = true'))
+    Path("dense.toml").write_text('name = "thick"\ninputs = 2\n[[layers]]\ndense = 1\n')
+    result = run("explain", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.split())
+
+
+def test_explain_takes_what_it_uses(run):
+    Path("two.toml").write_text(MODEL)
+    Path("blocks.toml").write_text(CELL.replace('blocks = ["U"]', 'blocks = ["U"], heads = true'))
+    assert "leaky: 12 units in 3 heads" in run("explain", "blocks.toml", "--hidden", 12, "--heads", 3).stdout
+    assert "lstm: 128 units, batch 16" in run("explain", "lstm", "--heads", 1).stdout
+    assert "lstm: 4 units" in run("explain", "two.toml").stdout
+
+
+def test_the_sizes_of_explain_are_those_of_a_file():
+    limits = {option.name: option.type for option in main.commands["explain"].params}
+    for name in ("hidden", "heads"):
+        metadata = _CellLayer.model_fields["hidden"].metadata
+        assert (limits[name].min, limits[name].max) == (metadata[0].ge, metadata[-1].le)
+
+
+# Completion.
+
+
+def completions(run, *words: str, shell: str = "bash") -> list[str]:
+    """What the shell is told when the last of the words is to be completed."""
+    environment = {"_RNNGEN_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(["rnngen", *words])}
+    result = run(prog_name="rnngen", env=environment | {"COMP_CWORD": str(len(words))})
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [line.partition(",")[2] for line in result.stdout.splitlines() if line]
+
+
+def test_words_are_completed(run):
+    for name in ("leaky.toml", "lstm_of_mine.toml", "models/deep.toml", "models/notes.txt", ".hidden.toml"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(CELL)
+    for command in ("compile", "show", "explain", "verify"):
+        assert completions(run, command, "l") == ["lstm", "leaky.toml", "lstm_of_mine.toml"]
+    assert completions(run, "compile", "m") == ["mingru", "models/deep.toml"]
+    assert completions(run, "compile", "models/") == ["models/deep.toml"]
+    assert completions(run, "compile", "lstm", "ind") == ["indrnn"]
+    assert completions(run, "compile", "[") == []
+    assert completions(run, "cells", "gru") == ["gru", "gru_flux", "gru_v3"]
+    passes = [step.__name__ for step in MASKED]
+    assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", *passes]
+    assert completions(run, "verify", "lstm", "--schedule", "") == list(SCHEDULES)
+    assert completions(run, "explain", "lstm", "--machine", "sm_9") == ["sm_90"]
+    assert completions(run, "explain", "lstm", "--dtype", "b") == ["bfloat16"]
+    assert "compile" in completions(run, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_readme_says_how_to_turn_completion_on(run, shell, monkeypatch):
+    line = f"_RNNGEN_COMPLETE={shell}_source rnngen"
+    assert line in (ROOT / "README.md").read_text()
+    monkeypatch.setattr("click.shell_completion.BashComplete._check_version", staticmethod(lambda: None))
+    result = run(prog_name="rnngen", env={"_RNNGEN_COMPLETE": f"{shell}_source"})
+    assert result.exit_code == 0
+    assert f"_RNNGEN_COMPLETE={shell}_complete" in result.stdout
+
+
 # Verify and doctor.
 
 
@@ -800,9 +934,18 @@ def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):
 
 
 def test_verify_knows_no_such_schedule(run):
-    result = run("verify", "rnn", "--schedule", "nothing", "--dtype", "float32")
-    assert result.exit_code == 2
-    assert "No layer has the schedule nothing; there are " in result.stderr
+    result = run("verify", "rnn", "--schedule", "stepwisee", "--dtype", "float32")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no schedule 'stepwisee'; did you mean 'stepwise'?" in result.stderr
+    result = run("verify", "rnn", "--schedule", "stepwise", "--schedule", "elementwise", "--dtype", "float32")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No layer has the schedule elementwise; there are resident, stepwise." in result.stderr
+
+
+def test_the_cpu_path_has_no_schedules(run):
+    result = run("verify", "rnn", "--path", "torch", "--schedule", "stepwise")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--schedule is for kernels, and --path torch runs none." in result.stderr
 
 
 def test_a_crash_of_the_verifier_is_ours(run, monkeypatch):

@@ -272,7 +272,7 @@ class Layer(nn.Module):
         """
         rows = self._initial_rows()
         # Memory of its own for each: to write into one must change nothing else.
-        states = [r.clone() if batch is None else r.unsqueeze(1).expand(-1, batch, -1).clone() for r in rows]
+        states = [r.clone() if batch is None else r.unsqueeze(1).repeat(1, batch, 1) for r in rows]
         return self._as_state(states)
 
     def _initial_rows(self) -> list[Tensor]:
