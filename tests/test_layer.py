@@ -154,6 +154,15 @@ def test_an_initial_state_for_each_layer_and_direction(layer_of, initial):
     assert_equal(layer.initial_state(B), state)
 
 
+@pytest.mark.parametrize("initial", ["zeros", "learned", "buffer"])
+def test_a_batch_of_states_is_as_large_as_torch_allows(layer_of, initial):
+    layer = layer_of("lstm")(I, H, initial_state=initial)
+    assert [part.shape for part in layer.initial_state(0)] == [(1, 0, H)] * 2
+    assert layer.initial_state(2)[0].is_contiguous()
+    with pytest.raises(RuntimeError, match="negative dimension -1"):
+        layer.initial_state(-1)
+
+
 # Steps.
 
 
