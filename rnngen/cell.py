@@ -82,23 +82,27 @@ def _report_unknown(
     candidates = sorted(dict.fromkeys((*definitions, *leaves)), key=used.__contains__)
     known = {*definitions, *leaves, *lost, *(f"{state}'" for state in cell.states)}
     for equation in definitions.values():
+        applied = {part.operands[0].offset for part in equation.expression.parts() if part.op == "matmul"}
         for name in equation.expression.names():
             if name.name in known:
                 continue  # a new value that no equation gives is reported with its state
-            hint = None if mistakes.enough else _remedy(name.name, cell, known, candidates, equation.target)
+            hint = None
+            if not mistakes.enough:
+                others = (candidate for candidate in candidates if candidate != equation.target)
+                hint = (
+                    _meant(name.name, cell, known)
+                    or (_product(name.name, cell, known) if name.offset not in applied else None)
+                    or did_you_mean(name.name, others)
+                    or _ADDED
+                )
             message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
             label = "not a parameter, state or input"
             mistakes.add("unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,))
 
 
-def _remedy(name: str, cell: Cell, known: Collection[str], candidates: Sequence[str], target: str) -> str:
-    others = (candidate for candidate in candidates if candidate != target)
-    return _meant(name, cell, known) or did_you_mean(name, others) or _ADDED
-
-
 _ADDED = (
     "define it: as a block of a parameter if it is learned, else as a constant or an equation; "
-    "the only input of a step is x."
+    "a step has no input but x yet."
 )
 _MOMENT = "|".join(sorted(idioms.MOMENTS, key=len, reverse=True))
 _AT_A_MOMENT = re.compile(rf"(?P<stem>\w+?)_?(?P<after>{_MOMENT})|(?P<before>{_MOMENT})_(?P<of>\w+)", re.IGNORECASE)
@@ -122,6 +126,13 @@ def _meant(name: str, cell: Cell, known: Collection[str]) -> str | None:
     return idioms.NUMBERS.get(name.lower())
 
 
+def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:
+    """The hint for a product that is written without its sign: Wx."""
+    matrices = [block for parameter in cell.parameters if len(parameter.shape) == 2 for block in parameter.blocks]
+    found = (m for m in matrices if name.startswith(m) and name.removeprefix(m) in known)
+    return next((f"write {matrix} @ {name.removeprefix(matrix)}." for matrix in found), None)
+
+
 def _at_a_moment(name: str, cell: Cell) -> str | None:
     """What is written here for the state or input that a name like h_prev is about."""
     match = _AT_A_MOMENT.fullmatch(name)
@@ -139,7 +150,9 @@ def _report_missing(
     for number, state in enumerate(cell.states):
         if f"{state}'" not in definitions and state not in lost:
             message = f"The state '{state}' has no equation for its new value."
-            elsewhere = [target for target in definitions if _at_a_moment(target, cell) == f"{state}'"]
+            elsewhere = [
+                target for target in (*definitions, *sorted(lost)) if _at_a_moment(target, cell) == f"{state}'"
+            ]
             hint = f"add an equation: {state}' = ..."
             if elsewhere:
                 hint = f"write {state}' in the place of {elsewhere[0]}."

@@ -334,7 +334,7 @@ def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, m
         return cells[name]
     if name in library():
         return _library_cell(name)
-    hint = did_you_mean(name, [*cells, *library()]) or f"the library has {', '.join(library())}."
+    hint = did_you_mean(name.rpartition(".")[2], [*cells, *library()]) or f"the library has {', '.join(library())}."
     message = f"There is no cell {name!a} in this file or in the library."
     note = "a cell of another file is not found from here; copied to this one, it stands under [cells.NAME]."
     mistakes.add("unknown-cell", message, span, notes=(note,), hints=(hint,))
@@ -825,6 +825,8 @@ def _misplaced(schema: type[_Table], path: KeyPath) -> str | None:
     (*table, key) = path
     if not table and schema is _ModelFile and key in _CellLayer.model_fields:
         return "it belongs to a layer, below a line [[layers]]."
+    if not table and schema is _ModelFile and (hint := idioms.MODEL_KEYS.get(key.lower())):
+        return hint
     if not table and schema is _CellLayer and (hint := idioms.LAYER_KEYS.get(key.lower())):
         return hint
     if not table and key in _ARGUMENTS:

@@ -196,6 +196,7 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
     left = _LEFT_SIDE.match(line)
     wrong = (left or re.match(r"[^\n]*", line))[0].strip()
     hint = "write name = expression, or name' = expression for the new value of a state."
+    hint = idioms.SIGNS.get(wrong.split()[0]) or (idioms.STEPS if "[" in wrong else hint)
     if wrong.endswith("''"):
         hint = f"{wrong.rstrip(_PRIME)}' is the new value; a step cannot give a later one."
         report("not-causal", "A name has at most one prime.", first, len(wrong), "", hint)
@@ -309,19 +310,24 @@ class _Parser:
         known = text in _LEVELS or text in "()," if token.kind == "sign" else not keyword.iskeyword(text)
         if not known:
             hint = self.remedy(self.tokens.index(token))
-            message = f"{text!r} is not allowed in an equation."
+            quote = '"' if text == "'" else "'"
+            message = f"{quote}{text}{quote} is not allowed in an equation."
             raise self.rejected("not-allowed", message, token.start, token.end, "not allowed", hint)
 
     def remedy(self, at: int) -> str:
         """The hint for a token that no equation has."""
         text, before = self.tokens[at].text, self.tokens[at - 1] if at else None
+        after = self.tokens[at + 1]
         if text == "[" and before and before.text in self.functions:
             return f"the arguments of a function stand in round brackets: {before.text}(...)"
+        if text == "[" and (before is None or before.kind == "sign"):
+            return idioms.JOINED
+        if text == "\\" and after.text in idioms.LATEX:
+            return idioms.LATEX[after.text]
         if text == "{" and before and before.text.endswith("_"):  # LaTeX's h_{t-1}
             return idioms.STEPS
         if text != ".":
             return idioms.SIGNS.get(text, _PLAIN)
-        after = self.tokens[at + 1]
         if after.kind != "name":
             return "leave the point out: every operation but @ works element by element."
         if before and before.text.lower() in idioms.PACKAGES:

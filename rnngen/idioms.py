@@ -77,7 +77,7 @@ _REDUCTION = (
 _ROUNDING = "no function rounds yet; a phase that grows step by step is wrapped by where(p > 1, p - 1, p)."
 COMPLEX = "the language has no complex numbers: keep the real and the imaginary part in two states."
 _RANDOM = "a step has no random numbers; the key dropout of a layer works between layers."
-_JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
+JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
 NO_TRANSPOSE = "there is no transpose yet; a matrix that is applied the other way is a block of its own."
 _OVER_TIME = "what is gathered over time is a state, as in s' = s + x_in, x_in being an equation."
 _EARLIER = "an earlier step is reached by a state that keeps it: with p' = h, p is h one step before."
@@ -101,7 +101,7 @@ ABSENT = {
     ),
     **dict.fromkeys("real imag conj complex angle cis polar phase view_as_real modrelu".split(), COMPLEX),
     **dict.fromkeys("rand randn random normal bernoulli uniform noise dropout rrelu multinomial".split(), _RANDOM),
-    **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), _JOINED),
+    **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), JOINED),
     **dict.fromkeys("t transpose permute adjoint ctranspose".split(), NO_TRANSPOSE),
     **dict.fromkeys("cumsum cumprod cummax scan ema integrate".split(), _OVER_TIME),
     **dict.fromkeys("lag shift delay roll prev previous next last".split(), _EARLIER),
@@ -184,6 +184,16 @@ SIGNS = {
     "False": "write 0.",
 }
 
+# Commands of LaTeX, which stand behind a backslash.
+LATEX = {
+    **dict.fromkeys("odot circ otimes".split(), "write *: the elementwise product."),
+    **dict.fromkeys("cdot times".split(), "write @ behind a matrix, and * between vectors."),
+    "sigma": "write sigmoid for the function; a name could be sigma.",
+    "frac": "write a / b.",
+    **dict.fromkeys("left right bigl bigr".split(), "take it out: round brackets are enough."),
+    **dict.fromkeys("mathbf mathrm bm boldsymbol text operatorname".split(), "write the name alone, without its font."),
+}
+
 # ---- Characters ----
 
 
@@ -243,6 +253,9 @@ LAYER_KINDS = {
         f"a file has no layer of this kind; {_IN_FRONT}",
     ),
 }
+
+# Keys of a model, by what torch and Keras call them.
+MODEL_KEYS = dict.fromkeys("input_size input_dim in_features input_shape features".split(), "did you mean 'inputs'?")
 
 # Keys of a layer of a recurrent cell, by what torch, Keras and Flux call them.
 LAYER_KEYS = {

@@ -252,6 +252,19 @@ def test_mistakes_are_drawn_and_nothing_is_written(run, tmp_path):
     assert files(tmp_path) == {"good.toml", "bad.toml", "worse.toml"}
 
 
+def test_what_is_beyond_the_hundredth_mistake_is_counted(run):
+    wrong = "".join(f"e{n} = {' + '.join(f'q{n}_{k}' for k in range(27))}\n" for n in range(5))
+    uses = " + ".join(f"e{n}" for n in range(5))
+    Path("bad.toml").write_text(CELL.replace("h' =", f"{wrong}h' = w1 + w2 + {uses} +"))
+    for command in ("compile", "show"):
+        result = run(command, "bad.toml")
+        assert (result.exit_code, result.stderr.count("[unknown-name]")) == (1, 100)
+        assert result.stderr.endswith("\n\nand 37 more.\n")
+    assert len(json.loads(run("compile", "bad.toml", "--json").stdout)["mistakes"]) == 137
+    result = run("compile", "bad.toml", "./bad.toml")
+    assert result.stderr.endswith("\n\nand 174 more.\nNothing was written.\n")
+
+
 def test_mistakes_show_the_path_as_it_was_given(run, tmp_path):
     Path("bad.toml").write_text(TYPO)
     for command in ("compile", "show", "verify"):

@@ -18,6 +18,8 @@ HINTS = {
     **idioms.NUMBERS,
     **idioms.SIGNS,
     **idioms.CHARACTERS,
+    **idioms.LATEX,
+    **idioms.MODEL_KEYS,
     **idioms.LAYER_KINDS,
     **idioms.LAYER_KEYS,
 }
