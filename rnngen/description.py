@@ -524,8 +524,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         return None
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
-    before = len(mistakes)
-    _check_names(name, table, step.equations, places, mistakes)
+    names = _check_names(name, table, [*step.equations, *step.faulty], places, mistakes)
     cell = Cell(
         name,
         class_name,
@@ -538,7 +537,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
         places,
     )
-    if len(mistakes) == before and any(step):  # a name that cannot be is not called unknown as well
+    if any(step) and all(map(_NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
         check_names(cell, step, mistakes)
     return cell
 
@@ -681,8 +680,13 @@ def _is_reserved(name: str, kind: str) -> bool:
     return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
 
 
-def _check_names(cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes) -> None:
-    """Every name of a cell means one thing. An equation of two meanings is found by `check_names`."""
+def _check_names(
+    cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes
+) -> Iterable[str]:
+    """Every name of a cell means one thing. An equation of two meanings is found by `check_names`.
+
+    Gives the names, but those of states with a prime.
+    """
     owners: dict[str, str] = {}
 
     def claim(name: str, kind: str, span: Span | None) -> None:
@@ -712,6 +716,7 @@ def _check_names(cell: str, table: _CellTable, equations: list[Assignment], plac
     for target, offset in targets.items():
         if not target.endswith("'") and target not in owners:
             claim(target, "value", places.text(offset, len(target)))
+    return owners.keys()
 
 
 def _is_part(name: str, cell: str) -> bool:

@@ -25,7 +25,7 @@ DEEPEST = 64  # operations and brackets inside one another; every later pass may
 _TARGET = re.compile(r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*'?)\s*=(?!=)")
 _LEFT_SIDE = re.compile(r"[^=\n]*[^=<>!\s][^=<>!\n]*(?==(?!=))")
 _PRIME = "'"
-_PRIMES = {ord(sign): _PRIME for sign, hint in idioms.CHARACTERS.items() if "prime" in hint}
+_PRIMES = dict.fromkeys(map(ord, idioms.PRIMES), _PRIME)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(
     r"""
@@ -196,7 +196,10 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
     left = _LEFT_SIDE.match(line)
     wrong = (left or re.match(r"[^\n]*", line))[0].strip()
     hint = "write name = expression, or name' = expression for the new value of a state."
-    hint = idioms.SIGNS.get(wrong.split()[0]) or (idioms.STEPS if "[" in wrong else hint)
+    if keyword.iskeyword(word := wrong.split()[0]):
+        hint = idioms.SIGNS.get(word, hint)
+    elif "[" in wrong:
+        hint = idioms.STEPS
     if wrong.endswith("''"):
         hint = f"{wrong.rstrip(_PRIME)}' is the new value; a step cannot give a later one."
         report("not-causal", "A name has at most one prime.", first, len(wrong), "", hint)
@@ -209,7 +212,10 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
 
 def _check_characters(line: str, start: int, report: Report) -> None:
     """Several letters of Unicode look alike, and a terminal shows some characters as nothing."""
-    wrong = {char: line.index(char) for char in line if not (char in "\n\t" or " " <= char <= "~")}
+    wrong: dict[str, int] = {}  # each character once, at its first place
+    for at, char in enumerate(line):
+        if not (char in "\n\t" or " " <= char <= "~"):
+            wrong.setdefault(char, at)
     for char, at in wrong.items():
         import unicodedata  # only needed once something is wrong
 

@@ -150,6 +150,9 @@ PACKAGES = frozenset(
 
 # ---- Signs and words ----
 
+_DOT = "write @ behind a matrix, and * between vectors."
+_ELEMENTWISE = "write *: the elementwise product."
+_SIGMA = "write sigmoid for the function; a name could be sigma."
 _CONDITION = "use where(condition, a, b)."
 NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
 STEPS = "h is the state of the step before and h' the new one; no other step and no element can be reached."
@@ -186,9 +189,9 @@ SIGNS = {
 
 # Commands of LaTeX, which stand behind a backslash.
 LATEX = {
-    **dict.fromkeys("odot circ otimes".split(), "write *: the elementwise product."),
-    **dict.fromkeys("cdot times".split(), "write @ behind a matrix, and * between vectors."),
-    "sigma": "write sigmoid for the function; a name could be sigma.",
+    **dict.fromkeys("odot circ otimes".split(), _ELEMENTWISE),
+    **dict.fromkeys("cdot times".split(), _DOT),
+    "sigma": _SIGMA,
     "frac": "write a / b.",
     **dict.fromkeys("left right bigl bigr".split(), "take it out: round brackets are enough."),
     **dict.fromkeys("mathbf mathrm bm boldsymbol text operatorname".split(), "write the name alone, without its font."),
@@ -201,15 +204,14 @@ def _instead(written: str) -> str:
     return f"write {written} instead."
 
 
+PRIMES = "\u2032\u2019\u2018\u02b9\u02bc\u00b4\u201b\uff07\u2035\u02c8"
 CHARACTERS = {
-    **dict.fromkeys("\u2032\u2019\u2018\u02b9\u02bc\u00b4\u201b\uff07\u2035\u02c8", _instead("' (a straight prime)")),
+    **dict.fromkeys(PRIMES, _instead("' (a straight prime)")),
     **dict.fromkeys("\u2033\u2034", "a name has at most one prime: h' is the new value of h."),
     **dict.fromkeys("\u201c\u201d", SIGNS['"']),
     **dict.fromkeys("\u2212\u2013\u2014\u2010\u2011\u2012\u2015\ufe63\uff0d", _instead("- (a hyphen)")),
-    **dict.fromkeys(
-        "\u00b7\u22c5\u2219\u2022\u00d7\u2217\u2218\u25e6", "write @ behind a matrix, and * between vectors."
-    ),
-    **dict.fromkeys("\u2299\u2297\u2a00\u229b", "write *: the elementwise product."),
+    **dict.fromkeys("\u00b7\u22c5\u2219\u2022\u00d7\u2217\u2218\u25e6", _DOT),
+    **dict.fromkeys("\u2299\u2297\u2a00\u229b", _ELEMENTWISE),
     **dict.fromkeys("\u00f7\u2215\u2044\u2298", _instead("/")),
     **dict.fromkeys("\u2295", _instead("+")),
     **dict.fromkeys("\u2296", _instead("-")),
@@ -219,7 +221,7 @@ CHARACTERS = {
     **dict.fromkeys("\u2190\u2254\u225c\u21d0", _instead("=")),
     **dict.fromkeys("\u2227\u2228", NESTED),
     "\u00ac": SIGNS["not"],
-    **dict.fromkeys("\u03c3\u03c2", "write sigmoid for the function; a name could be sigma."),
+    **dict.fromkeys("\u03c3\u03c2", _SIGMA),
     **dict.fromkeys("\u03c6\u03d5\u03c8", "write the function that it stands for, as tanh; a name could be phi."),
     "\u03c0": NUMBERS["pi"],
     "\u03bb": "write lam: lambda is a word of Python's.",
