@@ -65,3 +65,13 @@ def test_no_gradient_wanted(name, pairs):
         for given in (x, packed([2, 4, 1])):
             got, want = ours(given), theirs(given)
             torch.testing.assert_close(got, want, **EXACT[torch.float64])
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_batched_gradients(name, pairs):
+    """The kernels run for one gradient after another."""
+    ours, theirs = pairs(name, I, H, dtype=torch.float64)
+    x = random(3, 2, I)
+    want = torch.autograd.functional.jacobian(lambda x: theirs(x)[0], x)
+    got = torch.autograd.functional.jacobian(lambda x: ours(x)[0], x, vectorize=True)
+    torch.testing.assert_close(got, want, **EXACT[torch.float64])

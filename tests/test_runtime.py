@@ -624,6 +624,30 @@ def test_gradients_through_vmap(name, layer):
 
 
 @every_cell
+def test_batched_gradients(name, layer):
+    """Several gradients of the outputs in one backward pass."""
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    leaves = [x, *layer.parameters(), *(tensor.requires_grad_() for tensor in flat(state))]
+    results = [tensor for tensor in flat(layer(x, state)) if tensor.requires_grad]
+    seeds = [random(3, *tensor.shape, seed=number) for number, tensor in enumerate(results)]
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    got = torch.autograd.grad(results, leaves, seeds, is_grads_batched=True, **options)
+    for number in range(3):
+        want = torch.autograd.grad(results, leaves, [seed[number] for seed in seeds], **options)
+        assert_equal([gradient[number] for gradient in got], want)
+
+
+@some_cells
+def test_vectorized_jacobians(name, layer):
+    x = random(T, B, I)
+    functional = torch.autograd.functional
+    one_by_one, at_once = (functional.jacobian(lambda x: layer(x)[0], x, vectorize=v) for v in (False, True))
+    assert_equal(at_once, one_by_one)
+    one_by_one, at_once = (functional.hessian(lambda x: total(layer(x)), x[:2], vectorize=v) for v in (False, True))
+    assert_equal(at_once, one_by_one)
+
+
+@every_cell
 def test_vmap_over_weights(name, layer_of):
     members = []
     for seed in range(3):

@@ -329,7 +329,7 @@ FEW = {"LSTM": (3, 12, 31), "GRU": (3, 13, 30), "RNN": (3, 30, 61)}
 
 @every_class
 def test_derivatives(name, pairs):
-    """Of the first and the second order, by finite differences."""
+    """Of the first and the second order, by finite differences; and of either a batch of gradients at a time."""
     everything = samples(name, torch.float64)
     for number in FEW[name]:
         sample = everything[number]
@@ -347,8 +347,8 @@ def test_derivatives(name, pairs):
                 return tuple(flat(functional_call(ours, dict(zip(keys, weights, strict=True)), (x, *hx))))
 
             inputs = (*leaves, *ours.parameters())
-            assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
-            assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+            assert torch.autograd.gradcheck(function, inputs, fast_mode=True, check_batched_grad=True)
+            assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True, check_batched_grad=True)
 
 
 @every_class

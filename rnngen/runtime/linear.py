@@ -35,15 +35,21 @@ def product_transposed(stack: Tensor, pack: Tensor, count: int) -> Tensor:
 
 
 def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
-    """The sum of d v.T over all rows, in the layout of the stack `like`: what a product passes back to its matrices."""
-    rows, columns = pack.flatten(0, -2), vector.flatten(0, -2)
+    """The sum of d v.T over all rows, in the layout of the stack `like`: what a product passes back to its matrices.
+
+    Of operations that torch's older vmap knows too, by which it takes batches of gradients: no flatten, no einsum.
+    """
+    rows, columns = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (pack, vector))
     if like.dim() == 2:
         return rows.T @ columns
-    by_head = columns.unflatten(-1, (-1, like.shape[-1]))
-    rows = rows.unflatten(-1, (-1, *by_head.shape[-2:]))
-    return torch.einsum("bkni,bnj->knij", rows, by_head).flatten(0, 1)
+    steps, width = columns.shape[0], like.shape[-1]
+    heads, count = columns.shape[-1] // width, rows.shape[-1] // columns.shape[-1]
+    rows = rows.reshape(steps, count, heads, width).permute(2, 1, 3, 0).reshape(heads, count * width, steps)
+    by_head = torch.bmm(rows, columns.reshape(steps, heads, width).transpose(0, 1))
+    return by_head.reshape(heads, count, width, width).transpose(0, 1).reshape(count * heads, width, width)
 
 
 def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:
     """Blocks `start` up to `stop` of a parameter that stacks `count` of them; a view."""
-    return stack.unflatten(0, (count, -1))[start:stop].flatten(0, 1)
+    rows = stack.shape[0] // count
+    return stack[start * rows : stop * rows]
