@@ -2,6 +2,7 @@
 
 import copy
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import cells
@@ -9,12 +10,14 @@ import pytest
 import torch
 from test_runtime import assert_equal, flat, gradients, new_layer, random, state_for
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnngen.runtime import Stack, detach
+from rnngen.runtime.direction import Direction
 
 I, H, T, B = 3, 4, 5, 4
 LENGTHS = torch.tensor([3, T, 1, 4])
@@ -464,16 +467,144 @@ def test_states_of_another_type(layer_of, wrong, cast):
     layer, h = layer_of("lstm")(I, H), torch.zeros(1, B, H)
     with (
         torch.autocast("cpu", torch.bfloat16, enabled=cast),
-        pytest.raises(RuntimeError, match=r"LSTM: Input and hidden tensors are not the same dtype, .* for c, torch\."),
+        pytest.raises(
+            RuntimeError, match=r"LSTM: Input and hidden tensors are not the same dtype, .* with torch\.\w+ \(c\)"
+        ),
     ):
         layer(torch.randn(T, B, I), (h, h.to(wrong)))
 
 
-def test_weights_of_two_types(layer_of):
+@pytest.mark.parametrize("path", ["forward", "reference", "step"])
+def test_one_weight_of_another_type(layer_of, path):
+    layer = layer_of("lstm")(I, H, proj_size=2)
+    for number, (key, weight) in enumerate(list(layer.named_parameters())):
+        setattr(layer, key, nn.Parameter(weight.double()))
+        words = "found input tensor with torch.float32 and parameter tensor with torch.float64"
+        words = f"LSTM: Input and parameter tensors are not the same dtype, {words} ({key})"
+        # torch's class compares the first weight with the input, and has other words for it.
+        error, words = (RuntimeError, words) if number else (ValueError, "LSTM: RNN input dtype (torch.float32) does")
+        with pytest.raises(error, match=re.escape(words)):
+            call(layer, path)
+        setattr(layer, key, weight)
+
+
+def test_a_scan_of_two_types(layer_of):
     layer = layer_of("lstm")(I, H)
-    layer.weight_hh_l0 = nn.Parameter(layer.weight_hh_l0.double())
+    weights = [weight.double() if weight is layer.weight_hh_l0 else weight for weight in layer.parameters()]
     with pytest.raises(RuntimeError, match=r"must have one dtype, found torch\.float32 and torch\.float64"):
+        layer.cell.run(torch.randn(T, B, I), (torch.zeros(B, H), torch.zeros(B, H)), weights)
+
+
+# Devices: "meta" stands for another one. It has no memory, so that nothing that was launched there can be right.
+
+
+def not_at(kind: str, device: str, other: str, name: str) -> str:
+    words = f"Input and {kind} tensors are not at the same device, found input tensor at {device} and {kind} tensor at "
+    return re.escape(f"LSTM: {words}{other} ({name})")
+
+
+def call(layer, path: str, hx=None):
+    """By one of the ways to call a layer."""
+    x = torch.randn(T, B, I)
+    given = {"packed": pack_padded_sequence(x, LENGTHS, enforce_sorted=False), "step": x[0], "no batch": x[:, 0]}
+    method = getattr(layer, path if path in ("step", "reference") else "forward")
+    return method(given.get(path, x), hx)
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """A scan that begins is a failure of the test."""
+
+    def fail(*args, **options):
+        raise AssertionError("a scan was run")
+
+    monkeypatch.setattr(Direction, "__call__", fail)
+
+
+every_path = pytest.mark.parametrize("path", ["forward", "reference", "step", "packed", "no batch"])
+
+
+@every_path
+@pytest.mark.usefixtures("nothing_runs")
+def test_one_weight_on_another_device(layer_of, path):
+    layer = layer_of("lstm")(I, H, num_layers=2, proj_size=2)
+    for key, weight in list(layer.named_parameters()):
+        setattr(layer, key, nn.Parameter(weight.to("meta")))
+        with pytest.raises(RuntimeError, match=not_at("parameter", "cpu", "meta", key)):
+            call(layer, path)
+        setattr(layer, key, weight)
+
+
+@every_path
+@pytest.mark.parametrize("name", ["h", "c"])
+@pytest.mark.usefixtures("nothing_runs")
+def test_one_state_on_another_device(layer_of, path, name):
+    layer = layer_of("lstm")(I, H, num_layers=2)
+    shape = (2, H) if path == "no batch" else (2, B, H)
+    state = {key: torch.zeros(shape, device="meta" if key == name else "cpu") for key in ("h", "c")}
+    with pytest.raises(RuntimeError, match=not_at("hidden", "cpu", "meta", name)):
+        call(layer, path, tuple(state.values()))
+    row = {key: torch.zeros(H, device="meta" if key == name else "cpu") for key in ("h", "c")}
+    with pytest.raises(RuntimeError, match=not_at("hidden", "cpu", "meta", name)):
+        call(layer, path, tuple(row.values()))
+
+
+@every_path
+@pytest.mark.parametrize("initial", ["learned", "buffer"])
+@pytest.mark.usefixtures("nothing_runs")
+def test_an_initial_state_on_another_device(layer_of, path, initial):
+    layer = layer_of("lstm")(I, H, initial_state=initial)
+    moved = layer.initial_c.detach().to("meta")
+    layer.initial_c = nn.Parameter(moved) if initial == "learned" else moved
+    with pytest.raises(RuntimeError, match=not_at("hidden", "cpu", "meta", "initial_c")):
+        call(layer, path)
+
+
+@every_path
+@pytest.mark.usefixtures("nothing_runs")
+def test_an_input_on_another_device(layer_of, path):
+    for layer in (layer_of("lstm")(I, H, device="meta"), layer_of("lstm")(I, H, bias=False, device="meta")):
+        with pytest.raises(RuntimeError, match=not_at("parameter", "cpu", "meta", "weight_ih_l0")):
+            call(layer, path)
+    if path != "packed":  # torch cannot pad what has no memory
+        with (
+            torch.device("meta"),
+            pytest.raises(RuntimeError, match=not_at("parameter", "meta", "cpu", "weight_ih_l0")),
+        ):
+            call(layer_of("lstm")(I, H, device="cpu"), path)
+
+
+def test_an_initial_state_of_another_type(layer_of):
+    layer = layer_of("lstm")(I, H, initial_state="buffer")
+    layer.initial_c = layer.initial_c.double()
+    words = r"LSTM: Input and hidden tensors are not the same dtype, .* with torch\.float64 \(initial_c\)"
+    with pytest.raises(RuntimeError, match=words):
         layer(torch.randn(T, B, I))
+
+
+WAYS = {
+    "compiled": lambda layer, *args: torch.compile(layer, backend="eager", fullgraph=True)(*args),
+    "exported": lambda layer, *args: torch.export.export(layer, args),
+    "in vmap": lambda layer, x, hx: torch.func.vmap(lambda x: layer(x, hx))(x[None]),
+    "fake": lambda layer, *args: layer(*args),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_devices_are_compared_whatever_runs_the_layer(layer_of, way):
+    torch._dynamo.reset()
+    with FakeTensorMode() if way == "fake" else nullcontext():
+        layer, x, hx = layer_of("lstm")(I, H), torch.ones(T, B, I), (torch.zeros(H), torch.zeros(H, device="meta"))
+        with pytest.raises(Exception, match=not_at("hidden", "cpu", "meta", "c")):
+            WAYS[way](layer, x, hx)
+
+
+def test_a_stack_on_two_devices(module_of):
+    net = module_of(NET).Net()
+    net.layers[2].weight_hh_l0 = nn.Parameter(net.layers[2].weight_hh_l0.to("meta"))
+    words = "RNNRelu: Input and parameter tensors are not at the same device, found input tensor at cpu and parameter "
+    with pytest.raises(RuntimeError, match=re.escape(f"{words}tensor at meta (weight_hh_l0)")):
+        net(torch.randn(T, B, I))
 
 
 def test_no_weights_at_all(layer_of):

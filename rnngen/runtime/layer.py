@@ -213,14 +213,16 @@ class Layer(nn.Module):
                 return blocks_of(getattr(self, self._suffixed(weight.name, layer, int(reverse))), weight)[name]
         raise KeyError(f"{self._title} has no block {name!r}; there are {', '.join(names)}")
 
-    def _tensors(self, layer: int, direction: int) -> dict[str, Tensor]:
-        """The weights of the cell by name, zeros for biases that are not there."""
+    def _tensors(self, layer: int, direction: int, x: Tensor) -> dict[str, Tensor]:
+        """The weights by name, zeros for biases that are not there. Raises RuntimeError for one that does not fit x."""
         found = {}
-        for weight in self.cell.weights:
-            if weight.bias and not self.bias:
+        for weight in self._weights():
+            name = self._suffixed(weight.name, layer, direction)
+            tensor = found[weight.name] = getattr(self, name)
+            self._check_fit(tensor, x, "parameter", name)
+        for weight in self.cell.weights if not self.bias else ():
+            if weight.bias:
                 found[weight.name] = self._some.new_zeros(weight.size(self._sizes(layer), self.heads))
-            else:
-                found[weight.name] = getattr(self, self._suffixed(weight.name, layer, direction))
         return found
 
     @property
@@ -275,11 +277,17 @@ class Layer(nn.Module):
         states = [r.clone() if batch is None else r.unsqueeze(1).repeat(1, batch, 1) for r in rows]
         return self._as_state(states)
 
-    def _initial_rows(self) -> list[Tensor]:
-        """The initial state of each layer and direction."""
+    def _initial_rows(self, x: Tensor | None = None) -> list[Tensor]:
+        """The initial state of each layer and direction. Raises RuntimeError for one that does not fit x."""
         if self.initial == "zeros":
-            return [self._some.new_zeros(self._runs, self._width(state)) for state in self.cell.states]
-        return [getattr(self, f"initial_{state}") for state in self.cell.states]
+            device = None if x is None else x.device
+            return [self._some.new_zeros(self._runs, self._width(s), device=device) for s in self.cell.states]
+        found = []
+        for state in self.cell.states:
+            found.append(getattr(self, f"initial_{state}"))
+            if x is not None:
+                self._check_fit(found[-1], x, "hidden", f"initial_{state}")
+        return found
 
     def extra_repr(self) -> str:
         usual = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
@@ -318,8 +326,8 @@ class Layer(nn.Module):
         data, sizes, order, back = input
         if data.dim() != 2:
             raise RuntimeError(f"{self._title}: Expected packed data to be 2D, got {data.dim()}D instead")
+        self._check_input(data)
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
-        self._check_input(x)
         states = self._states(hx, x, True)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
@@ -332,7 +340,7 @@ class Layer(nn.Module):
         return PackedSequence(pack_padded_sequence(y, lengths).data, sizes, order, back), self._as_state(last)
 
     def _check_input(self, x: Tensor) -> None:
-        """Raises for an input, (time, batch, features), that this layer cannot take."""
+        """Raises for an input, (time, batch, features) or packed (steps, features), that this layer cannot take."""
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
                 f"{self._title}: input.size(-1) must be equal to input_size. "
@@ -351,7 +359,7 @@ class Layer(nn.Module):
         """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
         if hx is None:
-            return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows()]
+            return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows(x)]
         if not isinstance(hx, Tensor | list | tuple):
             raise TypeError(f"{self._title}: Expected hx to be a Tensor or a tuple of them, got {type(hx).__name__}")
         given = [hx] if isinstance(hx, Tensor) else list(hx)
@@ -375,13 +383,22 @@ class Layer(nn.Module):
                 )
             if tuple(value.shape) != wanted:
                 raise RuntimeError(f"{self._title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
-            if not _fit(value, x):
-                raise RuntimeError(
-                    f"{self._title}: Input and hidden tensors are not the same dtype, found {x.dtype} and, for {name}, "
-                    f"{value.dtype}"
-                )
+            self._check_fit(value, x, "hidden", name)
             found.append(value if batched else value.unsqueeze(1))
         return found
+
+    def _check_fit(self, tensor: Tensor, x: Tensor, kind: str, name: str) -> None:
+        """Raises RuntimeError, in torch's words, for a state or a weight of another device or type than the input."""
+        if tensor.device != x.device:
+            raise RuntimeError(
+                f"{self._title}: Input and {kind} tensors are not at the same device, found input tensor at {x.device} "
+                f"and {kind} tensor at {tensor.device} ({name})"
+            )
+        if not _fit(tensor, x):
+            raise RuntimeError(
+                f"{self._title}: Input and {kind} tensors are not the same dtype, found input tensor with {x.dtype} "
+                f"and {kind} tensor with {tensor.dtype} ({name})"
+            )
 
     # Scans. From here on time comes first and there is a batch.
 
@@ -396,6 +413,7 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers and directions. given: whether a call has brought the states."""
         given = given or self.initial != "zeros"
+        weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
         valid = None if lengths is None else lengths.valid(x.device)
         x = x if lengths is None else lengths.filled(x, valid)
         last: list[tuple[Tensor, ...]] = []
@@ -403,12 +421,13 @@ class Layer(nn.Module):
             outputs = []
             final = self.last_only and layer == self.num_layers - 1
             for direction in range(self._directions):
+                tensors = weights[len(last)]
                 scan = Direction(
                     self.cell,
                     run,
                     options,
-                    self._tensors(layer, direction),
-                    getattr(self, self._suffixed("weight_hr", layer, direction)) if self.proj_size else None,
+                    tensors,
+                    tensors["weight_hr"] if self.proj_size else None,
                     backwards=self.reverse or direction == 1,
                     last_only=final,
                     lengths=lengths,
@@ -426,8 +445,10 @@ class Layer(nn.Module):
 
 def _fit(tensor: Tensor, other: Tensor) -> bool:
     """Whether types can go together: equal ones, or under autocast all that autocast converts."""
+    if tensor.dtype == other.dtype:
+        return True
     converted = autocasting(tensor.device.type) and torch.float64 not in (tensor.dtype, other.dtype)
-    return tensor.dtype == other.dtype or (converted and tensor.is_floating_point())
+    return converted and tensor.is_floating_point()
 
 
 def _with_first_dimension(hx: State | None) -> State | None:
