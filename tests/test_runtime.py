@@ -443,7 +443,7 @@ def test_wrong_input(name, layer):
         layer(random(I))
     with pytest.raises(RuntimeError, match=r"input.size\(-1\) must be equal to input_size. Expected 3, got 4"):
         layer(random(T, B, I + 1))
-    with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):
+    with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0 in RNN"):
         layer(random(0, B, I))
     with pytest.raises(ValueError, match=r"RNN input dtype \(torch.float32\) does not match weight dtype"):
         layer(random(T, B, I).float())

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
@@ -178,7 +179,8 @@ class Layer(nn.Module):
     def _some(self) -> Tensor:
         """A parameter, for the type and the device that all have; not a weight that is computed when it is read."""
         own = next(iter(self._parameters.values()), None)
-        return next(self.parameters()) if own is None else own
+        own = next(self.parameters(), None) if own is None else own
+        return self._flat_weights[0] if own is None else own  # in a replica of nn.DataParallel none are parameters
 
     def reset_parameters(self) -> None:
         """Draw new weights, each block by its initialiser; "uniform" is torch.nn's, within 1 / sqrt(hidden_size)."""
@@ -231,8 +233,50 @@ class Layer(nn.Module):
         names = [[self._suffixed(weight.name, *place) for weight in self._weights()] for place in self._places()]
         return [[getattr(self, name) for name in row] for row in names]
 
+    # What torch.nn's own layers have, and code that is written for them reads.
+
+    @property
+    def mode(self) -> str:
+        """The name of the cell in capitals, as torch.nn has it for its own: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU"."""
+        return "RNN_TANH" if self.cell.name == "rnn" else self.cell.name.upper()
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [self._suffixed(weight.name, *place) for place in self._places() for weight in self._weights()]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [getattr(self, name) for name in self._flat_weights_names]
+
     def flatten_parameters(self) -> None:
         """For torch.nn's sake: weights are used where they are, so there is nothing to do."""
+
+    def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None = None) -> tuple[int, int, int]:
+        """The shape of the first state for an input with a batch, or for the data of a PackedSequence and its sizes."""
+        batch = int(batch_sizes[0]) if batch_sizes is not None else input.shape[0 if self.batch_first else 1]
+        return self._runs, batch, self._width(self.cell.states[0])
+
+    def __prepare_scriptable__(self) -> None:  # torch.jit.script asks modules for it
+        raise NotImplementedError(
+            f"{self._title}: torch.jit.script cannot read generated layers; use torch.export.export or torch.jit.trace"
+        )
+
+    def _quantized(self, qconfig: object) -> None:
+        remedy = (
+            "convert it by .to(torch.bfloat16), or load its state_dict into the layer of torch.nn if there is one, "
+            "and quantize that"
+        )
+        if qconfig is not None:
+            raise NotImplementedError(
+                f"{self._title} cannot be quantized, it has floating-point kernels only; {remedy}"
+            )
+        warnings.warn(
+            f"{self._title} stays in floating point when the model is quantized; to make it smaller, {remedy}",
+            stacklevel=2,
+        )
+
+    # Set by torch.ao.quantization on every module of a model: None where nothing is to be done. Never there to be read.
+    qconfig = property(fset=_quantized)
 
     # Calls.
 
@@ -241,6 +285,8 @@ class Layer(nn.Module):
 
         Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input and states do not fit.
         """
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         y, state = self._call(self.cell.run, input, hx, schedule=self.schedule)
         return (y, state) if self.return_state else y
 
@@ -347,7 +393,7 @@ class Layer(nn.Module):
                 f"Expected {self.input_size}, got {x.shape[-1]}"
             )
         if x.shape[0] == 0:
-            raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0")
+            raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0 in RNN")
         some = self._some
         if not _fit(x, some):
             raise ValueError(
@@ -441,6 +487,19 @@ class Layer(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         rows = zip(*last, strict=True)
         return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
+
+
+def leaf(module: nn.Module, input: Proxy, hx: object) -> Proxy:
+    """The call of a module in a graph of torch.fx, where the layers of torch.nn are leaves too.
+
+    Raises TypeError for the module that is traced itself.
+    """
+    path = input.tracer.path_of_module(module)
+    if not path:
+        raise TypeError(
+            f"{type(module).__name__}: torch.fx traces around a layer and not into it; trace a module that has it"
+        )
+    return input.tracer.create_proxy("call_module", path, (input, hx), {})
 
 
 def _fit(tensor: Tensor, other: Tensor) -> bool:

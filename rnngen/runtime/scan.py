@@ -114,13 +114,17 @@ class Scan:
             raise NotImplementedError(
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
             )
-        save = _wants_gradient(tensors)
+        # A trace is checked, and may be used, in another mode than the one that it was made in.
+        save = _wants_gradient(tensors) or torch.jit.is_tracing()
         try:
             results = self.forward_op(*tensors, reverse, save, save or not last_only, schedule)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
-            message = f"'{self._cell}' has no derivative by torch.func. Use the layer's `reference` method."
+            message = (
+                f"'{self._cell}' has no derivative by torch.func. Use the layer's `reference` method; per-sample "
+                "gradients also come from a backward pass through torch.func.vmap over a copy of the weights for each."
+            )
             raise NotImplementedError(message) from error
         count = len(self.forward.outputs)
         outputs = dict(zip(self.forward.outputs, results[:count], strict=True))

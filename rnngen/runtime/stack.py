@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
-from rnngen.runtime.layer import Input, Layer, State
+from rnngen.runtime.layer import Input, Layer, State, leaf
 
 
 def detach(state: State | Sequence[State]) -> State | tuple[State, ...]:
@@ -46,6 +47,8 @@ class Stack(nn.Module):
         Raises what its layers raise, TypeError for states that are no list or tuple, and RuntimeError if they are not
         as many as the recurrent layers.
         """
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         y, states = self._over_time(lambda layer: layer, input, hx)  # called, so that their hooks are
         return (y, states) if self.return_state else y
 

@@ -1,0 +1,180 @@
+"""What code written for torch.nn's recurrent layers reads of them and does with them, beside calling them."""
+
+import copy
+
+import pytest
+import torch
+from test_runtime import assert_equal, flat, gradients, new_layer, random
+from test_torch_nn import PAIRS
+from torch import nn
+from torch.func import functional_call
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from rnngen.runtime import Stack
+
+I, H, T, B = 3, 4, 5, 2
+SOME = ("lstm", "gru", "mclstm")
+
+every_pair = pytest.mark.parametrize("name", PAIRS)
+some_cells = pytest.mark.parametrize("name", SOME)
+
+
+class Model(nn.Module):
+    """A recurrent layer and a dense one."""
+
+    def __init__(self, rnn: nn.Module):
+        super().__init__()
+        self.rnn, self.out = rnn, nn.Linear(H, 2, dtype=torch.float64)
+
+    def forward(self, x):
+        y, state = self.rnn(x)
+        return self.out(y), state
+
+
+def model(name: str, layer_of) -> Model:
+    return Model(new_layer(name, layer_of))
+
+
+# Attributes.
+
+
+@every_pair
+def test_mode(name, layer_of):
+    assert layer_of(name)(I, H).mode == PAIRS[name](I, H).mode
+
+
+def test_mode_of_other_cells(layer_of):
+    assert layer_of("gru_v3")(I, H).mode == "GRU_V3"
+
+
+@every_pair
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "bias": False}], ids=str)
+def test_flat_weights(name, layer_of, options):
+    ours, theirs = layer_of(name)(I, H, **options), PAIRS[name](I, H, **options)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours._flat_weights_names == theirs._flat_weights_names
+    assert all(one is other for one, other in zip(ours._flat_weights, ours.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(ours._flat_weights, theirs._flat_weights, strict=True))
+    with pytest.raises(AttributeError):
+        ours._flat_weights = []
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_expected_hidden_size(layer_of, options, proj_size):
+    options |= {"proj_size": proj_size}
+    ours, theirs = layer_of("lstm")(I, H, **options), nn.LSTM(I, H, **options)
+    sizes = pack_padded_sequence(torch.zeros(T, B, I), torch.tensor([T, 2])).batch_sizes
+    for given in ((torch.zeros(T, B, I), None), (torch.zeros(T + 2, I), sizes)):
+        assert ours.get_expected_hidden_size(*given) == theirs.get_expected_hidden_size(*given)
+    assert ours.get_expected_hidden_size(torch.zeros(T, B, I)) == theirs.get_expected_hidden_size(
+        torch.zeros(T, B, I), None
+    )
+
+
+# Tools of torch.
+
+
+@some_cells
+def test_a_layer_is_a_leaf_of_fx(name, layer_of):
+    whole = model(name, layer_of)
+    graph = torch.fx.symbolic_trace(whole)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["rnn", "out"]
+    x = random(T, B, I)
+    assert_equal(graph(x), whole(x))
+    assert_equal(copy.deepcopy(graph)(random(7, 1, I)), whole(random(7, 1, I)))
+    with_state = torch.fx.symbolic_trace(Functional(whole.rnn))
+    assert_equal(with_state(x, whole.rnn.initial_state(B)), whole.rnn(x)[0])
+
+
+class Functional(nn.Module):
+    """A layer that gets its state too, by name."""
+
+    def __init__(self, rnn: nn.Module):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x, state):
+        return self.rnn(x, hx=state)[0]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_stack_is_a_leaf_of_fx(layer_of, batch_first):
+    stack = Stack([new_layer("lstm", layer_of), new_layer("lstm", layer_of, inputs=H)], batch_first=batch_first)
+    whole = Model(stack)
+    x = random(T, B, I)
+    graph = torch.fx.symbolic_trace(whole)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["rnn", "out"]
+    assert_equal(graph(x), whole(x))
+
+
+def test_fx_does_not_look_into_a_layer(layer_of):
+    for module in (layer_of("lstm")(I, H), Stack([layer_of("lstm")(I, H)])):
+        with pytest.raises(TypeError, match=rf"{type(module).__name__}: torch\.fx .* trace a module that has it"):
+            torch.fx.symbolic_trace(module)
+
+
+@some_cells
+def test_script_says_what_to_do(name, layer_of):
+    for module in (new_layer(name, layer_of), model(name, layer_of), Stack([new_layer(name, layer_of)])):
+        with pytest.raises(NotImplementedError, match=r"torch\.jit\.script cannot read .*; use torch\.export\.export"):
+            torch.jit.script(module)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of sizes
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", [*SOME, "mingru"])
+def test_trace(name, layer_of, training):
+    """With its own check, which runs without gradients what was traced with them."""
+    whole = model(name, layer_of).train(training)
+    traced = torch.jit.trace(whole, (random(T, B, I),))
+    x = random(T + 2, B, I, seed=4).requires_grad_()
+    leaves = [x, *whole.parameters()]
+    got, want = traced(x), whole(x)
+    assert_equal(got, want)
+    assert_equal(gradients(flat(got), leaves), gradients(flat(want), leaves))
+    with torch.no_grad():
+        assert_equal(traced(x), want)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@some_cells
+def test_quantization_says_what_to_do(name, layer_of):
+    whole = model(name, layer_of)
+    title = type(whole.rnn).__name__
+    with pytest.warns(UserWarning, match=rf"{title} stays in floating point .*; .*bfloat16"):
+        found = torch.ao.quantization.quantize_dynamic(whole.float())
+    x = random(T, B, I).float()
+    assert type(found.rnn) is type(whole.rnn) and not isinstance(found.out, nn.Linear)
+    torch.testing.assert_close(found.rnn(x), whole.rnn(x))
+    with pytest.raises(NotImplementedError, match=rf"{title} cannot be quantized.*; .*bfloat16"):
+        torch.ao.quantization.quantize_dynamic(whole, {type(whole.rnn)})
+    assert not hasattr(whole.rnn, "qconfig")
+
+
+@some_cells
+def test_per_sample_gradients_say_what_to_do(name, layer_of):
+    layer = new_layer(name, layer_of)
+    parameters = {key: value.detach() for key, value in layer.named_parameters()}
+
+    def loss(parameters, x):
+        return functional_call(layer, parameters, (x[:, None],))[0].sum()
+
+    with pytest.raises(NotImplementedError, match=r"no derivative by torch\.func.*`reference`.*per-sample.*vmap"):
+        torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(parameters, random(T, B, I))
+
+
+def test_a_replica_of_data_parallel(layer_of):
+    """Its weights are attributes and no parameters."""
+    layer = new_layer("lstm", layer_of, bias=False)
+    replica = layer._replicate_for_data_parallel()
+    for key, weight in layer.named_parameters():
+        setattr(replica, key, weight.clone())
+    assert not list(replica.parameters())
+    x = random(T, B, I)
+    assert_equal(replica(x), layer(x))
+
+
+def test_a_layer_is_none_of_torch(layer_of):
+    assert not isinstance(layer_of("lstm")(I, H), nn.RNNBase)
