@@ -81,7 +81,7 @@ class Row:
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
     """Every kernel of a cell that can run with these sizes on the target."""
     (variants,) = variants_of([cell])
-    view = cell_view(*variants, cell.class_name, cell.about)
+    view = cell_view(*variants, cell)
     for scan in (view.scan, view.masked):
         yield from _jobs_of(scan, sizes, target, dtype, save)
 

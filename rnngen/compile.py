@@ -110,7 +110,7 @@ def compile_model(source: Source) -> Module:
     description = describe(source)
     variants = variants_of(description.cells)
     _check_schedules(description, [program for program, _ in variants])
-    cells = tuple(cell_view(*v, c.class_name, c.about) for v, c in zip(variants, description.cells, strict=True))
+    cells = tuple(cell_view(*v, c) for v, c in zip(variants, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     body = render("triton", "body.py.jinja", cells=cells, model=model)
     used = set(_WORD.findall(body))

@@ -178,3 +178,43 @@ def test_a_replica_of_data_parallel(layer_of):
 
 def test_a_layer_is_none_of_torch(layer_of):
     assert not isinstance(layer_of("lstm")(I, H), nn.RNNBase)
+
+
+# The nonlinearity of nn.RNN.
+
+OF_ONE = """
+name   = "leaky"
+states = ["h"]
+activations = { squash = "sigmoid" }
+step   = "h' = 0.5 * h + squash(W @ x + U @ h)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+
+
+PAIR_OF = {"tanh": "rnn", "relu": "rnn_relu"}
+
+
+@pytest.mark.parametrize(("cell", "own", "other"), [("rnn", "tanh", "relu"), ("rnn_relu", "relu", "tanh")])
+def test_nonlinearity(layer_of, cell, own, other):
+    made = layer_of(cell)
+    ours, theirs = made(I, H, 2, nonlinearity=own, bias=False), nn.RNN(I, H, 2, nonlinearity=own, bias=False)
+    assert ours.nonlinearity == made(I, H).nonlinearity == theirs.nonlinearity
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(T, B, I)
+    torch.testing.assert_close(ours(x), theirs(x))
+    compiled = rf"Unknown nonlinearity '{{}}'\. {made.__name__} was compiled with '{own}'"
+    with pytest.raises(ValueError, match=compiled.format(other) + f".*`rnngen compile {PAIR_OF[other]}`"):
+        made(I, H, nonlinearity=other)
+    with pytest.raises(ValueError, match=compiled.format("gelu") + ".*the key activations of a layer"):
+        made(I, H, nonlinearity="gelu")
+
+
+def test_nonlinearity_of_other_cells(layer_of):
+    layer = layer_of(OF_ONE)(I, H, nonlinearity="sigmoid")
+    assert layer.nonlinearity == "sigmoid"
+    lstm = layer_of("lstm")
+    assert not hasattr(lstm(I, H), "nonlinearity")
+    with pytest.raises(TypeError, match="LSTM has no nonlinearity to choose"):
+        lstm(I, H, nonlinearity="tanh")

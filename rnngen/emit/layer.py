@@ -1,12 +1,14 @@
 """What a layer's class knows of its cell: its weights, its states, and what a projection would make of them."""
 
+from collections.abc import Mapping
+
 from rnngen.emit.views import LayerView, WeightView
 from rnngen.ir import CellGraph, Parameter, Program, block_shape, origin
 
 _SQUARE = ("hidden", "hidden")
 
 
-def layer_view(program: Program, schedules: tuple[str, ...]) -> LayerView:
+def layer_view(program: Program, schedules: tuple[str, ...], activations: Mapping[str, str]) -> LayerView:
     """The record of a cell's interface.
 
     A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
@@ -33,6 +35,7 @@ def layer_view(program: Program, schedules: tuple[str, ...]) -> LayerView:
         width=definitions[output].shape[0],
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
+        nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
 
-from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
+from rnngen.description import Cell, CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.layer import layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
@@ -39,21 +39,21 @@ _USUAL = {
 _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options"}
 
 
-def cell_view(program: Program, masked: Program, class_name: str, about: str) -> CellView:
+def cell_view(program: Program, masked: Program, cell: Cell) -> CellView:
     """The record of one cell, from its program and that of its masked scan."""
     name = program.cell.name
     scan = _scan(program, name, "")
     same = {_but_for_its_name(function): function.name for function in scan.functions}
     return CellView(
         name=name,
-        class_name=class_name,
-        about=about or f"The cell {name}.",
+        class_name=cell.class_name,
+        about=cell.about or f"The cell {name}.",
         equations=tuple(equation.text for equation in program.equations),
         scan=scan,
         masked=_scan(masked, f"{name}_masked", "The same, where a mask says which steps count.", same),
         run=_run(program),
         reference=_reference(program),
-        layer=layer_view(program, (scan.forward.kernel.schedule, "stepwise")),
+        layer=layer_view(program, (scan.forward.kernel.schedule, "stepwise"), cell.activations),
     )
 
 

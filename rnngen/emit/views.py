@@ -98,6 +98,7 @@ class LayerView:
     width: str
     narrow: bool
     schedules: tuple[str, ...]
+    nonlinearity: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Cell:
 
     states: their names. output: the state whose new value is the output, "" if it is another value. width: of the
     output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
-    those that its kernels come in.
+    those that its kernels come in. nonlinearity: the function of its only activation, "" if it has none or several.
 
     run(x, states, weights, valid, *, reverse, last_only, schedule) gives the output over time and the last states, x
     being (time, batch, inputs), states (batch, hidden) each, valid None or (time, batch, 1). reference(x, states,
@@ -62,6 +62,7 @@ class Cell:
     schedules: tuple[str, ...]
     run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    nonlinearity: str = ""
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

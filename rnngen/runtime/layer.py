@@ -52,6 +52,7 @@ class Layer(nn.Module):
         return_state: bool = True,
         init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
+        nonlinearity: str | None = None,
     ):
         """A new layer, its weights drawn.
 
@@ -74,6 +75,8 @@ class Layer(nn.Module):
             init: how weights begin, by the name of a parameter (the whole of it) or of a block in the equations: the
                 name of an initialiser in torch.nn.init, a number, or a function that fills a tensor.
             schedule: "auto", or the name of one to insist on.
+            nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
+                has it, but by name only.
 
         Raises TypeError or ValueError for arguments that cannot be, alone or together, as torch.nn does; warns of a
         dropout that a single layer would make nothing of.
@@ -92,6 +95,10 @@ class Layer(nn.Module):
         self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
         self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
         self.schedule = schedule
+        if nonlinearity is not None:
+            self._check_nonlinearity(nonlinearity)
+        if self.cell.nonlinearity:
+            self.nonlinearity = self.cell.nonlinearity
         self._check_options()
         self.init = checked_init(init, self._weights())
         options = {"device": device, "dtype": dtype}
@@ -130,6 +137,19 @@ class Layer(nn.Module):
             choices = ", ".join(map(repr, schedules))
             raise ValueError(
                 f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
+            )
+
+    def _check_nonlinearity(self, wanted: str) -> None:
+        """Raises TypeError for a cell that has none to choose, ValueError for another than it was compiled with."""
+        own = self.cell.nonlinearity
+        if not own:
+            raise TypeError(f"{self._title} has no nonlinearity to choose")
+        if wanted != own:
+            known = {"tanh": "rnn", "relu": "rnn_relu"}.get(wanted) if self.cell.name in ("rnn", "rnn_relu") else None
+            remedy = f"`rnngen compile {known}` makes the one with {wanted!r}, and " if known else ""
+            raise ValueError(
+                f"Unknown nonlinearity {wanted!r}. {self._title} was compiled with {own!r}: {remedy}"
+                "the key activations of a layer in a model file chooses any function"
             )
 
     # Sizes and names.
