@@ -123,7 +123,7 @@ def test_script_says_what_to_do(name, layer_of):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of sizes
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("name", [*SOME, "mingru"])
+@pytest.mark.parametrize("name", ["lstm", "mingru"])
 def test_trace(name, layer_of, training):
     """With its own check, which runs without gradients what was traced with them."""
     whole = model(name, layer_of).train(training)
