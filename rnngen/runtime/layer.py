@@ -282,21 +282,19 @@ class Layer(nn.Module):
         )
 
     def _quantized(self, qconfig: object) -> None:
+        """What torch.ao.quantization asks for by setting `qconfig` on each module of a model: None is nothing."""
         remedy = (
             "convert it by .to(torch.bfloat16), or load its state_dict into the layer of torch.nn if there is one, "
             "and quantize that"
         )
         if qconfig is not None:
-            raise NotImplementedError(
-                f"{self._title} cannot be quantized, it has floating-point kernels only; {remedy}"
-            )
+            raise NotImplementedError(f"{self._title} cannot be quantized, it computes in floating point; {remedy}")
         warnings.warn(
             f"{self._title} stays in floating point when the model is quantized; to make it smaller, {remedy}",
             stacklevel=2,
         )
 
-    # Set by torch.ao.quantization on every module of a model: None where nothing is to be done. Never there to be read.
-    qconfig = property(fset=_quantized)
+    qconfig = property(fset=_quantized)  # never there to be read
 
     # Calls.
 
