@@ -2,12 +2,13 @@
 
 A model file is data from a stranger. It is kept out of the output by construction: names are matched against
 a pattern, strings are written by `ascii`, nothing else of it is copied. This module trusts none of that. It
-reads the text as Python would, and allows only what a kernel, a launcher, a layer and a step in torch consist
+reads the bytes as Python would, and allows only what a kernel, a launcher, a layer and a step in torch consist
 of. So a mistake in the emitter or in a template becomes a fault here, and not code that runs at import.
 """
 
 import ast
 import builtins
+import re
 
 # What the text may import, and what it may import from where; None for any name.
 _IMPORTS = {"torch", "torch.nn.functional", "triton", "triton.language"}
@@ -24,25 +25,42 @@ _NODES = set(
 _BUILTINS = {"bool", "dict", "enumerate", "float", "int", "len", "list", "max", "min", "range", "reversed"}
 _BUILTINS |= {"super", "tuple", "zip"}
 _DUNDERS = frozenset({"__init__", "__name__"})
+_CHECK = re.compile(r"check_module\(__spec__, format=[0-9]+\)")  # the one statement that may say __spec__
+
+# What a program takes for a command wherever it stands, be it in a comment or in a string.
+_COOKIE = re.compile(rb"coding[:=][ \t]*[-_.a-zA-Z0-9]")  # PEP 263, less what must stand before it
+_COOKIE_LINES = 2
+_MODELINE = re.compile(rb"\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?:|-\*-", re.IGNORECASE)
+_MODELINES = 5  # at either end, unless the user of vim says otherwise
+_LOCAL_VARIABLES = re.compile(rb"Local Variables:", re.IGNORECASE)
+_LAST_PAGE = 3000  # characters of it in which Emacs looks for them
 
 
 class Unsafe(AssertionError):
     """The generated text holds what it never should: a fault of ours, whatever the model says."""
 
 
-def audit(text: str) -> None:
-    """Check the text of a generated module.
+def audit(content: bytes) -> None:
+    """Check the bytes of a generated module.
 
-    Raises Unsafe if it is not Python of the allowed kinds, or uses a name that it does not define, or defines
-    one twice.
+    Raises Unsafe if they are not Python of the allowed kinds, or use a name that they do not define, or define one
+    twice; and if a line is a command to Python's decoder or to an editor.
     """
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.isprintable():
-            raise Unsafe(f"line {number} holds a character that is not printable")
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not (line.isascii() and line.decode("ascii").isprintable()):
+            raise Unsafe(f"line {number} holds a character that is not printable ASCII")
+    if any(map(_COOKIE.search, lines[:_COOKIE_LINES])):
+        raise Unsafe("it begins with an encoding cookie")
+    edges = (*lines[:_MODELINES], *lines[-_MODELINES - 1 :])  # behind the last line there is an empty one
+    if any(map(_MODELINE.search, edges)) or _LOCAL_VARIABLES.search(content, max(len(content) - _LAST_PAGE, 0)):
+        raise Unsafe("it holds a command for an editor")
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(content)  # of bytes: a cookie that was overlooked is followed here as it would be at import
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsafe(f"it is not Python: {error}") from error
+    checks = [node for node in tree.body if isinstance(node, ast.Expr) and _CHECK.fullmatch(ast.unparse(node))]
+    tree.body = [node for node in tree.body if node not in checks]
     nodes = _nodes(tree)
     for node in nodes:
         _check_node(node)

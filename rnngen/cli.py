@@ -223,7 +223,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def main(traceback: bool) -> None:
     """A compiler for recurrent networks: equations in, a PyTorch module with Triton kernels out.
 
-    MODEL is a path to a .toml file, or the name of a cell of the library.
+    MODEL is a path to a .toml file, the name of a cell of the library, or - for standard input.
     """
 
 
@@ -304,9 +304,11 @@ def _open(model: str) -> Source:
     Raises Unreadable; ModelError if it is no text.
     """
     from rnngen.description import library
-    from rnngen.document import Unreadable, read
+    from rnngen.document import Unreadable, read, read_stdin
     from rnngen.errors import did_you_mean, visible
 
+    if model == "-":
+        return read_stdin(sys.stdin and sys.stdin.buffer)
     cells = library()
     is_path = model.endswith(".toml") or PurePath(model).name != model
     if not is_path and model in cells:
@@ -325,29 +327,6 @@ def _open(model: str) -> Source:
         hint = f"did you mean '{visible(model)}.toml'?"
     shown = visible(model[:200])
     raise Unreadable(f"There is no cell '{shown}' in the library, and no such file.\nHint: {hint}")
-
-
-def _label(source: Source) -> Source:
-    """The source as a generated file names it: never by a path of this machine, and on one line."""
-    from rnngen.errors import visible
-    from rnngen.source import Source
-
-    path = PurePath(source.name)
-    return Source(visible(path.name if path.is_absolute() else path.as_posix()), source.text)
-
-
-@contextmanager
-def _mistakes_in(source: Source, label: Source) -> Iterator[None]:
-    """Mistakes show the name that the user gave, also where the compiler worked under another."""
-    from dataclasses import replace
-
-    from rnngen.errors import ModelError
-
-    try:
-        yield
-    except ModelError as error:
-        mistakes = [replace(m, source=source) if m.source == label else m for m in error.mistakes]
-        raise ModelError(mistakes, error.all_found) from None
 
 
 # compile
@@ -397,6 +376,8 @@ def compile_command(
     """
     if stdout and (check or show_diff or in_json or out or len(models) > 1):
         raise click.UsageError("--stdout prints one module, without --check, --diff, --json or -o.")
+    if models.count("-") > 1:
+        raise click.UsageError("Standard input holds one model, so - can be given once.")
     results = [_compiled(model) for model in models]
     if stdout and results[0].status == "compiled":
         click.echo(results[0].content, nl=False)
@@ -426,10 +407,7 @@ def _compiled(model: str) -> _Compiled:
     from rnngen.errors import ModelError
 
     try:
-        source = _open(model)
-        label = _label(source)
-        with _mistakes_in(source, label):
-            module = compile_model(label)
+        module = compile_model(_open(model))
     except Unreadable as error:
         return _Compiled(model, status="unreadable", error=str(error))
     except ModelError as error:
@@ -440,7 +418,8 @@ def _compiled(model: str) -> _Compiled:
 def _place(results: Sequence[_Compiled], out: Path, overwrite: bool) -> None:
     """Find where each module goes, and what is there; a file that a person has worked on is refused."""
     from rnngen.errors import visible
-    from rnngen.write import Unwritable, current, is_intact
+    from rnngen.runtime.seal import condition
+    from rnngen.write import Unwritable, current, is_current
 
     owners: dict[str, str] = {}
     for result in results:
@@ -459,9 +438,9 @@ def _place(results: Sequence[_Compiled], out: Path, overwrite: bool) -> None:
             continue
         if result.before is None:
             result.status = "missing"
-        elif result.before == result.content:
+        elif is_current(result.before, result.content):
             result.status = "unchanged"
-        elif is_intact(result.before):
+        elif condition(result.before) == "intact":
             result.status = "stale"
         else:
             result.status = "edited"
@@ -485,7 +464,7 @@ def _write(result: _Compiled) -> None:
 def _diff(result: _Compiled) -> str:
     from difflib import unified_diff
 
-    if result.before == result.content:
+    if result.status == "unchanged":
         return ""
     before = (result.before or b"").decode("utf-8", "replace").splitlines(keepends=True)
     after = result.text.splitlines(keepends=True)
@@ -601,12 +580,8 @@ def show(model: str, after: str | None, masked: bool, form: str) -> None:
     from rnngen.description import describe
     from rnngen.emit import listing
 
-    source = _open(model)
-    label = _label(source)
-    with _mistakes_in(source, label):
-        description = describe(label)
-        after = after or _stages()[-1]
-        programs = programs_of(description.cells, after, MASKED if masked or after == "mask" else PASSES)
+    after = after or _stages()[-1]
+    programs = programs_of(describe(_open(model)).cells, after, MASKED if masked or after == "mask" else PASSES)
     if form == "mermaid":
         click.echo(listing.as_mermaid(programs), nl=False)
     elif form == "json":
@@ -642,13 +617,10 @@ def explain(model: str, machine: str, hidden: int | None, heads: int | None, bat
     from rnngen.explain import NothingToDo, explain_model
     from rnngen.runtime.machine import MACHINES
 
-    source = _open(model)
-    label = _label(source)
-    with _mistakes_in(source, label):
-        try:
-            lines = explain_model(label, MACHINES[machine], hidden, heads, batch, dtype)
-        except NothingToDo as reason:
-            raise click.UsageError(str(reason)) from reason
+    try:
+        lines = explain_model(_open(model), MACHINES[machine], hidden, heads, batch, dtype)
+    except NothingToDo as reason:
+        raise click.UsageError(str(reason)) from reason
     click.echo("\n".join(lines))
 
 
@@ -732,10 +704,7 @@ def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], s
     from rnngen.verify import VerifierFailed
     from rnngen.verify import verify as answers
 
-    source = _open(model)
-    label = _label(source)
-    with _mistakes_in(source, label):
-        module = compile_model(label)
+    module = compile_model(_open(model))
     stream = answers(module.name, module.text, path, dtypes, schedules)
     try:
         plan = next(stream)

@@ -1,9 +1,9 @@
 """The whole road on one page: the text of a model to the text of a module."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from rnngen.audit import audit
 from rnngen.cell import Cell
@@ -12,7 +12,7 @@ from rnngen.document import parse
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
-from rnngen.errors import Mistakes, ModelError, visible
+from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import PRODUCTS, Program
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.hoist import hoist
@@ -25,10 +25,10 @@ from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.verify import verify
 from rnngen.runtime import PUBLISHED
-from rnngen.source import Source
+from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
+from rnngen.source import STDIN, Source
 
 VERSION = "0.1.0"
-_NO_DIGEST = "0" * 64  # stands for the digest of the text while that is taken
 _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn"}
 # A name that a generated text uses: not in a comment or a string, behind a point or before an argument's =. To parse
 # the text for this as well as for the audit would take a fifth of a compile.
@@ -115,21 +115,33 @@ def compile_model(source: Source) -> Module:
     body = render("triton", "body.py.jinja", cells=cells, model=model)
     used = set(_WORD.findall(body))
     header = ModuleView(
+        first_words=FIRST_WORDS,
         version=VERSION,
-        source=visible(source.name),
-        argument=description.name if library().get(description.name) == source else visible(source.name),
+        no_digest=NO_DIGEST,
+        source=source.label,
         digest=source.digest,
+        renewal=_renewal(description),
+        format=FORMAT,
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),
-        published=tuple(sorted(used & set(PUBLISHED), key=str.lower)),
+        published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=str.lower)),
+        last_line=LAST_LINE,
     )
-
-    def text(digest: str) -> str:
-        return render("triton", "module.py.jinja", module=header, body=body, body_digest=digest)
-
-    made = text(sha256(text(_NO_DIGEST).encode()).hexdigest())
-    audit(made)
+    made = sealed(render("triton", "module.py.jinja", module=header, body=body))
+    audit(made.encode())
     return Module(description.name, made)
+
+
+def _renewal(description: Description) -> str:
+    """The command that compiles the model again, as a line for a shell."""
+    source, label = description.source, description.source.label
+    cell = library().get(description.name)
+    if cell and (cell.label, cell.digest) == (label, source.digest):
+        return f"rnngen compile {description.name}"
+    if source.name == STDIN:
+        return "rnngen compile -"
+    quoted = f"$'{label}'" if "\\" in label else shlex.quote(label)
+    return f"rnngen compile {'-- ' if label.startswith('-') else ''}{quoted}"
 
 
 def _check_schedules(description: Description, programs: Sequence[Program]) -> None:

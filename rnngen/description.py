@@ -44,6 +44,8 @@ MOST_LAYERS = 256
 MOST_CELLS = 64
 MOST_ACTIVATIONS = 16
 MOST_PARAMETERS = 2**31  # elements of a whole model
+MOST_CHARACTERS = 2000  # of a text about a cell
+LONGEST_FILE_NAME = 128  # it stands beside every equation in a module
 MOST_OPERATIONS = 384  # in the equations of a file; a compile takes more than a millisecond for each
 
 # ---- The schema ----
@@ -66,7 +68,7 @@ class _ParameterTable(_Table):
 
 class _CellTable(_Table):
     class_name: str = Field(default="", alias="class")
-    about: str = ""
+    about: str = Field(default="", max_length=MOST_CHARACTERS)
     states: list[str] = Field(min_length=1, max_length=16)
     output: str = ""
     constants: dict[str, float] = Field(default={}, max_length=64)
@@ -194,6 +196,9 @@ def describe(source: Source) -> Description:
     """
     places = Places(parse(source), ())
     mistakes = Mistakes(source)
+    if len(source.file_name) > LONGEST_FILE_NAME:
+        message = f"The file's name has {len(source.file_name):,} characters; at most {LONGEST_FILE_NAME} are allowed."
+        mistakes.add("too-large", message, Span(1, 1, 1))
     data = places.document.data
     if data.keys() <= {"name"}:
         hint = "a cell has the keys name, states, step and parameters, a model name, inputs and layers; "
@@ -649,6 +654,21 @@ _WORDS |= {PROJECTION}
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
 _DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+# What a file would hide beside the standard library: torch and what it imports, and what rnngen does.
+_IMPORTED_BY_TORCH = frozenset(
+    """
+    annotated_types click distutils filelock fsspec functorch jinja2 markupsafe mpmath networkx numpy packaging
+    pkg_resources psutil pydantic pydantic_core rnngen scipy setuptools sympy torch torchgen triton typing_extensions
+    typing_inspection
+    """.split()
+)
+_RUN_UNASKED = {
+    "sitecustomize": "Python runs it at every start,",
+    "usercustomize": "Python runs it at every start,",
+    "conftest": "pytest runs it,",
+    "setup": "pip runs it,",
+    "noxfile": "nox runs it,",
+}
 # What stands behind a cell's name in the names of its functions, at least as the first word.
 _PARTS = ("step", "adjoint", "gradients", "scan", "masked", "run", "equations", "reference", *SCHEDULE_NAMES)
 
@@ -663,20 +683,24 @@ def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> 
         mistakes.add("bad-name", message, span, notes=(note,), hints=(hint,))
     elif _is_reserved(name, kind):
         hint = f"call it {'my_' if kind != 'class' else 'My'}{name}, or something else."
-        module = kind in ("cell", "model") and _hides_module(name)
-        note = f"the file {name}.py would hide a module that Python or torch imports." if module else None
+        note = _taken_by(name) if kind in ("cell", "model") else None
         mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, notes=(note,), hints=(hint,))
 
 
-def _hides_module(name: str) -> bool:
-    return name in sys.stdlib_module_names or name in ("numpy", "rnngen", "torch", "triton")
+def _taken_by(name: str) -> str | None:
+    """Why no file that Python may find can be called so."""
+    if name.lower() in _RUN_UNASKED:
+        return f"{_RUN_UNASKED[name.lower()]} wherever a file {name}.py lies."
+    if name in sys.stdlib_module_names or name in _IMPORTED_BY_TORCH:
+        return f"the file {name}.py would hide a module that Python or torch imports."
+    return None
 
 
 def _is_reserved(name: str, kind: str) -> bool:
     if kind == "model" and (class_name_of(name) in _IMPORTED or keyword.iskeyword(class_name_of(name))):
         return True
     if kind in ("cell", "model"):
-        return _hides_module(name) or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
+        return _taken_by(name) is not None or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
     return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
 
 
@@ -815,6 +839,9 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
         case "greater_than_equal" | "less_than_equal" | "finite_number":
             message = f"{subject} must be {_range(schema, path)}, not {given}."
             mistakes.add("out-of-range", message, span, "out of range")
+        case "string_too_long":
+            message = f"{subject} must have at most {context['max_length']:,} characters, not {len(given):,}."
+            mistakes.add("wrong-length", message, span)
         case "too_short" | "too_long":
             bound = context["min_length" if kind == "too_short" else "max_length"]
             few = "at least" if kind == "too_short" else "at most"

@@ -15,12 +15,12 @@ import tomllib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from .errors import Mistake, ModelError, visible
-from .source import Source, Span
+from .source import STDIN, Source, Span
 
-__all__ = ["MOST_BYTES", "Document", "KeyPath", "Places", "Unreadable", "parse", "read"]
+__all__ = ["MOST_BYTES", "Document", "KeyPath", "Places", "Unreadable", "parse", "read", "read_stdin"]
 
 MOST_BYTES = 256 * 1024
 MOST_KEY_PARTS = 16  # tomllib takes 4.6 s for a key of 20 000 parts
@@ -101,11 +101,28 @@ def read(path: str | os.PathLike[str]) -> Source:
     return _decode(name, content)
 
 
+def read_stdin(stream: BinaryIO | None) -> Source:
+    """The text of a model that comes through standard input; the same limits and errors as those of `read`.
+
+    stream: standard input itself, None where there is none.
+    """
+    if stream is None:
+        raise Unreadable("There is no standard input to read a model from.")
+    try:
+        content = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Unreadable(f"'{STDIN}' cannot be read: {error.strerror or 'unknown reason'}.") from error
+    if len(content) > MOST_BYTES:
+        raise _too_big(STDIN)
+    return _decode(STDIN, content)
+
+
 def _must_be_a_file(status: os.stat_result, shown: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable(f"'{shown}' is a directory, not a model file.")
     if not stat.S_ISREG(status.st_mode):
-        raise Unreadable(f"'{shown}' is a device, pipe or socket, not a model file.")
+        hint = "a model is read from standard input where its name is '-'."
+        raise Unreadable(f"'{shown}' is a device, pipe or socket, not a model file.\nHint: {hint}")
     if status.st_size > MOST_BYTES:
         raise _too_big(shown)
 

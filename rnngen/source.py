@@ -7,11 +7,18 @@ said about a model (an error, a comment in the generated module) leads back to a
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
-__all__ = ["Source", "Span"]
+__all__ = ["STDIN", "Source", "Span"]
+
+STDIN = "<stdin>"  # the name of a text that came through standard input
+# What a file's name may show of itself in a generated module. No sign of it is a command for Python, an editor or a
+# shell within quotes: a coding cookie and a modeline need a colon or an equals sign.
+_PLAIN = re.compile(r"[A-Za-z0-9 _.,+@()<>-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,18 @@ class Source:
     def __post_init__(self) -> None:
         if "\r\n" in self.text:
             object.__setattr__(self, "text", self.text.replace("\r\n", "\n"))
+
+    @property
+    def file_name(self) -> str:
+        """The name without a folder."""
+        return PurePath(self.name).name
+
+    @cached_property
+    def label(self) -> str:
+        """The file's name as a generated module writes it, the same from wherever the file is compiled: all but the
+        plainest characters as the bytes that they are on disk, `\\xe4`, which a shell reads in `$'...'`.
+        """
+        return "".join(char if _PLAIN.fullmatch(char) else _escaped(char) for char in self.file_name)
 
     @cached_property
     def digest(self) -> str:
@@ -76,3 +95,9 @@ class Source:
         """The characters of a span. Raises IndexError for a line the text does not have."""
         start = self.offset(span)
         return self.text[start : start + span.length]
+
+
+def _escaped(char: str) -> str:
+    undecodable = "\udc80" <= char <= "\udcff"  # how Python holds a byte of a name that is not UTF-8
+    encoded = char.encode("utf-8", "surrogateescape" if undecodable else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)

@@ -21,9 +21,10 @@ from rnngen.compile import MASKED, compile_model, stages
 from rnngen.description import _CellLayer, describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.runtime.machine import SCHEDULES
+from rnngen.runtime.seal import condition
 from rnngen.source import Source
 from rnngen.verify import TOLERANCES, Case, Plan
-from rnngen.write import Unwritable, is_intact, write
+from rnngen.write import Unwritable, write
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="devices, links and signals of POSIX")
@@ -197,28 +198,35 @@ def test_the_result_in_json(run):
     assert set(first) == {"file", "line", "column", "length", "code", "message", "label", "notes", "hints"}
 
 
-def test_the_header_names_the_source_by_a_relative_path(run, tmp_path):
+def test_the_same_file_gives_the_same_bytes_from_wherever_it_is_compiled(run, tmp_path, monkeypatch):
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "leaky.toml").write_text(CELL)
-    for given, named in (
-        ("models/leaky.toml", "models/leaky.toml"),
-        ("./models//leaky.toml", "models/leaky.toml"),
-        (folder / "leaky.toml", "leaky.toml"),
-    ):
-        text = run("compile", given, "--stdout").stdout
-        assert f" from {named}; do not edit" in text.partition("\n")[0]
-        assert str(tmp_path) not in text
-    assert " from lstm.toml; do not edit" in run("compile", "lstm", "--stdout").stdout.partition("\n")[0]
+    (folder / "lstm.toml").write_text(library()["lstm"].text)
+    for name in ("leaky.toml", "lstm.toml"):
+        texts = {
+            run("compile", path, "--stdout").stdout for path in (f"models/{name}", f"./models//{name}", folder / name)
+        }
+        monkeypatch.chdir(folder)
+        texts.add(run("compile", name, "--stdout").stdout)
+        monkeypatch.chdir(tmp_path)
+        (text,) = texts
+        assert f"# Source: {name}, sha256 " in text
+        assert str(tmp_path) not in text and "models" not in text
+    assert text == run("compile", "lstm", "--stdout").stdout
+    assert run("compile", "models/leaky.toml", "-o", "models").exit_code == 0
+    monkeypatch.chdir(folder)
+    assert run("compile", "leaky.toml", "--check").stdout == "leaky.py is up to date\n"
 
 
-@POSIX
-def test_a_path_cannot_break_out_of_the_header(run):
-    name = "a\nimport os\r\u2028\x1b[31m.toml"
-    Path(name).write_text(CELL)
-    text = run("compile", name, "--stdout").stdout
-    assert text.split("\n")[0].endswith("a\\x0aimport os\\x0d\\u2028\\x1b[31m.toml; do not edit, change that file.")
-    assert not any(line.startswith("import os") for line in text.splitlines())
+def test_a_checkout_with_other_line_ends_is_not_stale(run):
+    run("compile", "lstm")
+    other = Path("lstm.py").read_bytes().replace(b"\n", b"\r\n")
+    Path("lstm.py").write_bytes(other)
+    assert run("compile", "lstm", "--check").stdout == "lstm.py is up to date\n"
+    assert run("compile", "lstm", "--diff").stdout == ""
+    assert run("compile", "lstm").stdout == "lstm.py is up to date\n"
+    assert Path("lstm.py").read_bytes() == other
 
 
 def test_two_models_for_one_file_are_refused(run, tmp_path):
@@ -351,16 +359,23 @@ def test_a_file_of_the_users_is_left_alone(run, content):
     assert Path("lstm.py").read_bytes() == content
 
 
-def test_a_truncated_file_is_no_intact_one():
+def test_the_condition_of_a_file():
     text = compile_model(library()["rnn"]).text.encode()
-    assert is_intact(text)
-    assert is_intact(text.replace(b"\n", b"\r\n"))
-    assert not is_intact(text[:-1])
-    assert not is_intact(text + b"\n")
-    assert not is_intact(b"\n" + text)
-    assert not is_intact(text.replace(b"rnn.toml", b"run.toml", 1))
     digest = re.search(rb"Body:   sha256 (\w+)", text)[1]
-    assert not is_intact(text.replace(digest, sha256(text).hexdigest().encode()))
+    for content, expected in (
+        (text, "intact"),
+        (text.replace(b"\n", b"\r\n"), "intact"),
+        (text + b"\n", "edited"),
+        (text.replace(b"rnn.toml", b"run.toml", 1), "edited"),
+        (text.replace(digest, sha256(text).hexdigest().encode()), "edited"),
+        (text.replace(digest, b""), "edited"),
+        (text[:-1], "edited"),
+        (text[:-2], "cut off"),
+        (text[:30], "cut off"),
+        (b"\n" + text, "foreign"),
+        (b"", "foreign"),
+    ):
+        assert condition(content) == expected, content[:200]
 
 
 @POSIX
@@ -377,7 +392,7 @@ def test_links_are_followed_only_within_their_directory(run, tmp_path):
     Path("out/lstm.py").symlink_to("lstm_1.py")
     assert run("compile", "lstm", "-o", "out").exit_code == 0
     assert Path("out/lstm.py").is_symlink()
-    assert is_intact(Path("out/lstm_1.py").read_bytes())
+    assert condition(Path("out/lstm_1.py").read_bytes()) == "intact"
     Path("circle").mkdir()
     Path("circle/lstm.py").symlink_to("lstm.py")
     assert run("compile", "lstm", "-o", "circle").exit_code == 2

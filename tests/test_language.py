@@ -27,7 +27,7 @@ def test_there_are_three_examples():
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split('"')[1])
 def test_the_examples_compile(text):
-    audit(compile_model(Source("example.toml", text)).text)
+    audit(compile_model(Source("example.toml", text)).text.encode())
 
 
 def shown(default: object) -> str:

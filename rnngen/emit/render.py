@@ -11,6 +11,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+# What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
+_COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
+
 
 @cache
 def environment(target: str) -> Environment:
@@ -58,8 +61,9 @@ def literal(item: object) -> str:
 
 
 def _docstring(item: str) -> str:
-    """Text as a docstring."""
+    """Text as a docstring, with no command for an editor in it."""
     written = item.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    written = _COMMAND.sub(lambda m: f"{m[1] or m[3]}\\x{ord(m[2] or m[4]):02x}", written)
     return f'"""{written}"""'
 
 

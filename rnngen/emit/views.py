@@ -127,16 +127,20 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class ModuleView:
-    """The top of a file.
+    """The top of a file, and its last line.
 
-    source: as it was given, relative; argument: what `rnngen compile` takes for it; digest: of the source's text.
-    torch, published: what is imported of torch and of the runtime.
+    No text from outside stands before the third line. source: the label of the model; digest: of its text; renewal: the
+    command that compiles it. torch, published: what is imported of torch and of the runtime.
     """
 
+    first_words: str
     version: str
+    no_digest: str
     source: str
-    argument: str
     digest: str
+    renewal: str
+    format: int
     docstring: str
     torch: tuple[str, ...]
     published: tuple[str, ...]
+    last_line: str

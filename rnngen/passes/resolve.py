@@ -5,7 +5,7 @@ from itertools import count
 
 from rnngen.cell import Cell
 from rnngen.equations import Assignment, Expression
-from rnngen.errors import Mistakes, visible
+from rnngen.errors import Mistakes
 from rnngen.ir import CellGraph, Equation, Program, State, Value, needed
 from rnngen.source import Span
 
@@ -24,8 +24,7 @@ def resolve(cell: Cell) -> Program:
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
-    where = visible(source.name)
-    equations = tuple(Equation(e.target, e.text, f"{where}:{cell.place_of(e).line}") for e in order)
+    equations = tuple(Equation(e.target, e.text, f"{source.label}:{cell.place_of(e).line}") for e in order)
     return Program(graph, cell.parameters, equations, cell.output)
 
 

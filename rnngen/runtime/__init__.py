@@ -6,6 +6,7 @@
 from importlib import import_module
 
 PUBLISHED = {
+    "check_module": "seal",
     "Cell": "cell",
     "Layer": "layer",
     "Recurrence": "recurrence",
