@@ -767,12 +767,16 @@ def _badness(error: float) -> float:
 
 
 @main.command()
+@click.argument("modules", metavar="[MODULE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--json", "in_json", is_flag=True, help="Report in JSON.")
-def doctor(in_json: bool) -> None:
-    """Say which versions are here, and what will run where."""
-    from rnngen.doctor import diagnose
+def doctor(modules: tuple[Path, ...], in_json: bool) -> None:
+    """Say which versions are here, what will run where, and which generated modules are not as they were written.
 
-    found = diagnose()
+    MODULE is a file or a folder; this folder by default.
+    """
+    from rnngen.doctor import diagnose, examine
+
+    found = diagnose() | {"modules": examine(modules or [Path()])}
     if in_json:
         import json
 
@@ -782,5 +786,6 @@ def doctor(in_json: bool) -> None:
     for name, version in found["versions"].items():
         click.echo(f"{name:<{width}}  {version or 'missing'}")
     click.echo()
-    for sentence in found["sentences"]:
-        click.echo(sentence)
+    for sentence in (*found["sentences"], *(module["sentence"] for module in found["modules"])):
+        if sentence:
+            click.echo(sentence)

@@ -33,6 +33,9 @@ _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn":
 # A name that a generated text uses: not in a comment or a string, behind a point or before an argument's =. To parse
 # the text for this as well as for the audit would take a fifth of a compile.
 _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)\b(?!=)')
+MOST_WORK = 1600  # values of the steps of a file; a compile takes 0.4 ms and 60 KB for each
+_WORK_OF_A_PRODUCT = 10  # a kernel of its own in either direction, with and without a mask, beside its operation
+_WORK_OF_A_CELL = 40  # what is written around its steps
 Pass = Callable[[Program], Program]
 TO_SCANS: tuple[Pass, ...] = (simplify, pack, hoist, differentiate)
 FROM_SCANS: tuple[Pass, ...] = (save, lower)
@@ -93,6 +96,7 @@ def variants_of(cells: Sequence[Cell]) -> list[tuple[Program, Program]]:
     Raises ModelError with every mistake of the first stage that finds any.
     """
     programs = programs_of(cells, TO_SCANS[-1].__name__)
+    _check_work(cells, programs)
     return [(_through(FROM_SCANS, p), _through((mask, *FROM_SCANS), p)) for p in programs]
 
 
@@ -142,6 +146,26 @@ def _renewal(description: Description) -> str:
         return "rnngen compile -"
     quoted = f"$'{label}'" if "\\" in label else shlex.quote(label)
     return f"rnngen compile {'-- ' if label.startswith('-') else ''}{quoted}"
+
+
+def _check_work(cells: Sequence[Cell], programs: Sequence[Program]) -> None:
+    """A short text may make a long module: each product that cannot be hoisted or packed has kernels of its own. Raises
+    ModelError.
+    """
+    work = [_work(program) for program in programs]
+    if sum(work) <= MOST_WORK:
+        return
+    largest = cells[work.index(max(work))]
+    message = f"The steps of this file have {sum(work):,} values, forwards and backwards; {MOST_WORK:,} are allowed."
+    note = f"a product that depends on a state counts as {_WORK_OF_A_PRODUCT} more, and a cell as {_WORK_OF_A_CELL}."
+    mistakes = Mistakes(largest.places.document.source)
+    mistakes.add("too-large", message, largest.places.key("step"), f"{max(work):,} of them are here", notes=(note,))
+    mistakes.check()
+
+
+def _work(program: Program) -> int:
+    values = (*program.scan.values, *program.adjoint.values)
+    return _WORK_OF_A_CELL + len(values) + _WORK_OF_A_PRODUCT * sum(value.op in PRODUCTS for value in values)
 
 
 def _check_schedules(description: Description, programs: Sequence[Program]) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from rnngen.compile import VERSION
 from rnngen.errors import visible
+from rnngen.runtime.seal import FIRST_WORDS, FORMAT, condition, format_of, renewal
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "examine"]
 
 
 def diagnose() -> dict[str, Any]:
@@ -44,6 +45,35 @@ def diagnose() -> dict[str, Any]:
     else:
         sentences += _sentences(gpus, versions, interpret, _imported("triton")[1])
     return {"versions": versions, "gpus": gpus, "interpreting": interpret, "sentences": sentences}
+
+
+def examine(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The generated modules among files and in folders: the file, its condition ("intact", "edited" or "cut off"), its
+    format, and a sentence if something is wrong with it.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    return [found for file in files if file.is_file() and (found := _examined(file))]
+
+
+def _examined(file: Path) -> dict[str, Any] | None:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(FIRST_WORDS))
+            content = start + stream.read() if start == FIRST_WORDS.encode() else b""
+    except OSError:
+        return None
+    if not content:
+        return None
+    state, format, sentence = condition(content), format_of(content), ""
+    if state == "cut off":
+        sentence = "is cut off, and cannot be imported"
+    elif format not in (None, FORMAT):
+        sentence = f"is written in format {format}, and this rnngen runs format {FORMAT}"
+    elif state == "edited":
+        sentence = "was edited by hand"
+    if sentence:
+        sentence = f"{visible(os.fspath(file))} {sentence}: {renewal(content)}"
+    return {"file": file.as_posix(), "condition": state, "format": format, "sentence": sentence}
 
 
 def _sentences(
