@@ -110,16 +110,14 @@ FIELDS = {
     )
     for template, field in PLACES
 } | {
-    "file name": lambda text: Source(f"{text}.toml", PLAIN),
-    "file name without an ending": lambda text: Source(text, PLAIN),
-    "folder": lambda text: Source(f"{text}/unit.toml", PLAIN),
+    "file name": lambda text: Source(text, PLAIN),
     "comment in the file": lambda text: Source("unit.toml", f"# {text}\n{PLAIN}"),
     "unknown key": lambda text: Source("unit.toml", f"{written(text)} = 1\n{PLAIN}"),
     "comment behind an equation": lambda text: Source("unit.toml", filled(CELL, "step", f"{STEP}  # {text}")),
     "comment in the step": lambda text: Source("unit.toml", filled(CELL, "step", f"# {text}\n{STEP}\n# {text}")),
     "line of the step": lambda text: Source("unit.toml", filled(CELL, "step", f"{STEP}\n{text}")),
 }
-ANYTHING_GOES = {"cell: about", "model: about", "folder", "comment in the step"}  # most payloads are accepted here
+ANYTHING_GOES = {"cell: about", "model: about"}  # most payloads are accepted here
 
 # From reports on other generators and on what reads Python: texts that were run, that ended a comment, a string or an
 # import, or that misled a reader. Each leaves a file behind if anything of it is run.
@@ -312,10 +310,10 @@ def assert_nothing_runs(survivors: list[tuple[str, str, bytes]], folder: Path) -
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"m{len(survivors) - 1:04}\n")
     if bash := shutil.which("bash"):
-        options = {"env": {"LC_ALL": "C.UTF-8"}, "capture_output": True, "text": True, "check": False}
-        done = subprocess.run([bash], input="\n".join(commands), cwd=folder, **options)
-        assert done.stderr == ""
-        assert [found.split("\0") for found in done.stdout.split("\0END\0")[:-1]] == wanted
+        options = {"env": {"LC_ALL": "C.UTF-8"}, "capture_output": True, "check": False}
+        done = subprocess.run([bash], input="\n".join(commands).encode(), cwd=folder, **options)
+        assert done.stderr == b""
+        assert [found.split("\0") for found in done.stdout.decode().split("\0END\0")[:-1]] == wanted
     assert sorted(path.name for path in folder.iterdir()) == ["modules"]
 
 
