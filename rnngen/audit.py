@@ -9,6 +9,7 @@ of. So a mistake in the emitter or in a template becomes a fault here, and not c
 import ast
 import builtins
 import re
+from itertools import pairwise
 
 # What the text may import, and what it may import from where; None for any name.
 _IMPORTS = {"torch", "torch.nn.functional", "triton", "triton.language"}
@@ -25,7 +26,8 @@ _NODES = set(
 _BUILTINS = {"bool", "dict", "enumerate", "float", "int", "len", "list", "max", "min", "range", "reversed"}
 _BUILTINS |= {"super", "tuple", "zip"}
 _DUNDERS = frozenset({"__init__", "__name__"})
-_CHECK = re.compile(r"check_module\(__spec__, format=[0-9]+\)")  # the one statement that may say __spec__
+# The one statement that may say __spec__, and what stands before it.
+_CHECK = re.compile(r"from rnngen\.runtime import check_module\ncheck_module\(__spec__, format=[0-9]+\)")
 
 # What a program takes for a command wherever it stands, be it in a comment or in a string.
 _COOKIE = re.compile(rb"coding[:=][ \t]*[-_.a-zA-Z0-9]")  # PEP 263, less what must stand before it
@@ -59,12 +61,17 @@ def audit(content: bytes) -> None:
         tree = ast.parse(content)  # of bytes: a cookie that was overlooked is followed here as it would be at import
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsafe(f"it is not Python: {error}") from error
-    checks = [node for node in tree.body if isinstance(node, ast.Expr) and _CHECK.fullmatch(ast.unparse(node))]
-    tree.body = [node for node in tree.body if node not in checks]
+    tree.body = [node for before, node in pairwise([None, *tree.body]) if not _is_check(before, node)]
     nodes = _nodes(tree)
     for node in nodes:
         _check_node(node)
     _check_names(nodes)
+
+
+def _is_check(before: ast.stmt | None, node: ast.stmt) -> bool:
+    if not (isinstance(before, ast.ImportFrom) and isinstance(node, ast.Expr)):
+        return False
+    return bool(_CHECK.fullmatch(f"{ast.unparse(before)}\n{ast.unparse(node)}"))
 
 
 def _nodes(tree: ast.AST) -> list[ast.AST]:

@@ -422,6 +422,20 @@ def test_names_of_the_module_itself_cannot_be_taken():
         "def f(h):\n    del h",
         "a = 1\na = 2",
         "class A:\n    def f(a):\n        return a\n    def f(a):\n        return a",
+        "# coding=unicode_escape",
+        "\n# -*- coding: latin-1 -*-",
+        "a = 1\n# vim: set fileencoding=utf-7 :",
+        '"""ex: set sw=1"""',
+        "# -*- mode: sh -*-",
+        '"""local variables:"""',
+        "\ufeffa = 1",
+        "a = 1 # \xe9",
+        "a = __spec__",
+        "def check_module(a, format):\n    return a\ncheck_module(a, format=__spec__)",
+        "from rnngen.runtime import check_module\ncheck_module(__spec__.loader, format=1)",
+        "from rnngen.runtime import check_module\ncheck_module(__spec__, format=f())",
+        "from rnngen.runtime import check_module\ndef f():\n    check_module(__spec__, format=1)",
+        "from rnngen.runtime import check_module\ncheck_module(__spec__, format=1).a",
         "a = 1 # \r eval('1')",
         "a = 1 # \u202e",
         "a = 1\n\x0c",
@@ -434,6 +448,17 @@ def test_names_of_the_module_itself_cannot_be_taken():
 def test_the_audit_refuses(text):
     with pytest.raises(Unsafe):
         audit(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+
+
+def test_the_audit_lets_a_module_be_checked():
+    audit(b"from rnngen.runtime import check_module\ncheck_module(__spec__, format=1)\n")
+    for before in (
+        b"",
+        b"def check_module(a, format):\n    return a\n",
+        b"from rnngen.runtime import check_module\na = 1\n",
+    ):
+        with pytest.raises(Unsafe):  # it has to be ours
+            audit(before + b"check_module(__spec__, format=1)\n")
 
 
 @pytest.mark.parametrize("name", library())
