@@ -67,6 +67,7 @@ def test_every_choice_is_named(name):
 
 
 def test_the_limits_are_the_real_ones():
+    from rnngen import compile as road
     from rnngen import document, equations
 
     limits = PAGE[PAGE.index("## Limits") :]
@@ -78,4 +79,6 @@ def test_the_limits_are_the_real_ones():
         equations.DEEPEST,
     ):
         assert str(number) in limits
+    for number in (road.MOST_WORK, description.MOST_CHARACTERS, description.LONGEST_FILE_NAME):
+        assert f"{number:,}" in limits
     assert description.MOST_PARAMETERS == 2**31
