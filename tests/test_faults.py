@@ -621,4 +621,6 @@ def test_fault_30(layer_of):
     with pytest.raises(NotImplementedError, match="Use the layer's `reference`"):
         torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
     assert torch.func.jvp(lambda x: layer.reference(x)[0], (x,), (torch.ones_like(x),))[1].any()
+    with pytest.raises(NotImplementedError, match=r"use torch\.export\.export or torch\.jit\.trace"):
+        torch.jit.script(layer)
     assert torch.export.export(layer, (x,)).module()(x)[0].shape == (5, 2, 4)
