@@ -1,16 +1,17 @@
 """From tensors to kernels: the arguments of a scan, and the launchers of the schedules."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from rnngen.runtime.language import interpreting, tl
+from rnngen.runtime.language import MISSING, OutOfResources, interpreting, tl
 from rnngen.runtime.linear import product, product_transposed
-from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, Sizes, choose
+from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, NotPossible, Sizes, choose, row_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def resident(kernel) -> Launcher:
     def launch(scan: Arguments, choice: Choice) -> None:
         batch, hidden = scan.states[0].shape
         _launch(
-            kernel[scan.heads, -(-batch // choice.constants["BB"])],
+            kernel,
+            (-(-batch // choice.constants["BB"]), scan.heads),  # the first dimension is the one without a limit
             scan,
             choice,
             scan.tensors,
@@ -95,7 +97,7 @@ def elementwise(kernel) -> Launcher:
     def launch(scan: Arguments, choice: Choice) -> None:
         batch, hidden = scan.states[0].shape
         grid = (batch, -(-hidden // choice.constants["BLOCK"]))
-        _launch(kernel[grid], scan, choice, scan.tensors, scan.time, H=hidden, BACKWARDS=scan.backwards)
+        _launch(kernel, grid, scan, choice, scan.tensors, scan.time, H=hidden, BACKWARDS=scan.backwards)
 
     return launch
 
@@ -103,25 +105,36 @@ def elementwise(kernel) -> Launcher:
 def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], step: int) -> None:
     """Run one pointwise stage of one time step."""
     batch, hidden = scan.states[0].shape
-    _launch(kernel[batch, -(-hidden // choice.constants["BLOCK"])], scan, choice, tensors, step, H=hidden)
+    grid = (batch, -(-hidden // choice.constants["BLOCK"]))
+    _launch(kernel, grid, scan, choice, tensors, step, H=hidden)
 
 
-def _launch(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants) -> None:
+class _TooLarge(Exception):
+    """A kernel, and in a sentence what it needs and what the GPU has."""
+
+
+def _launch(
+    kernel, grid: tuple[int, int], scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants
+) -> None:
     """Launch with what every kernel takes. time: the number of steps, or the step that is meant."""
     device = scan.states[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current one
-        kernel(
-            *tensors,
-            time,
-            scan.states[0].shape[0],
-            **constants,
-            **choice.constants,
-            SAVE=scan.save,
-            KEEP=scan.keep,
-            ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
-            num_warps=choice.num_warps,
-            enable_fp_fusion=True,
-        )
+        try:
+            kernel[grid](
+                *tensors,
+                time,
+                scan.states[0].shape[0],
+                **constants,
+                **choice.constants,
+                SAVE=scan.save,
+                KEEP=scan.keep,
+                ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
+                num_warps=choice.num_warps,
+                enable_fp_fusion=True,
+            )
+        except OutOfResources as error:
+            name, need, limit = kernel.__name__, error.required, error.limit
+            raise _TooLarge(f"{name} needs {need} of {error.name}, and {limit} are there") from error
 
 
 def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
@@ -144,28 +157,50 @@ def run(launchers: Mapping[str, Launcher], facts: Facts, scan: Arguments, schedu
     """Run a scan by the schedule that suits its sizes and device, or by the one that is named.
 
     A name is for the directions that have kernels of it: the adjoint of a cell may have no product where the cell has
-    one. Raises NotPossible if the schedule cannot run these sizes here.
+    one. A kernel that was not asked for and that Triton finds too large for the GPU gives way to `stepwise`, with a
+    warning. Raises NotPossible if the schedule cannot run these sizes here.
     """
     wanted = schedule if schedule in launchers else "auto"
-    choice = choose(facts, scan.sizes, machine_of(scan.states[0].device), wanted)
-    launchers[choice.schedule](scan, choice)
+    machine = machine_of(scan.states[0].device)
+    choice = choose(facts, scan.sizes, machine, wanted)
+    try:
+        launchers[choice.schedule](scan, choice)
+    except _TooLarge as error:  # before anything was written: only `stepwise` launches more than once
+        if "stepwise" in (wanted, choice.schedule):
+            raise
+        if wanted != "auto":
+            raise NotPossible(f"The schedule '{wanted}' cannot run here: {error}.") from error
+        _warn_once(f"The schedule '{choice.schedule}' gives way to 'stepwise', which is slower: {error}.")
+        launchers["stepwise"](scan, choose(facts, scan.sizes, machine, "stepwise"))
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+@cache
+def has_kernels(kind: str) -> bool:
+    """Whether scans on this type of device run kernels; warns, once, of a device where they do not and could matter."""
+    if kind == "cpu":
+        return interpreting()
+    if kind == "meta":  # nothing runs there
+        return True
+    lacking = MISSING if kind == "cuda" else f"there are kernels for CUDA and ROCm devices, and none for '{kind}'"
+    if lacking:
+        _warn_once(f"Scans on '{kind}' run step by step in torch, which is slow: {lacking}.")
+    return not lacking
 
 
 @cache
 def machine_of(device: torch.device) -> Machine:
-    """The limits of a device; the interpreter has those of sm_90."""
-    if device.type == "cpu" and interpreting():
+    """The limits of a device that has kernels; the interpreter has those of sm_90."""
+    if device.type == "cpu":
         return MACHINES["sm_90"]
-    if device.type != "cuda":
-        raise RuntimeError(
-            f"No kernels for the device type '{device.type}': there are kernels for CUDA and ROCm devices"
-        )
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip:
-        known = MACHINES["gfx942"]
-        name, shared = properties.gcnArchName.split(":")[0], 64 * 1024
-    else:
-        major = torch.cuda.get_device_capability(device)[0]
-        known = MACHINES["sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"]
-        name, shared = known.name, properties.shared_memory_per_block_optin
-    return Machine(name, known.backend, shared, properties.multi_processor_count, known.clock_ghz, known.memory_gb_s)
+        known = row_of("hip", properties.gcnArchName.split(":")[0])
+        return replace(known, processors=properties.multi_processor_count)
+    known = row_of("cuda", "sm_{}{}".format(*torch.cuda.get_device_capability(device)))
+    shared = properties.shared_memory_per_block_optin
+    return replace(known, shared_bytes=shared, processors=properties.multi_processor_count)

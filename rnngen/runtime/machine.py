@@ -6,7 +6,7 @@ spills, shared memory) and a scoreboard estimate of their cycles, not measuremen
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 SCHEDULES = ("elementwise", "resident", "stepwise")
@@ -17,7 +17,7 @@ class Machine:
     """A GPU as far as the choice depends on it.
 
     shared_bytes: what one program may use of on-chip memory. processors: multiprocessors or compute units.
-    clock_ghz, memory_gb_s: for estimates.
+    clock_ghz, memory_gb_s: for estimates. kin: the target whose constants it has, one with its matrix instructions.
     """
 
     name: str
@@ -26,14 +26,41 @@ class Machine:
     processors: int
     clock_ghz: float
     memory_gb_s: float
+    kin: str
 
 
+# shared_bytes: "maximum amount of shared memory per thread block" in the CUDA C++ programming guide, table of compute
+# capabilities; the LDS of a compute unit in AMD's white papers on CDNA 3 and 4. The rest is the data sheet of the card
+# that is named, its clock the boost clock. sm_86, sm_89 and sm_120 multiply by the instructions of sm_80 (mma.sync).
+# For sm_75 Triton 3.6 to 3.9 use no matrix instructions and no asynchronous copies.
 MACHINES = {
-    "sm_80": Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555),
-    "sm_90": Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350),
-    "sm_100": Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000),
-    "gfx942": Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300),
+    machine.name: machine
+    for machine in (
+        Machine("sm_75", "cuda", 64 * 1024, 40, 1.59, 320, "sm_75"),  # T4
+        Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555, "sm_80"),  # A100, 40 GB
+        Machine("sm_86", "cuda", 99 * 1024, 72, 1.695, 600, "sm_80"),  # A10
+        Machine("sm_89", "cuda", 99 * 1024, 128, 2.52, 1008, "sm_80"),  # GeForce RTX 4090
+        Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350, "sm_90"),  # H100
+        Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000, "sm_100"),  # B200
+        Machine("sm_120", "cuda", 99 * 1024, 170, 2.407, 1792, "sm_80"),  # GeForce RTX 5090
+        Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300, "gfx942"),  # MI300X
+        Machine("gfx950", "hip", 160 * 1024, 256, 2.2, 8000, "gfx942"),  # MI350X
+    )
 }
+
+
+def row_of(backend: str, name: str) -> Machine:
+    """The row for an architecture: its own, or that of the newest one before it; the oldest if there is none before.
+
+    An AMD architecture that is not in the table has 64 KiB of on-chip memory, as all have that Triton knows but gfx950.
+    """
+    if name in MACHINES:
+        return MACHINES[name]
+    rows = [machine for machine in MACHINES.values() if machine.backend == backend]
+    if backend == "hip":
+        return rows[0]
+    number = int(name.removeprefix("sm_"))
+    return [row for row in rows if row is rows[0] or int(row.name.removeprefix("sm_")) <= number][-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +122,8 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
     return Choice(name, constants, warps, reasons)
 
 
+_GRID = 65535  # programs in the second dimension of a grid, on CUDA and ROCm
+
 # A plan is (estimated microseconds a step, that in words, constants, warps), or the reason why there is none.
 _Plan = tuple[float, str, dict[str, int | bool], int] | str
 
@@ -110,6 +139,8 @@ def _elementwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     block = min(_power_of_two(32, sizes.hidden), 128 if sizes.itemsize < 4 else 64)
     if sizes.itemsize < 4:
         block = max(block, 64)
+    if -(-sizes.hidden // block) > _GRID:
+        return f"{sizes.hidden} units are more than {_GRID} programs of {block}, which a grid has beside each other"
     programs = sizes.batch * -(-sizes.hidden // block)
     waves = -(-programs // (machine.processors * 16))
     bytes_ = (facts.reads + 2) * sizes.batch * sizes.hidden * sizes.itemsize
@@ -123,6 +154,8 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
         return "no matrix is applied to a state, so there is nothing to keep on the chip"
     if facts.mixed and sizes.heads > 1:
         return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
+    if machine.kin == "sm_75":
+        sizes = replace(sizes, itemsize=max(4, sizes.itemsize))  # half types are widened, and then multiplied
     width = sizes.hidden // sizes.heads
     tile = _power_of_two(16, width)
     matrices = sum(abs(count) for count in facts.stacks)
@@ -132,10 +165,12 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     if tile * matrices > 4 * widest:
         return f"{matrices} matrices of {width} units do not fit the registers"
     constants, warps = _resident_constants(facts, sizes, machine, tile)
-    while (need := _shared_bytes(facts, sizes, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
+    while (need := _shared_bytes(facts, sizes, machine, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
         constants["STAGES"] -= 1
     if need > machine.shared_bytes:
         return f"{need // 1024} KiB of on-chip memory are needed and {machine.shared_bytes // 1024} KiB are there"
+    if sizes.heads > _GRID:
+        return f"{sizes.heads} heads are more than the {_GRID} programs that a grid has beside each other"
     programs = sizes.heads * -(-sizes.batch // constants["BB"])
     waves = -(-programs // machine.processors)
     # A line through the estimates for sm_90: latency of the chain, and a share for each matrix.
@@ -151,7 +186,7 @@ def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int)
     warps = {16: 2, 32: 4, 64: 4, 128: 8}[tile]
     if machine.backend == "hip":
         constants |= {"BB": 16, "STAGES": 1}
-    elif machine.name == "sm_80" and tile > (64 if not facts.adjoint else 32 if facts.stages < 2 else 16):
+    elif machine.kin == "sm_80" and tile > (64 if not facts.adjoint else 32 if facts.stages < 2 else 16):
         constants["STAGES"] = 2  # with 3, some of the cells spill, or the streams do not fit
     if sizes.itemsize == 2:
         if machine.name == "sm_90" and tile == 64 and not facts.adjoint and max(facts.stacks) > 1:
@@ -169,18 +204,25 @@ def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int)
     return constants, warps
 
 
-def _shared_bytes(facts: Facts, sizes: Sizes, constants: Mapping[str, int | bool]) -> int:
+def _shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
+    """On-chip memory of one program, estimated: never less than Triton 3.6 to 3.9 take, and at most twice as much.
+
+    On NVIDIA the matrices stay there, beside the operands of products and what is loaded ahead. On AMD they are in
+    registers: they pass through it, one stack or matrix after another, and so do the operands.
+    """
     tile, batch = constants["BD"], constants["BB"]
-    weights = 0
-    widest = 1
+    weights, operands = [0], [tile * batch]
     for count in facts.stacks:
         for group in _group_sizes(abs(count)):
             parts = {1: 1, 2: 2}.get(group, 4)
-            widest = max(widest, parts)
+            operands.append(parts * tile * batch)
             padding = constants["MP"] if count < 0 or group == 1 else 1
-            weights += (parts * padding if constants["WIDE"] else group) * tile * tile
+            tiles = [parts * padding] if constants["WIDE"] else [1] * group
+            weights += (number * tile * tile for number in tiles)
+    if machine.backend == "hip":
+        return max(*weights, *operands) * sizes.itemsize
     streams = (constants["STAGES"] - 1) * facts.reads * tile * batch
-    return (weights + streams + 2 * widest * tile * batch) * sizes.itemsize
+    return (sum(weights) + streams + 2 * max(operands)) * sizes.itemsize
 
 
 def _group_sizes(count: int) -> list[int]:
@@ -193,8 +235,10 @@ def _stepwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     launches = len(facts.stacks) + facts.stages + (1 if facts.adjoint or not facts.stacks else 0)
     weights = matrices * sizes.hidden * (sizes.hidden // sizes.heads) * sizes.itemsize
     states = (2 * facts.reads + matrices + 4) * sizes.batch * sizes.hidden * sizes.itemsize
-    # A launch from Python takes about 5 us; the weights are read again at every step.
-    time = launches * 5.0 + (weights + states) / machine.memory_gb_s / 1000
+    # Host time, the launch itself left out, measured on a core of a CPU server with Triton 3.9 and torch 2.13: 13.9 us
+    # for an LSTM's step of one product (2.1) and one stage (10.6), so 7 us each. What a GPU takes for small launches is
+    # not known yet. The weights are read again at every step.
+    time = launches * 7.0 + (weights + states) / machine.memory_gb_s / 1000
     return time, f"{time:.2f} us a step, estimated", {"BLOCK": block}, 4 if block == 256 else 1
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rnngen.runtime.language import interpreting
-from rnngen.runtime.launch import Arguments, Launcher, run
+from rnngen.runtime.launch import Arguments, Launcher, has_kernels, run
 from rnngen.runtime.machine import Facts
 from rnngen.runtime.reference import like_state
 
@@ -353,7 +352,7 @@ def _previous(output: Tensor, first: Tensor, reverse: bool) -> Tensor:
 
 
 def _uses_kernels(tensor: Tensor) -> bool:
-    return tensor.device.type != "cpu" or interpreting()
+    return has_kernels(tensor.device.type)
 
 
 def _run(

@@ -1,0 +1,302 @@
+"""What would happen on a GPU up to the launch of every kernel: arguments, grids, devices, variants, and what fits."""
+
+import re
+import warnings
+from importlib import import_module
+
+import pytest
+import torch
+from pretended_gpu import CARDS, OTHERS, Record, pretended
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from rnngen.runtime import language, launch, machine
+from rnngen.runtime.machine import NotPossible
+
+CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "lstm_heads": "LSTMHeads"}
+DTYPES = {dtype: getattr(torch, dtype) for dtype in ("float32", "float64", "bfloat16", "float16")}
+HEADS = {"lstm_heads": 3}
+TIME, BATCH, INPUTS, WIDTH = 3, 19, 5, 16
+LENGTHS = [1 + n % TIME for n in range(BATCH)]
+
+every_card = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+
+
+def layer_class(cell: str) -> type:
+    return getattr(import_module(f"generated.{cell}"), CELLS[cell])
+
+
+def schedules(cell: str) -> list[str]:
+    return list(getattr(import_module(f"generated.{cell}"), f"{cell}_scan").forward.launchers)
+
+
+def train(cell: str, dtype: str, width: int = WIDTH, packed: bool = False, device: str = "cuda", **options) -> None:
+    """A forward and a backward pass of two layers in two directions."""
+    heads = HEADS.get(cell, 1)
+    options = {"num_layers": 2, "bidirectional": True, "heads": heads, "device": device} | options
+    layer = layer_class(cell)(INPUTS, heads * width, dtype=DTYPES[dtype], **options)
+    x = torch.randn(TIME, BATCH, INPUTS, device=device, dtype=DTYPES[dtype], requires_grad=True)
+    y, _ = layer(pack_padded_sequence(x, torch.tensor(LENGTHS), enforce_sorted=False) if packed else x)
+    (y.data if packed else y).sum().backward()
+
+
+def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) -> None:
+    """What must hold of the launches of `train`, said without asking the code that made them."""
+    assert gpu.faults == []
+    scans = 4  # layers times directions
+    hidden, heads = WIDTH * HEADS.get(cell, 1), HEADS.get(cell, 1)
+    name = f"{cell}_masked" if packed else cell
+    for direction in ("forward", "adjoint"):
+        found = [one for one in gpu.launches if one.kernel.startswith(f"{name}_{schedule}_{direction}")]
+        stages = {one.kernel for one in found}
+        assert len(found) == scans * (TIME * len(stages) if schedule == "stepwise" else 1)
+        if schedule == "stepwise":
+            assert [one.arguments["time"] for one in found[:: len(stages)]] in (
+                [step for run in order for step in run]
+                for order in ([[0, 1, 2], [2, 1, 0]] * 2, [[2, 1, 0], [0, 1, 2]] * 2)
+            )
+        else:
+            assert [one.constants["BACKWARDS"] for one in found].count(True) == scans / 2
+    for one in gpu.launches:
+        assert one.kernel.startswith(f"{name}_{schedule}_")
+        if schedule == "resident":
+            assert one.grid == (-(-BATCH // one.constants["BB"]), heads, 1)
+        else:
+            assert one.grid == (BATCH, -(-hidden // one.constants["BLOCK"]), 1)
+        assert one.device == device
+        assert one.arguments["B"] == BATCH
+        assert one.arguments.get("T", TIME) == TIME
+        for argument, tensor in one.arguments.items():
+            if isinstance(tensor, torch.Tensor) and tensor.dim() == 3 and not argument.startswith("weight_hh_ptr"):
+                assert tensor.shape[:2] == (TIME, BATCH), argument
+                assert tensor.shape[2] % hidden == 0 or (tensor.shape[2] == 1 and tensor.dtype == torch.int32)
+    assert len(gpu.variants) == len({(one.kernel, *map(str, one.constants.values())) for one in gpu.launches})
+
+
+# All are 640 runs of some 0.2 s; `make test` takes each pair of a cell and a card, and of a card and a type.
+COMBINATIONS = [
+    pytest.param(cell, card, dtype, marks=[pytest.mark.slow] if (i + j + k) % len(DTYPES) else [])
+    for i, cell in enumerate(CELLS)
+    for j, card in enumerate(CARDS)
+    for k, dtype in enumerate(DTYPES)
+]
+
+
+@pytest.mark.parametrize("cell, card, dtype", COMBINATIONS)
+def test_every_schedule(cell, card, dtype):
+    for schedule in schedules(cell):
+        for packed in (False, True):
+            with pretended(CARDS[card]) as gpu:
+                train(cell, dtype, packed=packed, schedule=schedule)
+            check(gpu, cell, schedule, packed)
+
+
+def test_kernels_are_launched_where_the_tensors_are():
+    with pretended(CARDS["H100"]) as gpu:
+        assert torch.cuda.current_device() == 0
+        for packed in (False, True):
+            gpu.launches.clear()
+            gpu.variants.clear()
+            train("lstm", "bfloat16", packed=packed, device="cuda:1", schedule="resident")
+            check(gpu, "lstm", "resident", packed, device=1)
+
+
+@pytest.mark.parametrize("schedule", ["resident", "stepwise"])
+def test_one_variant_serves_every_length_and_batch(schedule):
+    with pretended(CARDS["A100"]) as gpu:
+        layer = layer_class("lstm")(INPUTS, WIDTH, device="cuda", dtype=torch.float16, schedule=schedule)
+        counts = set()
+        for time, batch in [(2, 3), (1, 1), (5, 16), (9, 17), (1, 64)]:
+            y, _ = layer(torch.randn(time, batch, INPUTS, device="cuda", dtype=torch.float16))
+            y.sum().backward()
+            counts.add(len(gpu.variants))
+    assert len(counts) == 1
+    assert not gpu.faults
+
+
+@every_card
+def test_a_batch_beyond_what_the_second_dimension_of_a_grid_counts(card):
+    batch = 8 * 65535 + 1
+    with pretended(card, meta=True) as gpu:
+        for cell, schedule in (("lstm", "resident"), ("indrnn", "elementwise"), ("gru", "stepwise")):
+            layer = layer_class(cell)(1, 16, device="cuda", dtype=torch.float16, schedule=schedule)
+            layer(torch.empty(1, batch, 1, device="cuda", dtype=torch.float16))[0].sum().backward()
+    assert len(gpu.launches) >= 6
+    assert not gpu.faults
+
+
+def test_autocast_on_a_card():
+    with pretended(CARDS["H100"]) as gpu, torch.autocast("cuda", dtype=torch.bfloat16):
+        y, _ = layer_class("lstm")(INPUTS, WIDTH, device="cuda")(torch.randn(2, 3, INPUTS, device="cuda"))
+    assert y.dtype == torch.bfloat16
+    assert {one.arguments["y_ptr"].dtype for one in gpu.launches} == {torch.bfloat16}
+
+
+# What does not fit.
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_schedule_that_does_not_fit_gives_way_by_plan(dtype):
+    """An LSTM of 64 units takes 73,728 bytes on a T4, which has 65,536."""
+    options = {"device": "cuda", "dtype": DTYPES[dtype]}
+    with pretended(CARDS["T4"], compiling=True) as gpu:
+        y, _ = layer_class("lstm")(8, 64, **options)(torch.randn(3, 2, 8, **options))
+        y.sum().backward()
+        with pytest.raises(NotPossible, match="KiB of on-chip memory are needed and 64 KiB are there"):
+            layer_class("lstm")(8, 64, schedule="resident", **options)(torch.randn(3, 2, 8, **options))
+    assert {one.kernel.split("_")[1] for one in gpu.launches} == {"stepwise"}
+
+
+def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch):
+    monkeypatch.setattr(machine, "_shared_bytes", lambda *_: 0)  # a plan that is wrong
+    options = {"device": "cuda", "dtype": torch.float32}
+    machine.choose.cache_clear()
+    try:
+        with pretended(CARDS["T4"], compiling=True) as gpu, warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            layer = layer_class("lstm")(8, 64, **options)
+            x = torch.randn(3, 2, 8, **options)
+            with torch.no_grad():
+                layer(x), layer(x)
+                wanted = layer_class("lstm")(8, 64, schedule="resident", **options)
+                with pytest.raises(NotPossible, match="lstm_resident_forward needs 73728 of shared memory"):
+                    wanted(x)
+    finally:
+        machine.choose.cache_clear()
+    assert [str(one.message) for one in warned] == [
+        "The schedule 'resident' gives way to 'stepwise', which is slower: lstm_resident_forward needs 73728 of shared "
+        "memory, and 65536 are there."
+    ]
+    assert {one.kernel for one in gpu.launches} == {"lstm_stepwise_forward_stage_1"}
+
+
+# Some of each card, compiled: (cell, type, width, schedule, packed).
+COMPILED = [
+    ("lstm", "float16", 32, "resident", False),
+    ("gru_v3", "bfloat16", 16, "resident", True),
+    ("lstm_heads", "float32", 16, "resident", False),
+    ("indrnn", "bfloat16", 64, "elementwise", True),
+    ("gru", "float64", 64, "stepwise", False),
+]
+MORE = [
+    (cell, dtype, width, schedule, packed)
+    for cell in CELLS
+    for dtype in DTYPES
+    for width in (16, 32, 64, 128)
+    for schedule in schedules(cell)
+    for packed in (False, True)
+]
+
+
+@every_card
+@pytest.mark.parametrize(
+    "cell, dtype, width, schedule, packed",
+    [*COMPILED, *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE if row not in COMPILED)],
+)
+def test_kernels_compile_for_a_card_and_take_the_memory_that_was_foretold(
+    card, cell, dtype, width, schedule, packed, monkeypatch
+):
+    foretold = []
+    whole = machine._shared_bytes
+
+    def noted(*args):
+        foretold.append(whole(*args))
+        return foretold[-1]
+
+    monkeypatch.setattr(machine, "_shared_bytes", noted)
+    machine.choose.cache_clear()
+    with pretended(card, compiling=True) as gpu:
+        try:
+            train(cell, dtype, width, packed, num_layers=1, bidirectional=False, schedule=schedule)
+        except NotPossible as error:
+            assert schedule == "resident"
+            assert re.search("do not fit|wider than|are needed", str(error))
+            return
+    assert gpu.launches
+    assert not gpu.faults
+    assert all(f"_{schedule}_" in one.kernel for one in gpu.launches)
+    for one in gpu.launches:
+        assert one.shared <= card.shared
+        if schedule == "resident":
+            assert any(one.shared <= bytes_ <= 2.5 * one.shared for bytes_ in foretold), (one.shared, foretold)
+
+
+# Devices without kernels.
+
+
+@pytest.fixture
+def forgetful():
+    """Each test is told again what is told once in a process."""
+    for function in (launch.has_kernels, launch._warn_once):
+        function.cache_clear()
+    yield
+    for function in (launch.has_kernels, launch._warn_once):
+        function.cache_clear()
+
+
+def outcome(device: str, packed: bool) -> list[torch.Tensor]:
+    """Output, state and gradients of a seeded layer on a device, on the CPU."""
+    torch.manual_seed(0)
+    layer = layer_class("lstm")(INPUTS, 8, num_layers=2)
+    x = torch.randn(TIME, BATCH, INPUTS)
+    layer, x = layer.to(device), x.to(device).requires_grad_()
+    y, (h, _) = layer(pack_padded_sequence(x, torch.tensor(LENGTHS), enforce_sorted=False) if packed else x)
+    y = y.data if packed else y
+    gradients = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()], create_graph=not packed)
+    found = [y, h, *gradients]
+    if not packed:  # a second derivative, which kernels do not have
+        found += torch.autograd.grad(gradients[0].square().sum(), [x, *layer.parameters()])
+    return [tensor.detach().cpu() for tensor in found]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("card", OTHERS.values(), ids=OTHERS)
+def test_a_device_without_kernels_runs_the_torch_steps_and_says_so_once(card, packed, forgetful):
+    wanted = outcome("cpu", packed)
+    with pretended(card, driver=False) as gpu, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            for ours, theirs in zip(outcome(f"{card.kind}:0", packed), wanted, strict=True):
+                assert torch.equal(ours, theirs)
+    assert [str(one.message) for one in warned] == [
+        f"Scans on '{card.kind}' run step by step in torch, which is slow: there are kernels for CUDA and ROCm "
+        f"devices, and none for '{card.kind}'."
+    ]
+    assert (gpu.launches, gpu.faults) == ([], [])
+
+
+@pytest.mark.parametrize("version", [None, "3.5.1"])
+def test_a_card_without_triton_or_with_an_old_one_runs_the_torch_steps(version, forgetful, monkeypatch):
+    import triton
+
+    if version is None:
+        monkeypatch.setattr(language, "import_module", lambda name: exec("raise ModuleNotFoundError(name='triton')"))
+    else:
+        monkeypatch.setattr(triton, "__version__", version)
+    monkeypatch.setattr(launch, "MISSING", language._missing())
+    wanted = outcome("cpu", False)
+    with pretended(CARDS["H100"]) as gpu:
+        with pytest.warns(UserWarning, match="Triton 3.6 or newer") as warned:
+            found = outcome("cuda:0", False)
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert torch.equal(ours, theirs)
+    (told,) = (str(one.message) for one in warned)
+    assert (version or "the package 'triton' is not installed") in told
+    assert not gpu.launches
+
+
+def test_the_pretence_sees_what_a_driver_would_refuse():
+    """The judge is judged: another device, a grid that is too large, a tensor with gaps, an operand on the CPU."""
+    kernel = import_module("generated.lstm").lstm_stepwise_forward_stage_1
+    constants = {"H": 4, "BLOCK": 32, "SAVE": True, "KEEP": True, "ACC": language.tl.float32}
+    with pretended(CARDS["H100"]) as gpu:
+        here, there = torch.zeros(2, 4, device="cuda"), torch.zeros(2, 4, device="cuda:1")
+        kernel[1, 65536](
+            *[here] * 5, there, torch.zeros(4, 2, device="cuda").T, 0, 2**31, enable_fp_fusion=True, **constants
+        )
+        assert here.device == torch.device("cuda:0")
+        torch.mm(here, torch.zeros(4, 2))
+        torch.cat([here, torch.zeros(2, 4)])
+        here + there
+    names = [fault.split(": ")[0] for fault in gpu.faults]
+    assert names == [*["lstm_stepwise_forward_stage_1"] * 3, "aten::mm", "aten::cat", "aten::add"]
+    assert re.search("saved_ptr is on cuda:1.*h_operand_ptr is not contiguous.*a grid of", " ".join(gpu.faults))
