@@ -27,3 +27,5 @@ A model travels through these files from left to right, and each imports only fr
 
 This file imports nothing, so that a generated module stays light.
 """
+
+VERSION = "0.1.0"

@@ -1,6 +1,18 @@
-"""`python -m rnngen` is the command `rnngen`."""
+"""`python -m rnngen` is the command `rnngen`, of which `doctor` alone runs where click is missing."""
 
-from rnngen.cli import main
+import sys
+from pathlib import Path
+
+from rnngen.doctor import report
 
 if __name__ == "__main__":
-    main(prog_name="rnngen")
+    try:
+        from rnngen.cli import main
+    except ModuleNotFoundError as missing:
+        command, *arguments = sys.argv[1:] or [""]
+        if command != "doctor" or {word for word in arguments if word.startswith("-")} - {"--json"}:
+            print(f"Error: The package '{missing.name}' is not installed: pip install {missing.name}", file=sys.stderr)
+            sys.exit(2)
+        print(report([Path(word) for word in arguments if word != "--json"], in_json="--json" in arguments))
+    else:
+        main(prog_name="rnngen")

@@ -204,7 +204,7 @@ def _answer(error: Exception, traceback: bool) -> click.ClickException:
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from rnngen.compile import VERSION
+        from rnngen import VERSION
 
         click.echo(f"rnngen {VERSION}")
         ctx.exit()
@@ -601,7 +601,7 @@ def show(model: str, after: str | None, masked: bool, form: str) -> None:
     type=_OneOf("machine", _machines),
     default="sm_90",
     show_default=True,
-    help="sm_80, sm_90, sm_100 or gfx942.",
+    help="As sm_80, sm_120 or gfx942.",
 )
 @click.option("--hidden", type=_SIZE, help="Units of a cell, 128 by default; a stack has its own.")
 @click.option("--heads", type=_SIZE, help="Of a block-diagonal cell, 1 by default; a stack has its own.")
@@ -774,18 +774,6 @@ def doctor(modules: tuple[Path, ...], in_json: bool) -> None:
 
     MODULE is a file or a folder; this folder by default.
     """
-    from rnngen.doctor import diagnose, examine
+    from rnngen.doctor import report
 
-    found = diagnose() | {"modules": examine(modules or [Path()])}
-    if in_json:
-        import json
-
-        click.echo(json.dumps(found, indent=2))
-        return
-    width = max(map(len, found["versions"]))
-    for name, version in found["versions"].items():
-        click.echo(f"{name:<{width}}  {version or 'missing'}")
-    click.echo()
-    for sentence in (*found["sentences"], *(module["sentence"] for module in found["modules"])):
-        if sentence:
-            click.echo(sentence)
+    click.echo(report(modules, in_json))

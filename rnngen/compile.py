@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rnngen import VERSION
 from rnngen.audit import audit
 from rnngen.cell import Cell
 from rnngen.description import CellLayer, Description, describe, library
@@ -28,7 +29,6 @@ from rnngen.runtime import PUBLISHED
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
 from rnngen.source import STDIN, Source
 
-VERSION = "0.1.0"
 _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn"}
 # A name that a generated text uses: not in a comment or a string, behind a point or before an argument's =. To parse
 # the text for this as well as for the audit would take a fifth of a compile.

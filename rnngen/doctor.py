@@ -1,5 +1,9 @@
-"""What is installed here, and what will run where. Everything is looked at without trusting that it works."""
+"""What is installed here, and what will run where. Everything is looked at without trusting that it works.
 
+It needs no package at all: `python -m rnngen doctor` runs where those of the other commands are missing.
+"""
+
+import json
 import os
 import platform
 import re
@@ -14,11 +18,11 @@ from shutil import which
 from subprocess import DEVNULL, PIPE, SubprocessError, run
 from typing import Any
 
-from rnngen.compile import VERSION
+from rnngen import VERSION
 from rnngen.errors import visible
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, condition, format_of, renewal
 
-__all__ = ["diagnose", "examine"]
+__all__ = ["diagnose", "examine", "report"]
 
 
 def diagnose() -> dict[str, Any]:
@@ -28,7 +32,7 @@ def diagnose() -> dict[str, Any]:
     """
     torch, torch_fault = _imported("torch")
     versions: dict[str, str | None] = {"rnngen": VERSION, "python": platform.python_version()}
-    for package in ("torch", "triton", "numpy", "jinja2", "networkx", "pydantic"):
+    for package in ("torch", "triton", "numpy", "click", "jinja2", "networkx", "pydantic"):
         versions[package] = _installed(package)
     if torch is not None:
         versions["torch"] = torch.__version__
@@ -37,7 +41,12 @@ def diagnose() -> dict[str, Any]:
     versions["driver"] = _driver()
     gpus = _gpus(torch)
     interpret = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
-    sentences = ["rnngen compile, show and cells need none of torch, triton and a GPU: they run here."]
+    sentences = []
+    if absent := [package for package in ("click", "jinja2", "networkx", "pydantic") if versions[package] is None]:
+        are = "is" if len(absent) == 1 else "are"
+        sentences.append(f"{' and '.join(absent)} {are} missing, so no model compiles: pip install {' '.join(absent)}.")
+    else:
+        sentences.append("rnngen compile, show and cells need none of torch, triton and a GPU: they run here.")
     if torch_fault:
         sentences.append(f"Importing torch fails, so no generated module can run here: {torch_fault}.")
     elif torch is None:
@@ -76,6 +85,17 @@ def _examined(file: Path) -> dict[str, Any] | None:
     return {"file": file.as_posix(), "condition": state, "format": format, "sentence": sentence}
 
 
+def report(modules: Sequence[Path], in_json: bool) -> str:
+    """What `diagnose` finds, and `examine` in the modules or in this folder, for a reader or in JSON."""
+    found = diagnose() | {"modules": examine(modules or [Path()])}
+    if in_json:
+        return json.dumps(found, indent=2)
+    width = max(map(len, found["versions"]))
+    rows = [f"{name:<{width}}  {version or 'missing'}" for name, version in found["versions"].items()]
+    told = [module["sentence"] for module in found["modules"] if module["sentence"]]
+    return "\n".join([*rows, "", *found["sentences"], *told])
+
+
 def _sentences(
     gpus: Sequence[dict[str, str]], versions: dict[str, str | None], interpret: bool, triton_fault: str
 ) -> Iterator[str]:
@@ -89,11 +109,16 @@ def _sentences(
         yield f"Importing triton fails, so no kernel can run: {triton_fault}."
         return
     if versions["triton"] is None:
-        yield "triton is missing, so no kernel can run, and tensors on a GPU are refused: pip install triton."
+        yield "triton is missing, so tensors on a GPU take the CPU path there, which is slow: pip install triton."
+        return
+    if lacking := getattr(_imported("rnngen.runtime.language")[0], "MISSING", ""):
+        yield f"Tensors on a GPU take the CPU path there, which is slow: {lacking}."
         return
     for gpu in gpus:
         where = f"{gpu['name']} ({gpu['capability']})"
         yield f"Tensors on {gpu['device']} run the kernels, compiled for {where}."
+    if gpus and not (os.environ.get("CC") or which("gcc") or which("clang") or which("cc")):
+        yield "There is no C compiler, and Triton needs one when it first launches a kernel: install gcc, or set CC."
     if not gpus:
         why = "sees no GPU" if versions["CUDA"] or versions["ROCm"] else "is built without support for GPUs"
         yield f"torch {why}: kernels run only in Triton's interpreter, which `rnngen verify` starts."

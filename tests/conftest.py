@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
 
-# The same examples every time, so that a run that fails fails again; the machine may be slow.
-settings.register_profile("same", derandomize=True, deadline=None)
-settings.load_profile("same")
+if importlib.util.find_spec("hypothesis"):  # on a GPU that is lent there may be no more than torch, Triton and pytest
+    from hypothesis import settings
+
+    # The same examples every time, so that a run that fails fails again; the machine may be slow.
+    settings.register_profile("same", derandomize=True, deadline=None)
+    settings.load_profile("same")
 
 # Triton reads TRITON_INTERPRET when it is imported, so one process runs either the files that need the interpreter or
 # all others, for which a CPU tensor must not go to a kernel. Two runs of pytest make a whole; some files are in both.

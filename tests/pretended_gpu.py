@@ -335,6 +335,7 @@ def pretended(
         shared_memory_per_block_optin=card.shared,
         gcnArchName=f"{card.hip}:sramecc+:xnack-",
         total_memory=16 * 2**30,
+        uuid="01234567-89ab-cdef-0123-456789abcdef",
     )
     answers = {
         "torch.cuda._lazy_init": lambda: None,

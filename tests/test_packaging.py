@@ -91,7 +91,7 @@ def test_every_package_is_listed():
 
 
 def test_version_is_said_once_more_and_alike():
-    from rnngen.compile import VERSION
+    from rnngen import VERSION
 
     assert PROJECT["project"]["version"] == VERSION
 

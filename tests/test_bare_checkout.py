@@ -1,0 +1,85 @@
+"""A machine that is lent has torch, Triton and pytest, and no network: what is for a GPU must run there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# In the place of an environment of its own: this one, without what the project needs beyond torch, Triton and pytest.
+BARE = """
+import socket, sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = {"click", "hypothesis", "jinja2", "networkx", "onnx", "pydantic", "xdist"}
+        return None if name.partition(".")[0] in absent else super().find_spec(name, path, target)
+
+def refuse(*args):
+    raise OSError("there is no network here")
+
+sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Runs Python from a checkout with nothing but torch, Triton and pytest."""
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+        clean |= {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("package", ["click", "hypothesis", "pydantic", "jinja2", "networkx"])
+def test_the_packages_are_really_missing(bare, package):
+    assert f"No module named '{package}'" in bare("-c", f"import {package}").stderr
+
+
+def test_doctor_runs_and_names_what_is_missing(bare):
+    done = bare("-m", "rnngen", "doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "click and jinja2 and networkx and pydantic are missing, so no model compiles" in done.stdout
+    assert "Tensors on the CPU take the CPU path" in done.stdout
+    assert bare("-m", "rnngen", "doctor", "--json").stdout.startswith("{")
+
+
+def test_other_commands_name_the_package_that_they_lack(bare):
+    done = bare("-m", "rnngen", "compile", "lstm")
+    assert done.returncode == 2
+    assert done.stderr == "Error: The package 'click' is not installed: pip install click\n"
+
+
+def test_the_comparison_with_cudnn_runs(bare, tmp_path):
+    sizes = ["--hidden", "8", "--batch", "2", "--time", "3", "--pairs", "2", "--device", "cpu"]
+    done = bare("-m", "benchmarks.against_cudnn", *sizes, "--out", str(tmp_path / "rows.jsonl"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+
+
+# The whole file on six cards takes minutes; one cell on the smallest of them shows that it runs.
+ALL = "every_schedule or lengths or mistakes"
+CARDS = ["A10", "A100", "H100", "RTX5090", "MI300X"]
+RUNS = [("T4", "mistakes or (lstm and not heads and not float64 and (every_schedule or lengths))")]
+RUNS += [pytest.param(card, ALL, marks=pytest.mark.slow) for card in CARDS]
+
+
+@pytest.mark.parametrize("card, which", RUNS)
+def test_the_tests_for_a_gpu_run(bare, card, which):
+    """On a GPU that is not there, so that their numbers count for nothing; what they ask and skip is the card's."""
+    command = ["-m", "pytest", "-p", "tests.on_a_pretended_gpu", "tests/test_gpu.py", "-q", "-rs", "-k", which]
+    done = bare(*command, PRETENDED_GPU=card)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+    assert ("has no bfloat16" in done.stdout) == (card == "T4")
