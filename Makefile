@@ -6,11 +6,12 @@ READY  := .venv/.ready
 CELLS  := lstm gru gru_v3 indrnn
 MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
-.PHONY: help venv demo test lint generated check-generated clean
+.PHONY: help venv demo test test-all lint generated check-generated clean
 
 help:
 	@echo "make demo             train a generated LSTM on handwritten digits beside torch.nn.LSTM, and a cell of its own"
 	@echo "make test             run the tests"
+	@echo "make test-all         run those too that compile every kernel for every card; some hours"
 	@echo "make lint             check the style"
 	@echo "make generated        compile the checked-in modules in generated/ again"
 	@echo "make check-generated  say which of them are stale"
@@ -35,12 +36,13 @@ demo: $(READY)
 
 # Two runs make a whole: Triton decides when it is imported whether kernels run in its interpreter. A worker is a
 # process with a core of its own, so it needs no threads.
-test: $(READY)
+test-all: WHICH = -m ""
+test test-all: $(READY)
 	@export OMP_NUM_THREADS=1; status=0; \
-	echo "$(BIN)/python -m pytest -n 2"; \
-	$(BIN)/python -m pytest -n 2 || status=$$?; \
-	echo "TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2"; \
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 || status=$$?; \
+	echo '$(BIN)/python -m pytest -n 2 $(WHICH)'; \
+	$(BIN)/python -m pytest -n 2 $(WHICH) || status=$$?; \
+	echo 'TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 $(WHICH)'; \
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 $(WHICH) || status=$$?; \
 	exit $$status
 
 lint: $(READY)
