@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rnngen import doctor
+
 ROOT = Path(__file__).resolve().parent.parent
 # In the place of an environment of its own: this one, without what the project needs beyond torch, Triton and pytest.
 BARE = """
@@ -53,6 +55,17 @@ def test_doctor_runs_and_names_what_is_missing(bare):
     assert "click and jinja2 and networkx and pydantic are missing, so no model compiles" in done.stdout
     assert "Tensors on the CPU take the CPU path" in done.stdout
     assert bare("-m", "rnngen", "doctor", "--json").stdout.startswith("{")
+
+
+def test_doctor_names_what_a_gpu_lacks(monkeypatch):
+    monkeypatch.setattr(doctor, "_gpus", lambda torch: [{"device": "cuda:0", "name": "H100", "capability": "9.0"}])
+    monkeypatch.setattr(doctor, "which", lambda tool: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert "There is no C compiler" in doctor.report(in_json=False)
+    monkeypatch.setenv("CC", "cc")
+    assert "C compiler" not in doctor.report(in_json=False)
+    monkeypatch.setattr("rnngen.runtime.language.MISSING", "Triton 3.5 is installed, and kernels need Triton 3.6")
+    assert "take the CPU path there, which is slow: Triton 3.5" in doctor.report(in_json=False)
 
 
 def test_other_commands_name_the_package_that_they_lack(bare):

@@ -33,7 +33,8 @@ def imports_of(path: Path, at_once: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names if module == "rnngen"}
+            modules = [alias.name for alias in node.names if module == "rnngen" and alias.name != "VERSION"]
+            found |= {module} | {f"{module}.{name}" for name in modules}
     return found - {"rnngen"}
 
 

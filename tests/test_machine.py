@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from rnngen.cli import main
-from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose
+from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose, row_of
 
 LSTM = Facts(stacks=(4,), reads=4, stages=1)
 INDRNN = Facts(reads=1)
@@ -17,6 +17,47 @@ def test_every_schedule_has_a_reason(machine):
     choice = choose(LSTM, Sizes(16, 64, 1, 2), machine)
     assert tuple(choice.reasons) == SCHEDULES
     assert all(choice.reasons.values())
+
+
+@pytest.mark.parametrize(
+    "backend, name, row",
+    [
+        ("cuda", "sm_70", "sm_75"),  # V100: the oldest row
+        ("cuda", "sm_75", "sm_75"),
+        ("cuda", "sm_87", "sm_86"),  # Orin
+        ("cuda", "sm_89", "sm_89"),
+        ("cuda", "sm_90", "sm_90"),
+        ("cuda", "sm_103", "sm_100"),  # B300
+        ("cuda", "sm_121", "sm_120"),  # GB10
+        ("hip", "gfx90a", "gfx942"),
+        ("hip", "gfx950", "gfx950"),
+    ],
+)
+def test_every_architecture_has_a_row(backend, name, row):
+    assert row_of(backend, name).name == row
+    assert MACHINES[row].backend == backend
+
+
+def test_each_row_has_constants_that_were_counted():
+    """For a row of its own, or for one of another target with the same matrix instructions."""
+    assert {machine.kin for machine in MACHINES.values()} == {"sm_75", "sm_80", "sm_90", "sm_100", "gfx942"}
+    for machine in MACHINES.values():
+        assert MACHINES[machine.kin].backend == machine.backend
+
+
+@pytest.mark.parametrize("name", ["gfx942", "gfx950"])
+def test_amd_keeps_matrices_in_registers(name):
+    """What was compiled for an LSTM: 4 to 32 KiB, where the sum of its matrices is 32 to 128."""
+    for width, itemsize in ((64, 2), (128, 2), (64, 4), (32, 8)):
+        assert choose(LSTM, Sizes(16, width, 1, itemsize), MACHINES[name]).schedule == "resident"
+
+
+def test_a_grid_has_a_limit_beside_the_batch():
+    machine = MACHINES["sm_90"]
+    assert "65536 heads" in choose(LSTM, Sizes(1, 65536, 65536, 2), machine).reasons["resident"]
+    wide = choose(INDRNN, Sizes(1, 128 * 65536, 1, 2), machine)
+    assert wide.schedule == "stepwise"
+    assert "65535 programs" in wide.reasons["elementwise"]
 
 
 def test_narrow_products_are_resident_and_wide_ones_stepwise():

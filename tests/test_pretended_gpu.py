@@ -90,6 +90,17 @@ def test_every_schedule(cell, card, dtype):
             check(gpu, cell, schedule, packed)
 
 
+ROWS = dict(zip(CARDS, ["sm_75", "sm_86", "sm_80", "sm_90", "sm_89", "sm_120", "sm_100", "gfx942"], strict=True))
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_card_is_known_by_its_row(card):
+    with pretended(CARDS[card]):
+        found = launch.machine_of(torch.device("cuda", 0))
+    assert found.name == ROWS[card]
+    assert (found.shared_bytes, found.processors) == (CARDS[card].shared, CARDS[card].processors)
+
+
 def test_kernels_are_launched_where_the_tensors_are():
     with pretended(CARDS["H100"]) as gpu:
         assert torch.cuda.current_device() == 0

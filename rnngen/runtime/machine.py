@@ -52,7 +52,7 @@ MACHINES = {
 def row_of(backend: str, name: str) -> Machine:
     """The row for an architecture: its own, or that of the newest one before it; the oldest if there is none before.
 
-    An AMD architecture that is not in the table has 64 KiB of on-chip memory, as all have that Triton knows but gfx950.
+    An AMD architecture that is not in the table counts as gfx942: the 64 KiB of a CDNA or RDNA before gfx950.
     """
     if name in MACHINES:
         return MACHINES[name]
