@@ -205,24 +205,26 @@ def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int)
 
 
 def _shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
-    """On-chip memory of one program, estimated: never less than Triton 3.6 to 3.9 take, and at most twice as much.
+    """On-chip memory of one program: an upper bound of what Triton takes, from compiling the library.
 
-    On NVIDIA the matrices stay there, beside the operands of products and what is loaded ahead. On AMD they are in
-    registers: they pass through it, one stack or matrix after another, and so do the operands.
+    On NVIDIA the matrices stay there, beside the operands of products and what is loaded ahead: at most 1.3 times what
+    is taken. On AMD matrices are in registers: they pass through it one after another, as stacks of values do.
     """
     tile, batch = constants["BD"], constants["BB"]
-    weights, operands = [0], [tile * batch]
+    weights, operand = [], 1
     for count in facts.stacks:
         for group in _group_sizes(abs(count)):
             parts = {1: 1, 2: 2}.get(group, 4)
-            operands.append(parts * tile * batch)
+            operand = max(operand, parts)
             padding = constants["MP"] if count < 0 or group == 1 else 1
-            tiles = [parts * padding] if constants["WIDE"] else [1] * group
-            weights += (number * tile * tile for number in tiles)
+            weights += [parts * padding] if constants["WIDE"] else [1] * group
     if machine.backend == "hip":
-        return max(*weights, *operands) * sizes.itemsize
-    streams = (constants["STAGES"] - 1) * facts.reads * tile * batch
-    return (sum(weights) + streams + 2 * max(operands)) * sizes.itemsize
+        # Four values at once are packed for what is stored, before they are rounded.
+        return max(max(weights) * tile * tile * sizes.itemsize, 4 * tile * batch * max(4, sizes.itemsize))
+    ahead = constants["STAGES"] - 1
+    reads = facts.reads + facts.reads % 2  # three blocks are loaded as four
+    values = sum(weights) * tile * tile + (ahead * reads + 2 * operand) * tile * batch
+    return values * sizes.itemsize + (4 * ahead * batch if facts.masked else 0) + 64  # the mask; barriers
 
 
 def _group_sizes(count: int) -> list[int]:
