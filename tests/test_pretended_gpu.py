@@ -72,6 +72,16 @@ def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) 
     assert len(gpu.variants) == len({(one.kernel, *map(str, one.constants.values())) for one in gpu.launches})
 
 
+@pytest.fixture
+def forgetful():
+    """Each test is told again what is told once in a process."""
+    for function in (launch.has_kernels, launch._warn_once):
+        function.cache_clear()
+    yield
+    for function in (launch.has_kernels, launch._warn_once):
+        function.cache_clear()
+
+
 # All are 640 runs of some 0.2 s; `make test` takes each pair of a cell and a card, and of a card and a type.
 COMBINATIONS = [
     pytest.param(cell, card, dtype, marks=[pytest.mark.slow] if (i + j + k) % len(DTYPES) else [])
@@ -157,7 +167,7 @@ def test_a_schedule_that_does_not_fit_gives_way_by_plan(dtype):
     assert {one.kernel.split("_")[1] for one in gpu.launches} == {"stepwise"}
 
 
-def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch):
+def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch, forgetful):
     monkeypatch.setattr(machine, "_shared_bytes", lambda *_: 0)  # a plan that is wrong
     options = {"device": "cuda", "dtype": torch.float32}
     machine.choose.cache_clear()
@@ -232,16 +242,6 @@ def test_kernels_compile_for_a_card_and_take_the_memory_that_was_foretold(
 
 
 # Devices without kernels.
-
-
-@pytest.fixture
-def forgetful():
-    """Each test is told again what is told once in a process."""
-    for function in (launch.has_kernels, launch._warn_once):
-        function.cache_clear()
-    yield
-    for function in (launch.has_kernels, launch._warn_once):
-        function.cache_clear()
 
 
 def outcome(device: str, packed: bool) -> list[torch.Tensor]:
