@@ -839,7 +839,7 @@ def test_the_list_of_commands_is_not_cut(run):
         (["blocks.toml", "--heads", "100000000000"], "is not in the range 1<=x<=65536."),
         (["lstm", "--batch", "0"], "0 is not in the range 1<=x<=2147483647."),
         (["lstm", "--batch", "2147483648"], "is not in the range 1<=x<=2147483647."),
-        (["lstm", "--machine", "sm_91"], "there is no machine 'sm_91'; did you mean 'sm_90'?"),
+        (["lstm", "--machine", "sm90"], "there is no machine 'sm90'; did you mean 'sm_90'?"),
     ],
 )
 def test_explain_refuses_what_it_would_ignore(run, arguments, sentence):
