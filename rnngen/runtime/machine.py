@@ -208,7 +208,8 @@ def _shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappi
     """On-chip memory of one program: an upper bound of what Triton takes, from compiling the library.
 
     On NVIDIA the matrices stay there, beside the operands of products and what is loaded ahead: at most 1.3 times what
-    is taken. On AMD matrices are in registers: they pass through it one after another, as stacks of values do.
+    is taken, and 2.3 on sm_75, where nothing is loaded ahead. On AMD matrices are in registers, and pass through it one
+    after another, as stacks of values do: at most twice what is taken.
     """
     tile, batch = constants["BD"], constants["BB"]
     weights, operand = [], 1
