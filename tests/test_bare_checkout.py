@@ -61,11 +61,11 @@ def test_doctor_names_what_a_gpu_lacks(monkeypatch):
     monkeypatch.setattr(doctor, "_gpus", lambda torch: [{"device": "cuda:0", "name": "H100", "capability": "9.0"}])
     monkeypatch.setattr(doctor, "which", lambda tool: None)
     monkeypatch.delenv("CC", raising=False)
-    assert "There is no C compiler" in doctor.report(in_json=False)
+    assert "There is no C compiler" in doctor.report([], in_json=False)
     monkeypatch.setenv("CC", "cc")
-    assert "C compiler" not in doctor.report(in_json=False)
+    assert "C compiler" not in doctor.report([], in_json=False)
     monkeypatch.setattr("rnngen.runtime.language.MISSING", "Triton 3.5 is installed, and kernels need Triton 3.6")
-    assert "take the CPU path there, which is slow: Triton 3.5" in doctor.report(in_json=False)
+    assert "take the CPU path there, which is slow: Triton 3.5" in doctor.report([], in_json=False)
 
 
 def test_other_commands_name_the_package_that_they_lack(bare):
