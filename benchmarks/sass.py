@@ -24,6 +24,7 @@ from pathlib import Path
 import networkx as nx
 
 from benchmarks.aot import Compiled
+from benchmarks.steps import Trip, trip_of
 
 CLOCK_GHZ = 1.755
 """The boost clock of an H100, at which cycles become microseconds."""
@@ -71,7 +72,7 @@ class Report:
     spill_instructions: instructions in the whole kernel that move such values.
     shared_bytes: shared memory per block.
     instructions: in the whole kernel, all but padding.
-    step: one trip through the time loop, per time step; None if the kernel has no loop.
+    step: one trip through the time loop, per time step; None if no loop of the kernel depends on its arguments.
     """
 
     kernel: str
@@ -123,10 +124,15 @@ class Instruction:
 def analyse(compiled: Compiled, *, load_cycles: float = DRAM_CYCLES) -> Report:
     """Read the static cost of `compiled` off its machine code.
 
-    The time loop is the largest innermost loop that holds a matrix instruction or, if none does, the largest
-    innermost loop that is not spent waiting on a flag in memory. `load_cycles` is the latency of a global
-    load assumed in the estimate of cycles. There is an estimate for sm_80 and sm_90 only: for sm_100 the
-    model has no figures for products in tensor memory, and AMD's instructions carry no scoreboards.
+    The time loop is the one that makes the accesses to global memory that a trip of it makes in the LLVM IR (see
+    `benchmarks.steps`), as often as ptxas unrolled it. If there are several it is the largest, of those that hold a
+    matrix instruction if there are any; a loop that waits on a flag in memory is none of them.
+
+    `load_cycles` is the latency of a global load assumed in the estimate of cycles. There is an estimate for sm_80 and
+    sm_90 only: for sm_100 the model has no figures for products in tensor memory, and AMD's instructions carry no
+    scoreboards.
+
+    Raises ValueError if time passes in the LLVM IR and no loop of the machine code makes its accesses.
     """
     if compiled.target.backend == "cuda":
         listing, usage = _disassemble(compiled)
@@ -136,7 +142,8 @@ def analyse(compiled: Compiled, *, load_cycles: float = DRAM_CYCLES) -> Report:
         usage = {name: int(n) for name, n in re.findall(r"\.(\w+):\s+(\d+)\s*$", compiled.assembly, re.M)}
         registers, spill_bytes = usage["vgpr_count"], usage["private_segment_fixed_size"]
 
-    loop = _time_loop(listing)
+    trip = trip_of(compiled.llvm_ir)
+    loop = _time_loop(compiled, listing, trip) if trip else None
     return Report(
         kernel=compiled.name,
         target=compiled.target.name,
@@ -145,12 +152,11 @@ def analyse(compiled: Compiled, *, load_cycles: float = DRAM_CYCLES) -> Report:
         spill_instructions=_count(listing)["spill"],
         shared_bytes=compiled.shared_bytes,
         instructions=_count(listing).total(),
-        step=_step(compiled, loop, load_cycles) if loop else None,
+        step=_step(compiled, *loop, load_cycles) if loop else None,
     )
 
 
-def _step(compiled: Compiled, loop: Sequence[Instruction], load_cycles: float) -> Step:
-    steps = _steps_per_trip(compiled, loop)
+def _step(compiled: Compiled, loop: Sequence[Instruction], steps: int, load_cycles: float) -> Step:
     count = _count(loop)
     cycles = microseconds = None
     if compiled.target.name in _HMMA_CYCLES:
@@ -168,25 +174,6 @@ def _step(compiled: Compiled, loop: Sequence[Instruction], load_cycles: float) -
         cycles=cycles,
         microseconds=microseconds,
     )
-
-
-def _steps_per_trip(compiled: Compiled, loop: Sequence[Instruction]) -> int:
-    """How many source iterations one trip holds: LLVM unrolls loops, and ptxas those that LLVM left.
-
-    LLVM counts the trips of a loop it unrolled N times in a value named "niter.next.N-1"; where it unrolled
-    several loops the largest N is taken. What ptxas did shows in the accesses to global memory, which it may
-    copy but not drop.
-    """
-    last_copies = re.findall(r"%niter\S* = phi .*%niter\.next\.(\d+)", compiled.llvm_ir)
-    by_llvm = max(map(int, last_copies), default=0) + 1
-    if compiled.target.backend != "cuda":
-        return by_llvm
-    before, after = _count(_time_loop(_parse_assembly(compiled.assembly)) or ()), _count(loop)
-    for kind in ("store", "load", "async copy"):
-        if before[kind]:
-            copies, rest = divmod(after[kind], before[kind])
-            return by_llvm * copies if copies and not rest else by_llvm
-    return by_llvm
 
 
 # Kinds of instruction, by opcode; the first that matches counts.
@@ -325,14 +312,35 @@ def _parse_assembly(text: str) -> list[Instruction]:
 # Loops.
 
 
-def _time_loop(listing: Sequence[Instruction]) -> list[Instruction] | None:
-    """The instructions of the time loop (see `analyse`) by address; None if there is no loop."""
+def _time_loop(compiled: Compiled, listing: Sequence[Instruction], trip: Trip) -> tuple[list[Instruction], int]:
+    """The instructions of the time loop (see `analyse`) by address, and the steps of one trip."""
     loops = _natural_loops(listing)
     bodies = {loop: [listing[place] for place in sorted(loop)] for loop in loops}
-    candidates = [loop for loop in loops if _count(bodies[loop])["matrix"]]
-    candidates = candidates or [loop for loop in loops if not _spins(bodies[loop])]
+    trips = {loop: _trips(body, trip) for loop, body in bodies.items() if not _spins(body)}
+    if compiled.target.backend == "cuda":
+        candidates = [loop for loop, number in trips.items() if number]
+    else:
+        # Nothing is unrolled after LLVM, but neighbouring accesses may have become one.
+        candidates = [loop for loop, number in trips.items() if number == 1] or list(trips)
+        trips = dict.fromkeys(candidates, 1)
+    candidates = [loop for loop in candidates if _count(bodies[loop])["matrix"]] or candidates
     innermost = [loop for loop in candidates if not any(other < loop for other in candidates)]
-    return bodies[max(innermost, key=lambda loop: (len(loop), -min(loop)))] if innermost else None
+    if not innermost:
+        raise ValueError(f"No loop of kernel '{compiled.name}' makes the accesses of a time step: {trip}")
+    loop = max(innermost, key=lambda loop: (len(loop), -min(loop)))
+    return bodies[loop], trips[loop] * trip.steps
+
+
+def _trips(loop: Sequence[Instruction], trip: Trip) -> int | None:
+    """How many trips of LLVM's one trip through `loop` is; None if it cannot be the time loop.
+
+    ptxas may unroll a loop, and so copy accesses to global memory, but not drop one.
+    """
+    count = _count(loop)
+    copies = {count[kind] / accesses for kind, accesses in trip.accesses.items()}
+    if len(copies) != 1 or (times := copies.pop()).denominator != 1:
+        return None
+    return times.numerator or None
 
 
 def _natural_loops(listing: Sequence[Instruction]) -> list[frozenset[int]]:

@@ -41,3 +41,24 @@ def crowded_scan(x_ptr, y_ptr, T, N: tl.constexpr):
     for t in tl.range(0, T, num_stages=1):
         h = h * h + tl.load(x_ptr + t)
     tl.store(y_ptr + columns, h)
+
+
+@triton.jit
+def unrolled_scan(x_ptr, y_ptr, T, H: tl.constexpr, UNROLL: tl.constexpr, STAGES: tl.constexpr):
+    """h = 2^-(h + x[t]), a loop that Triton unrolls, with another loop for the steps left over.  x, y: [T, H] fp32."""
+    columns = tl.arange(0, H)
+    h = tl.zeros((H,), dtype=tl.float32)
+    for t in tl.range(0, T, num_stages=STAGES, loop_unroll_factor=UNROLL):
+        h = tl.exp2(-(h + tl.load(x_ptr + t * H + columns)))
+        tl.store(y_ptr + t * H + columns, h)
+
+
+@triton.jit
+def blocked_scan(x_ptr, y_ptr, T, H: tl.constexpr, BLOCK: tl.constexpr):
+    """The same, T a multiple of BLOCK: the steps of a block are written out, and none are left over."""
+    columns = tl.arange(0, H)
+    h = tl.zeros((H,), dtype=tl.float32)
+    for start in tl.range(0, T, BLOCK, num_stages=1):
+        for step in tl.static_range(BLOCK):
+            h = tl.exp2(-(h + tl.load(x_ptr + (start + step) * H + columns)))
+            tl.store(y_ptr + (start + step) * H + columns, h)

@@ -7,12 +7,15 @@ import pytest
 
 from benchmarks.aot import TARGETS, Compiled, compile_kernel, compiler_processes
 from benchmarks.sass import CLOCK_GHZ, DRAM_CYCLES, L2_CYCLES, Report, analyse
+from benchmarks.steps import Trip, trip_of
 
 SCAN = {"x_ptr": "*fp32", "y_ptr": "*fp32", "T": "i32"}
 SIGNATURES = {
     "dot_scan": SCAN | {"r_ptr": "*bf16"},
     "elementwise_scan": SCAN | {"stride_t": "i32"},
     "crowded_scan": SCAN,
+    "unrolled_scan": SCAN,
+    "blocked_scan": SCAN,
 }
 
 every_target = pytest.mark.parametrize("target", TARGETS)
@@ -97,6 +100,37 @@ def test_elementwise_loop_is_counted_per_step_however_it_is_unrolled(compiled, t
     assert report.step.instructions < 20
 
 
+@every_target
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_steps_of_a_loop_that_triton_unrolls_are_counted(compiled, steps, target):
+    step = analyse(compiled("unrolled_scan", target, H=128, UNROLL=steps, STAGES=1)).step
+    assert step.steps_per_trip % steps == 0, "LLVM and ptxas may unroll it further"
+    assert (step.loads, step.stores) == (1, 1)
+    assert step.instructions < 20
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_steps_of_an_unrolled_pipeline_are_counted(compiled, target):
+    step = analyse(compiled("unrolled_scan", target, H=128, UNROLL=4, STAGES=3)).step
+    assert step.steps_per_trip == 4
+    assert (step.async_copies, step.loads, step.stores) == (1, 0, 1)
+
+
+@every_target
+def test_steps_that_a_kernel_writes_out_are_counted(compiled, target):
+    step = analyse(compiled("blocked_scan", target, H=128, BLOCK=5)).step
+    assert step.steps_per_trip % 5 == 0
+    assert (step.loads, step.stores) == (1, 1)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_the_estimate_of_a_step_hardly_depends_on_the_unrolling(compiled, target):
+    """Each step begins with a load that nothing hides."""
+    for steps in (2, 8):
+        step = analyse(compiled("unrolled_scan", target, H=128, UNROLL=steps, STAGES=1)).step
+        assert DRAM_CYCLES < step.cycles < DRAM_CYCLES + 60
+
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
 def test_a_pipelined_load_becomes_an_asynchronous_copy(compiled, target):
     report = elementwise(compiled, target, H=256, STAGES=3)
@@ -176,24 +210,69 @@ scan:
 """
 
 
+LLVM_IR = """
+define amdgpu_kernel void @scan(ptr addrspace(1) inreg %0, i32 inreg %1) {
+  %3 = icmp sgt i32 %1, 0, !dbg !1
+  br i1 %3, label %.lr.ph, label %._crit_edge
+
+.lr.ph:                                           ; preds = %2, %.lr.ph
+  %4 = phi i32 [ 0, %2 ], [ %6, %.lr.ph ]
+  %5 = load float, ptr addrspace(1) %0, align 4
+  store float %5, ptr addrspace(1) %0, align 4
+  %6 = add nuw nsw i32 %4, 1
+  %7 = icmp eq i32 %6, %1
+  br i1 %7, label %._crit_edge, label %.lr.ph
+
+._crit_edge:                                      ; preds = %.lr.ph, %2
+  ret void
+}
+"""
+
+
 def test_a_loop_has_its_displaced_blocks_and_no_others():
-    report = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, llvm_ir=""))
+    report = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, LLVM_IR))
     assert report.instructions == 11
     assert report.step.instructions == 7
     assert (report.step.loads, report.step.stores, report.step.barriers) == (1, 1, 1)
     assert report.registers == 10
 
 
-def test_a_trip_of_a_loop_that_llvm_unrolled_is_several_steps():
-    llvm_ir = "  %niter = phi i32 [ 0, %.lr.ph.new ], [ %niter.next.1, %16 ]"
-    step = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, llvm_ir)).step
+def test_a_trip_of_several_steps_is_divided_among_them():
+    step = analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", AMDGCN, LLVM_IR.replace("%4, 1", "%4, 2"))).step
     assert step.steps_per_trip == 2
     assert (step.instructions, step.loads) == (3.5, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("bound", "trip"),
+    [
+        ("and i32 %1, -4", (1, {"load": 1, "store": 1})),
+        ("sub i32 %1, 1", (1, {"load": 1, "store": 1})),
+        ("ashr exact i32 %1, 3", (8, {"load": 1, "store": 1})),
+        ("tail call i32 @llvm.smin.i32(i32 %1, i32 100)", None),
+        ("select i1 %3, i32 %1, i32 -1", (1, {"load": 1, "store": 1})),
+    ],
+)
+def test_loops_are_played_to_their_bound(bound, trip):
+    bounded = LLVM_IR.replace("  br i1 %3", f"  %bound = {bound}\n  br i1 %3").replace("%6, %1", "%6, %bound")
+    assert trip_of(bounded) == (Trip(*trip) if trip else None)
+
+
+def test_a_loop_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="does not end"):
+        trip_of(LLVM_IR.replace("icmp eq i32 %6, %1", "icmp eq i32 %6, -1"))
+
+
+def test_a_loop_that_the_machine_code_does_not_have_is_refused():
+    straight = AMDGCN.replace("s_cbranch_scc0 .LBB0_1", "s_nop 1")
+    with pytest.raises(ValueError, match="No loop of kernel 'scan'"):
+        analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", straight, LLVM_IR))
+
+
 def test_a_kernel_without_a_loop_has_no_step():
     straight = AMDGCN.replace("s_cbranch_scc0 .LBB0_1", "s_nop 1")
-    assert analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", straight, llvm_ir="")).step is None
+    no_loop = LLVM_IR.replace("label %._crit_edge, label %.lr.ph", "label %._crit_edge, label %._crit_edge")
+    assert analyse(Compiled("scan", TARGETS["gfx942"], 4, 0, b"", straight, no_loop)).step is None
 
 
 def test_an_interpreted_kernel_is_refused():
