@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from rnngen.runtime.machine import MACHINES
+from rnngen.runtime.machine import MACHINES, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,13 @@ class Target:
     shared_limit_bytes: int
 
 
-TARGETS: Mapping[str, Target] = MappingProxyType(
-    {
-        target.name: target
-        for target in (
-            Target("sm_80", "cuda", 80, 32, MACHINES["sm_80"].shared_bytes),
-            Target("sm_90", "cuda", 90, 32, MACHINES["sm_90"].shared_bytes),
-            Target("sm_100", "cuda", 100, 32, MACHINES["sm_100"].shared_bytes),
-            Target("gfx942", "hip", "gfx942", 64, MACHINES["gfx942"].shared_bytes),
-        )
-    }
-)
+def _target(machine: Machine) -> Target:
+    if machine.backend == "hip":
+        return Target(machine.name, "hip", machine.name, 64, machine.shared_bytes)
+    return Target(machine.name, "cuda", int(machine.name.removeprefix("sm_")), 32, machine.shared_bytes)
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType({name: _target(machine) for name, machine in MACHINES.items()})
 
 
 @dataclass(frozen=True, slots=True)

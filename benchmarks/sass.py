@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -124,9 +125,10 @@ class Instruction:
 def analyse(compiled: Compiled, *, load_cycles: float = DRAM_CYCLES) -> Report:
     """Read the static cost of `compiled` off its machine code.
 
-    The time loop is the one that makes the accesses to global memory that a trip of it makes in the LLVM IR (see
-    `benchmarks.steps`), as often as ptxas unrolled it. If there are several it is the largest, of those that hold a
-    matrix instruction if there are any; a loop that waits on a flag in memory is none of them.
+    The time loop is the one that makes the stores to global memory that a trip of it makes in the LLVM IR (see
+    `benchmarks.steps`), or its loads if it makes none, as often as ptxas unrolled it. If there are several it is the
+    largest, of those that hold a matrix instruction if there are any; a loop that waits on a flag in memory is none of
+    them.
 
     `load_cycles` is the latency of a global load assumed in the estimate of cycles. There is an estimate for sm_80 and
     sm_90 only: for sm_100 the model has no figures for products in tensor memory, and AMD's instructions carry no
@@ -334,13 +336,11 @@ def _time_loop(compiled: Compiled, listing: Sequence[Instruction], trip: Trip) -
 def _trips(loop: Sequence[Instruction], trip: Trip) -> int | None:
     """How many trips of LLVM's one trip through `loop` is; None if it cannot be the time loop.
 
-    ptxas may unroll a loop, and so copy accesses to global memory, but not drop one.
+    ptxas may unroll a loop, and so copy an access to global memory. It drops no store, but a load that two share.
     """
-    count = _count(loop)
-    copies = {count[kind] / accesses for kind, accesses in trip.accesses.items()}
-    if len(copies) != 1 or (times := copies.pop()).denominator != 1:
-        return None
-    return times.numerator or None
+    kind = next((kind for kind in ("store", "async copy", "load") if trip.accesses.get(kind)), None)
+    copies = _count(loop)[kind] / trip.accesses[kind] if kind else Fraction(0)
+    return copies.numerator or None if copies.denominator == 1 else None
 
 
 def _natural_loops(listing: Sequence[Instruction]) -> list[frozenset[int]]:

@@ -11,8 +11,8 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +27,7 @@ from rnngen.document import read
 from rnngen.emit.module import cell_view
 from rnngen.emit.views import PassView, ScanView
 from rnngen.explain import ITEM_SIZES
-from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose
+from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose, shared_bytes
 from rnngen.source import Source
 
 TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
@@ -35,7 +35,10 @@ TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "f
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kernel to compile: its name in the module, the types of its pointers, its constants."""
+    """One kernel to compile: its name in the module, the types of its arguments, its constants and launch options.
+
+    expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it.
+    """
 
     cell: str
     direction: str
@@ -44,7 +47,8 @@ class Job:
     kernel: str
     signature: dict[str, str]
     constants: dict[str, object]
-    num_warps: int
+    options: Mapping[str, int]
+    expected_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Row:
         about = {name: getattr(self.job, name) for name in ("cell", "direction", "schedule", "chosen", "kernel")}
         kernel = {k: v for k, v in asdict(self.report).items() if k not in ("step", "kernel")}
         constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
-        launch = {"num_warps": self.job.num_warps, "constants": constants}
+        launch = {**self.job.options, "constants": constants}
         return (
             about
             | asdict(self.sizes)
@@ -97,7 +101,10 @@ def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) 
         except NotPossible:
             pass  # the reason is in `chosen.reasons`; the stepwise kernels are still there
         else:
-            yield _whole_scan(name, direction, which, choice, chosen, sizes, dtype, common)
+            job = _whole_scan(name, direction, which, choice, chosen, sizes, dtype, common)
+            if choice.schedule == "resident":
+                job = replace(job, expected_bytes=shared_bytes(facts, sizes, MACHINES[target], choice.constants))
+            yield job
         choice = choose(facts, sizes, MACHINES[target], "stepwise")
         for stage in which.stepwise.stages:
             element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
@@ -109,7 +116,7 @@ def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) 
             constants |= {"ACC": dtype == "float64"}
             signature = element | {"time": "i32", "B": "i32"}
             is_chosen = chosen.schedule == "stepwise"
-            yield Job(name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.num_warps)
+            yield Job(name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.options)
 
 
 def _whole_scan(
@@ -131,7 +138,7 @@ def _whole_scan(
     else:
         constants |= {"H": sizes.hidden}
     is_chosen = chosen.schedule == choice.schedule
-    return Job(cell, direction, choice.schedule, is_chosen, which.kernel.name, signature, constants, choice.num_warps)
+    return Job(cell, direction, choice.schedule, is_chosen, which.kernel.name, signature, constants, choice.options)
 
 
 def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
@@ -142,7 +149,7 @@ def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
     stages = 3 if TARGETS[target].backend == "cuda" else 2  # Triton's defaults; the loops say their own
     kernel = getattr(module, job.kernel)
     return compile_kernel(
-        kernel, job.signature, constants, target, num_warps=job.num_warps, num_stages=stages, enable_fp_fusion=True
+        kernel, job.signature, constants, target, num_stages=stages, enable_fp_fusion=True, **job.options
     )
 
 

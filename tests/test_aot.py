@@ -1,4 +1,9 @@
-"""Every kernel of the library compiled ahead of time, with no GPU, for four targets, with what the cost model picks."""
+"""Every kernel of the library compiled ahead of time, with no GPU, for every target, with what the cost model picks.
+
+All of it takes most of an hour; `make test` has the cases in QUICK, the others are `slow`.
+"""
+
+from itertools import product
 
 import pytest
 
@@ -8,6 +13,27 @@ from rnngen.description import library
 from rnngen.document import read
 
 BATCH = 16
+WIDTHS = {"bfloat16": (16, 32, 64, 128), "float16": (32, 128), "float32": (16, 32, 64), "float64": (16, 32)}
+
+# Every cell and every schedule on one target, the most that fits on the others, and what has spilled once.
+QUICK = {
+    *((name, "sm_90", "bfloat16", 64) for name in library()),
+    *(("lstm", target, "bfloat16", 128) for target in ("sm_80", "sm_90", "sm_100", "gfx942")),
+    ("gru_v3", "sm_100", "float64", 32),
+    ("gru_v3", "gfx942", "float16", 32),
+    ("indrnn", "sm_80", "float32", 64),
+    ("mingru", "gfx942", "bfloat16", 64),
+    ("lstm", "sm_80", "bfloat16", 16),
+    ("gru_flux", "sm_80", "bfloat16", 128),
+    ("gru_flux", "sm_90", "float32", 64),
+    ("gru_v3", "sm_90", "float32", 64),
+}
+CASES = [
+    (name, target, dtype, width)
+    for name, target, dtype in product(library(), TARGETS, WIDTHS)
+    for width in WIDTHS[dtype]
+]
+
 # Published times of FlashRNN's Triton kernels, in microseconds a step at 1.755 GHz by the same estimate (sm_90, bf16,
 # 16 sequences, heads x width = 768): forward and backward by the width of a head.
 PEER = {
@@ -20,28 +46,36 @@ PEER = {
 
 
 def check(found):
-    """No spills, and shared memory within the target's limit, for every kernel."""
+    """No spills, and shared memory within the target's limit and as the plan expects it, for every kernel."""
     found = list(found)
     assert found
-    wrong = [row.job.kernel for row in found if row.report.spill_bytes or row.report.spill_instructions or not row.fits]
-    assert not wrong
+    spilling = [row.job.kernel for row in found if row.report.spill_bytes or row.report.spill_instructions]
+    assert not spilling
+    assert not [row.job.kernel for row in found if not row.fits]
+    for row in found:
+        if row.job.schedule == "resident":
+            # Above what is compiled by half where streams are loaded without asynchronous copies, and on AMD by as much
+            # again where a stack of sums never goes through local memory.
+            most = row.report.shared_bytes * (2 if TARGETS[row.report.target].backend == "hip" else 1.5)
+            assert row.report.shared_bytes <= row.job.expected_bytes <= most, row.job.kernel
     return found
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", library())
-def test_half_precision(name, target):
-    check(rows(library()[name], target, "bfloat16", BATCH, (32, 64, 128), heads=1))
+@pytest.mark.parametrize(
+    "name, target, dtype, width",
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+)
+def test_no_kernel_spills_and_every_one_fits(name, target, dtype, width):
+    check(rows(library()[name], target, dtype, BATCH, (width,), heads=1))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn"])
-def test_other_types(name, dtype, target):
-    check(rows(library()[name], target, dtype, BATCH, (32,), heads=1))
+def test_the_quick_cases_are_some_of_all():
+    assert set(CASES) > QUICK
 
 
-@pytest.mark.parametrize("width", [33, 100])
+@pytest.mark.parametrize(
+    "width", [33, pytest.param(24, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_widths_that_are_no_power_of_two(width):
     check(rows(library()["lstm"], "sm_90", "bfloat16", BATCH, (width,), heads=1))
 

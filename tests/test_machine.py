@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from rnngen.cli import main
-from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose, row_of
+from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose, row_of, shared_bytes
 
-LSTM = Facts(stacks=(4,), reads=4, stages=1)
+LSTM = Facts(stacks=(4,), reads=4, tiles=4, widest=4, stages=1)
 INDRNN = Facts(reads=1)
 
 
@@ -86,6 +86,38 @@ def test_fewer_stages_where_memory_is_short():
     plenty = choose(LSTM, sizes, MACHINES["sm_90"], "resident").constants["STAGES"]
     short = dataclasses.replace(MACHINES["sm_90"], shared_bytes=42 * 1024)
     assert choose(LSTM, sizes, short, "resident").constants["STAGES"] < plenty
+
+
+LSTM_ADJOINT = Facts(adjoint=True, stacks=(-4,), reads=6, tiles=6, widest=4, stages=1)
+GRU_V3 = Facts(stacks=(2, 1), reads=3, tiles=4, widest=4, stages=2)
+RNN_ADJOINT = Facts(adjoint=True, stacks=(-1,), reads=2, tiles=2, widest=1, stages=1)
+
+
+@pytest.mark.parametrize(
+    "name, facts, width, itemsize, compiled",
+    [
+        ("sm_80", LSTM, 64, 2, 45056),
+        ("sm_80", LSTM_ADJOINT, 16, 2, 11264),
+        ("sm_80", RNN_ADJOINT, 16, 2, 2304),
+        ("sm_80", GRU_V3, 32, 8, 40960),
+        ("sm_90", LSTM, 64, 4, 73728),
+        ("sm_90", GRU_V3, 128, 2, 122880),
+        ("sm_90", dataclasses.replace(GRU_V3, masked=True), 128, 2, 122944),
+        ("sm_100", LSTM, 32, 2, 16384),
+        ("sm_100", LSTM_ADJOINT, 128, 2, 172048),
+        ("sm_100", RNN_ADJOINT, 32, 2, 8192),
+        ("gfx942", LSTM, 32, 2, 4096),
+        ("gfx942", LSTM_ADJOINT, 64, 2, 32768),
+        ("gfx942", GRU_V3, 16, 2, 4096),
+        ("gfx942", GRU_V3, 64, 4, 16384),
+    ],
+)
+def test_on_chip_memory_is_reckoned_as_it_was_compiled(name, facts, width, itemsize, compiled):
+    """By Triton 3.9; tests/test_aot.py compiles the library and compares all of it."""
+    sizes = Sizes(16, width, 1, itemsize)
+    constants = choose(facts, sizes, MACHINES[name], "resident").constants
+    most = compiled * (2 if MACHINES[name].backend == "hip" else 1.5)
+    assert compiled <= shared_bytes(facts, sizes, MACHINES[name], constants) <= most
 
 
 def test_a_schedule_by_name():

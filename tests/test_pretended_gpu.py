@@ -168,7 +168,7 @@ def test_a_schedule_that_does_not_fit_gives_way_by_plan(dtype):
 
 
 def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch, forgetful):
-    monkeypatch.setattr(machine, "_shared_bytes", lambda *_: 0)  # a plan that is wrong
+    monkeypatch.setattr(machine, "shared_bytes", lambda *_: 0)  # a plan that is wrong
     options = {"device": "cuda", "dtype": torch.float32}
     machine.choose.cache_clear()
     try:
@@ -179,12 +179,12 @@ def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeyp
             with torch.no_grad():
                 layer(x), layer(x)
                 wanted = layer_class("lstm")(8, 64, schedule="resident", **options)
-                with pytest.raises(NotPossible, match="lstm_resident_forward needs 73728 of shared memory"):
+                with pytest.raises(NotPossible, match="lstm_resident_forward needs 69632 of shared memory"):
                     wanted(x)
     finally:
         machine.choose.cache_clear()
     assert [str(one.message) for one in warned] == [
-        "The schedule 'resident' gives way to 'stepwise', which is slower: lstm_resident_forward needs 73728 of shared "
+        "The schedule 'resident' gives way to 'stepwise', which is slower: lstm_resident_forward needs 69632 of shared "
         "memory, and 65536 are there."
     ]
     assert {one.kernel for one in gpu.launches} == {"lstm_stepwise_forward_stage_1"}
@@ -217,13 +217,13 @@ def test_kernels_compile_for_a_card_and_take_the_memory_that_was_foretold(
     card, cell, dtype, width, schedule, packed, monkeypatch
 ):
     foretold = []
-    whole = machine._shared_bytes
+    whole = machine.shared_bytes
 
     def noted(*args):
         foretold.append(whole(*args))
         return foretold[-1]
 
-    monkeypatch.setattr(machine, "_shared_bytes", noted)
+    monkeypatch.setattr(machine, "shared_bytes", noted)
     machine.choose.cache_clear()
     with pretended(card, compiling=True) as gpu:
         try:

@@ -11,7 +11,7 @@ from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
 from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.torch import SPELLING, TorchText
-from rnngen.emit.triton import TileWriter, VectorWriter
+from rnngen.emit.triton import TileWriter, VectorWriter, parts_of, runs_of
 from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, ScanView
 from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
 
@@ -130,11 +130,17 @@ def facts_of(graph: CellGraph) -> dict[str, object]:
     shapes = graph.by_name()
     products = [value for value in graph.values if value.op in PRODUCTS]
     stacks = [blocks_of(shapes[p.operands[0]].shape) * (1 if p.op == "matmul" else -1) for p in products]
+    streams = [blocks_of(leaf.shape) for leaf in graph.leaves("input") if leaf.shape]
+    stored = [blocks_of(shapes[value].shape) for _, value in graph.outputs]
+    loads = [parts_of(run) for blocks in streams for run in runs_of(range(blocks))]
+    others = [parts_of(run) for blocks in (*stored, *map(abs, stacks)) for run in runs_of(range(blocks))]
     dense = {origin(shapes, p.operands[0])[0].name in graph.heads for p in products}
     return {
         "adjoint": graph.name.endswith("adjoint"),
         "stacks": tuple(stacks),
-        "reads": sum(blocks_of(leaf.shape) for leaf in graph.leaves("input") if leaf.shape),
+        "reads": sum(streams),
+        "tiles": sum(loads),
+        "widest": max(loads + others),
         "stages": max(levels(graph).values()),
         "mixed": len(dense) > 1,
         "masked": any(not leaf.shape for leaf in graph.leaves("input")),

@@ -4,7 +4,7 @@ The two differ in how a block of a stream is addressed, and only the tile has pr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rnngen.emit.statements import Names, Spelling, Statement, identifier, number, statements
@@ -281,7 +281,7 @@ class TileWriter(_Writer):
         return [
             f"{', '.join(names[n] for n in group)} = "
             f"load{len(group)}({pointer}, row, head, left, {group[0]}, {total}, H, D, BD, BB, ACC)"
-            for group in _groups(used)
+            for group in runs_of(used)
         ]
 
     def _load_number(self, leaf: str) -> str:
@@ -289,14 +289,14 @@ class TileWriter(_Writer):
 
     def _store_blocks(self, label: str, value: str, blocks: list[str]) -> list[str]:
         pointer, lines, total = self._output(label), [], len(blocks)
-        for group in _groups(range(total)):
+        for group in runs_of(range(total)):
             if len(group) == 1:
                 tile = self._as_tile(blocks[group[0]])
                 lines.append(f"store1({pointer}, {tile}, row, head, left, {group[0]}, {total}, H, D, BD, BB)")
                 continue
             packed = self._is_packed(value)
             stack = self._packed_name(value, group) if packed else _packed([blocks[n] for n in group])
-            where = f"{group[0]}, {len(group)}, {total}, {_parts(group)}"
+            where = f"{group[0]}, {len(group)}, {total}, {parts_of(group)}"
             lines.append(f"store_stack({pointer}, {stack}, row, head, left, {where}, H, D, BD, BB)")
         return lines
 
@@ -327,8 +327,8 @@ class TileWriter(_Writer):
         element = self._element(next(user.operands[0] for user in self.users[value.name] if user.op in PRODUCTS))
         return [
             f"{self._packed_name(value.name, group)} = "
-            f"{_bounded(_packed([blocks[n] for n in group]), _parts(group))}.to({element})"
-            for group in _groups(range(len(blocks)))
+            f"{_bounded(_packed([blocks[n] for n in group]), parts_of(group))}.to({element})"
+            for group in runs_of(range(len(blocks)))
             if len(group) > 1
         ]
 
@@ -345,9 +345,9 @@ class TileWriter(_Writer):
             if parameter != leaf:
                 continue
             load, rows = ("load_matrices", "") if value.op == "matmul" else ("load_transposed", ", MP")
-            for group in _groups(range(blocks_of(self.values[value.operands[0]].shape))):
+            for group in runs_of(range(blocks_of(self.values[value.operands[0]].shape))):
                 tile = self._tile(value, group)
-                parts = "MP" if len(group) == 1 and not rows else _parts(group)
+                parts = "MP" if len(group) == 1 and not rows else parts_of(group)
                 opening = f"{load}({self._pointer(leaf.name)}, head, "
                 closing = ", HEADS, D, BD)"
                 wide.append(f"{tile} = {opening}{start + group[0]}, {len(group)}, {parts}{rows}{closing}")
@@ -362,7 +362,7 @@ class TileWriter(_Writer):
 
     def _product(self, value: Value) -> list[str]:
         matrix, vector = value.operands
-        groups = _groups(range(blocks_of(self.values[matrix].shape)))
+        groups = runs_of(range(blocks_of(self.values[matrix].shape)))
         apply = self._apply if value.op == "matmul" else self._apply_transposed
         return [line for group in groups for line in apply(value, group, self._element(matrix), vector)]
 
@@ -373,8 +373,8 @@ class TileWriter(_Writer):
         narrow = [f"{name} = {_dot(f'{tile}_{n}', right)}" for n, name in enumerate(names)]
         if len(group) == 1:
             return _either([f"{names[0]} = first({_dot(tile, right)}, MP, BD, BB)"], narrow)
-        padded = ", ".join([*names, *["_"] * (_parts(group) - len(names))])
-        return _either([f"{padded} = unpack{_parts(group)}({_dot(tile, right)}, BD, BB)"], narrow)
+        padded = ", ".join([*names, *["_"] * (parts_of(group) - len(names))])
+        return _either([f"{padded} = unpack{parts_of(group)}({_dot(tile, right)}, BD, BB)"], narrow)
 
     def _apply_transposed(self, value: Value, group: list[int], element: str, vector: str) -> list[str]:
         """Transposed matrices, each on a block of its own: the sum of the products."""
@@ -389,7 +389,7 @@ class TileWriter(_Writer):
         return _either([f"{target} = {before}first({_dot(tile, right)}, MP, BD, BB)"], narrow)
 
 
-def _groups(blocks: Iterable[int]) -> list[list[int]]:
+def runs_of(blocks: Iterable[int]) -> list[list[int]]:
     """Blocks in runs of neighbours, at most four to a run."""
     groups: list[list[int]] = []
     for block in blocks:
@@ -400,13 +400,13 @@ def _groups(blocks: Iterable[int]) -> list[list[int]]:
     return groups
 
 
-def _parts(group: list[int]) -> int:
+def parts_of(group: Sequence[int]) -> int:
     """The parts of a stack that holds these blocks."""
     return {1: 1, 2: 2}.get(len(group), 4)
 
 
 def _packed(blocks: list[str]) -> str:
-    parts = _parts(list(range(len(blocks))))
+    parts = parts_of(list(range(len(blocks))))
     padded = [*blocks, *[f"tl.zeros_like({blocks[0]})"] * (parts - len(blocks))]
     return f"pack{parts}({', '.join(padded)}, BD, BB)"
 

@@ -129,7 +129,7 @@ def _launch(
                 SAVE=scan.save,
                 KEEP=scan.keep,
                 ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
-                num_warps=choice.num_warps,
+                **choice.options,
                 enable_fp_fusion=True,
             )
         except OutOfResources as error:

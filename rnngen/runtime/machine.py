@@ -5,7 +5,7 @@ same functions when it explains a model. The figures behind the rules are counts
 spills, shared memory) and a scoreboard estimate of their cycles, not measurements on a GPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -68,14 +68,17 @@ class Facts:
     """What the choice needs to know of one direction of a cell.
 
     adjoint: whether this is the adjoint. stacks: for each product the number of matrices in it, negative where they are
-    transposed. reads: blocks of streams that a step loads. stages: dependent products in a row.
-    mixed: whether dense and block-diagonal matrices occur, so that heads cannot be scanned apart. masked: whether there
-    is a mask.
+    transposed. reads: blocks of streams that a step loads. tiles: the same as tiles of stacks, those that only fill a
+    stack among them. widest: the tiles of the largest stack that a step loads, stores or multiplies. stages: dependent
+    products in a row. mixed: whether dense and block-diagonal matrices occur, so that heads cannot be scanned apart.
+    masked: whether there is a mask.
     """
 
     adjoint: bool = False
     stacks: tuple[int, ...] = ()
     reads: int = 1
+    tiles: int = 1
+    widest: int = 1
     stages: int = 0
     mixed: bool = False
     masked: bool = False
@@ -93,11 +96,14 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A schedule and the constants of its kernel; `reasons` says of every schedule what speaks for or against it."""
+    """A schedule, the constants of its kernel and the options of its launch, by Triton's names.
+
+    reasons: what speaks for or against every schedule.
+    """
 
     schedule: str
     constants: Mapping[str, int | bool]
-    num_warps: int
+    options: Mapping[str, int]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -118,14 +124,14 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
         reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
         raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")
     name = wanted if wanted != "auto" else min(possible, key=lambda name: possible[name][0])
-    _, _, constants, warps = possible[name]
-    return Choice(name, constants, warps, reasons)
+    _, _, constants, options = possible[name]
+    return Choice(name, constants, options, reasons)
 
 
 _GRID = 65535  # programs in the second dimension of a grid, on CUDA and ROCm
 
-# A plan is (estimated microseconds a step, that in words, constants, warps), or the reason why there is none.
-_Plan = tuple[float, str, dict[str, int | bool], int] | str
+# A plan is (estimated microseconds a step, that in words, constants, launch options), or the reason why there is none.
+_Plan = tuple[float, str, dict[str, int | bool], dict[str, int]] | str
 
 
 def _power_of_two(least: int, number: int) -> int:
@@ -146,7 +152,7 @@ def _elementwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     bytes_ = (facts.reads + 2) * sizes.batch * sizes.hidden * sizes.itemsize
     time = max(waves * 250 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
     stages = 3 if machine.backend == "cuda" else 1
-    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block, "STAGES": stages}, 1
+    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block, "STAGES": stages}, {"num_warps": 1}
 
 
 def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
@@ -164,8 +170,8 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
         return f"heads of {width} units are wider than the {widest} whose products fit the registers"
     if tile * matrices > 4 * widest:
         return f"{matrices} matrices of {width} units do not fit the registers"
-    constants, warps = _resident_constants(facts, sizes, machine, tile)
-    while (need := _shared_bytes(facts, sizes, machine, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
+    constants, options = _resident_constants(facts, sizes, machine, tile)
+    while (need := shared_bytes(facts, sizes, machine, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
         constants["STAGES"] -= 1
     if need > machine.shared_bytes:
         return f"{need // 1024} KiB of on-chip memory are needed and {machine.shared_bytes // 1024} KiB are there"
@@ -177,55 +183,109 @@ def _resident(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
     cycles = 400 + speed * matrices * tile * tile * constants["BB"] / 256
     time = waves * cycles / machine.clock_ghz / 1000
-    return time, f"{time:.2f} us a step, estimated", constants, warps
+    return time, f"{time:.2f} us a step, estimated", constants, options
 
 
-def _resident_constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], int]:
-    """Constants without spills, from compiling the library for each target with Triton 3.6 and 3.9."""
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What the constants of a resident kernel depend on. tile: units, in bytes of `itemsize`."""
+
+    facts: Facts
+    tile: int
+    itemsize: int
+    machine: Machine
+
+
+def _resident_constants(
+    facts: Facts, sizes: Sizes, machine: Machine, tile: int
+) -> tuple[dict[str, int | bool], dict[str, int]]:
+    """Constants and launch options: those of half precision on sm_90 as the rules that apply change them, in order."""
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
-    warps = {16: 2, 32: 4, 64: 4, 128: 8}[tile]
-    if machine.backend == "hip":
-        constants |= {"BB": 16, "STAGES": 1}
-    elif machine.kin == "sm_80" and tile > (64 if not facts.adjoint else 32 if facts.stages < 2 else 16):
-        constants["STAGES"] = 2  # with 3, some of the cells spill, or the streams do not fit
-    if sizes.itemsize == 2:
-        if machine.name == "sm_90" and tile == 64 and not facts.adjoint and max(facts.stacks) > 1:
-            warps = 8  # 1057 cycles instead of 1300
-        if facts.masked and facts.adjoint and tile == 128:
-            constants["WIDE"] = False  # a stack spills with Triton 3.6; with 3.9 both take as long
-        if machine.backend == "hip" and tile == 128:
-            constants["WIDE"] = False  # a stack would pass through local memory, which holds a half of it
-    elif sizes.itemsize == 4:
-        constants |= {"WIDE": False, "STAGES": min(constants["STAGES"], 2)}
-        warps = 8 if tile == 64 and machine.backend == "cuda" else 4
-    else:
-        constants |= {"WIDE": False, "STAGES": min(constants["STAGES"], 2)}
-        warps = 4
-    return constants, warps
+    options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
+    case = _Case(facts, tile, sizes.itemsize, machine)
+    for applies, changes in _RESIDENT_RULES:
+        if applies(case):
+            for name, value in changes.items():
+                (constants if name in constants else options)[name] = value
+    return constants, options
 
 
-def _shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
-    """On-chip memory of one program: an upper bound of what Triton takes, from compiling the library.
+# What else a kernel needs to have no spills and to fit, from compiling the library for each target: every cell, width
+# and type, with masks and without, with Triton 3.6 and 3.9. Registers are those of a thread, cycles are estimates.
+_RESIDENT_RULES: tuple[tuple[Callable[[_Case], bool], dict[str, int | bool]], ...] = (
+    # The sums of a product take twice the registers of half precision, or four times: one product for each matrix.
+    (lambda case: case.itemsize > 2, {"WIDE": False, "STAGES": 2, "num_warps": 4}),
+    # Matrices of 64 units in float32 are multiplied by ordinary instructions. With 8 of the batch operands take up to
+    # 255 registers, and masked scans spill up to 48 bytes. With 4 they take 142, and a step of half as many sequences
+    # 0.61 - 0.75 of the cycles: faster until programs queue for the multiprocessors, then up to 1.5 times slower.
+    (
+        lambda case: case.itemsize == 4 and case.tile == 64 and case.machine.backend == "cuda",
+        {"BB": 4, "num_warps": 8},
+    ),
+    # Left alone, ptxas gives up registers for more blocks on a multiprocessor, where as a rule there is one, and even
+    # spills for them: masked adjoints 16 bytes. With all registers a step takes 0.86 - 0.99 of the cycles.
+    (lambda case: (case.itemsize, case.tile, case.machine.backend) == (2, 16, "cuda"), {"maxnreg": 255}),
+    # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
+    (lambda case: case.machine.backend == "hip", {"BB": 16, "STAGES": 1}),
+    # Two steps ahead some cells spill, or the streams do not fit.
+    (
+        lambda case: (
+            case.machine.kin == "sm_80"
+            and case.tile > (64 if not case.facts.adjoint else 32 if case.facts.stages < 2 else 16)
+        ),
+        {"STAGES": 2},
+    ),
+    # 1057 cycles instead of 1300.
+    (
+        lambda case: (
+            (case.itemsize, case.tile, case.machine.name) == (2, 64, "sm_90")
+            and not case.facts.adjoint
+            and max(case.facts.stacks) > 1
+        ),
+        {"num_warps": 8},
+    ),
+    # With Triton 3.6 a stack spills, and on sm_80 ptxas as above: 8 bytes. With 3.9 all take as long, but for 2 %.
+    (
+        lambda case: case.itemsize == 2 and case.tile == 128 and case.facts.masked and case.facts.adjoint,
+        {"WIDE": False},
+    ),
+    (
+        lambda case: (
+            (case.itemsize, case.tile, case.machine.kin) == (2, 128, "sm_80")
+            and case.facts.masked
+            and case.facts.adjoint
+        ),
+        {"maxnreg": 255},
+    ),
+    # A stack of matrices passes through local memory, which holds a half of it.
+    (lambda case: case.itemsize == 2 and case.tile == 128 and case.machine.backend == "hip", {"WIDE": False}),
+)
 
-    On NVIDIA the matrices stay there, beside the operands of products and what is loaded ahead: at most 1.3 times what
-    is taken, and 2.3 on sm_75, where nothing is loaded ahead. On AMD matrices are in registers, and pass through it one
-    after another, as stacks of values do: at most twice what is taken.
+
+def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
+    """On-chip memory of a resident program: what Triton 3.6 to 3.9 take at most, on NVIDIA nearly always exactly that.
+
+    On NVIDIA the matrices stay there for the whole sequence, beside the streams that are loaded ahead and the largest
+    stack on its way between the layouts of a product and of an access. On AMD the matrices are in registers: one stack
+    of them or of sums is there at a time, on its way to them. Sums travel in full precision there, and on sm_100, where
+    they come from tensor memory.
     """
     tile, batch = constants["BD"], constants["BB"]
-    weights, operand = [], 1
+    matrices, widest = [], facts.widest
+    full = machine.backend == "hip" or machine.name == "sm_100"
     for count in facts.stacks:
         for group in _group_sizes(abs(count)):
             parts = {1: 1, 2: 2}.get(group, 4)
-            operand = max(operand, parts)
-            padding = constants["MP"] if count < 0 or group == 1 else 1
-            weights += [parts * padding] if constants["WIDE"] else [1] * group
+            padding = constants["MP"] if constants["WIDE"] and (count < 0 or group == 1) else 1
+            matrices += [parts * padding] if constants["WIDE"] else [1] * group
+            widest = max(widest, padding if full else 1)
+    stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
-        # Four values at once are packed for what is stored, before they are rounded.
-        return max(max(weights) * tile * tile * sizes.itemsize, 4 * tile * batch * max(4, sizes.itemsize))
-    ahead = constants["STAGES"] - 1
-    reads = facts.reads + facts.reads % 2  # three blocks are loaded as four
-    values = sum(weights) * tile * tile + (ahead * reads + 2 * operand) * tile * batch
-    return values * sizes.itemsize + (4 * ahead * batch if facts.masked else 0) + 64  # the mask; barriers
+        return max(max(matrices) * tile * tile * sizes.itemsize, stack)
+    ahead = 0 if machine.kin == "sm_75" else constants["STAGES"] - 1  # it has no asynchronous copies
+    streams = facts.tiles * tile * batch * sizes.itemsize + facts.masked * batch * 4
+    barriers = 16 if machine.name == "sm_100" else 0
+    return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + barriers
 
 
 def _group_sizes(count: int) -> list[int]:
@@ -242,7 +302,7 @@ def _stepwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
     # for an LSTM's step of one product (2.1) and one stage (10.6), so 7 us each. What a GPU takes for small launches is
     # not known yet. The weights are read again at every step.
     time = launches * 7.0 + (weights + states) / machine.memory_gb_s / 1000
-    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block}, 4 if block == 256 else 1
+    return time, f"{time:.2f} us a step, estimated", {"BLOCK": block}, {"num_warps": 4 if block == 256 else 1}
 
 
 _PLANS = {"elementwise": _elementwise, "resident": _resident, "stepwise": _stepwise}
