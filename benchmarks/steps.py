@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-STEPS = 6720
-"""Steps of the shorter sequence, half those of the longer: whole trips, if one is at most 8 steps, or 16, 32, 64."""
+STEPS = 3360
+"""Steps that the longer sequence has more: whole trips, if one is at most 8 steps, or 10, 12, 14, 15, 16, 32."""
+
+_SHORTER = 100
+"""Steps of the shorter one, more than a trip or a pipeline has."""
 
 _MOST_BLOCKS = 100
 """Blocks that a step may take before the loop is thought never to end."""
@@ -34,12 +37,14 @@ class Trip:
 def trip_of(llvm_ir: str) -> Trip | None:
     """The trip of the loop that runs longer if every integer argument is greater; None if there is no such loop.
 
-    Raises ValueError if a loop never ends, or a trip is no whole number of steps.
+    Raises ValueError if nothing known ends the loop, or a trip is no whole number of steps.
     """
     function = _Function(llvm_ir)
-    shorter, longer = function.play(STEPS), function.play(2 * STEPS)
+    shorter, longer = function.play(_SHORTER), function.play(_SHORTER + STEPS)
     more = {label: longer[label] - shorter[label] for label in longer if longer[label] > shorter[label]}
     if not more:
+        if function.endless:
+            raise ValueError(f"Nothing known says when these blocks cease to repeat: {sorted(function.endless)}")
         return None
     trips = max(more.values())
     if STEPS % trips:
@@ -81,7 +86,7 @@ _UNSIGNED: Mapping[str, Callable[..., int]] = {
     "and": operator.and_,
     "or": operator.or_,
     "xor": operator.xor,
-    "shl": operator.lshift,
+    "shl": lambda number, by: number << by if by < 64 else 0,
     "lshr": operator.rshift,
     "udiv": operator.floordiv,
     "urem": operator.mod,
@@ -170,13 +175,17 @@ class _Block:
 
 
 class _Function:
-    """The only function of a module in LLVM IR, by its blocks."""
+    """The only function of a module in LLVM IR, by its blocks.
+
+    endless: blocks that were left for good although what decides about it is unknown.
+    """
 
     def __init__(self, llvm_ir: str) -> None:
         define = _DEFINE.search(llvm_ir)
         if define is None:
             raise ValueError("The LLVM IR defines no function")
         self.arguments = [found[1] for text in define[1].split(", ") if (found := _ARGUMENT.match(text))]
+        self.endless: set[str] = set()
         self.blocks: dict[str, _Block] = {}
         block = self.blocks[""] = _Block()
         for line in llvm_ir[define.end() :].splitlines():
@@ -227,6 +236,8 @@ class _Function:
             condition = _operand(block.condition, 1, values) if block.condition else 1
             if condition is None:
                 onwards = [label for label in block.targets if place[label] > place[here]] or block.targets
+                if len(onwards) < len(block.targets):
+                    self.endless.add(here)
                 target = max(onwards, key=lambda label: self.blocks[label].accesses.total())
             else:
                 target = block.targets[0 if condition else -1]
@@ -247,6 +258,8 @@ def _read(line: str, block: _Block) -> None:
         block.condition, block.targets = branch[1], (branch[2], branch[3])
     elif jump := _JUMP.match(line):
         block.targets = (jump[1],)
+    elif line.startswith(("switch ", "indirectbr ", "invoke ")):
+        raise ValueError(f"A branch of this kind is not understood: {line}")
     elif assignment := _ASSIGNMENT.match(line):
         name, text = assignment[1], assignment[2]
         if phi := _PHI.match(text):

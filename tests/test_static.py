@@ -263,6 +263,14 @@ def test_a_loop_without_an_end_is_refused():
         trip_of(LLVM_IR.replace("icmp eq i32 %6, %1", "icmp eq i32 %6, -1"))
 
 
+def test_a_loop_whose_end_nobody_knows_is_refused():
+    unknown = LLVM_IR.replace("  br i1 %3", "  %bound = tail call i32 @trips()\n  br i1 %3").replace(
+        "%6, %1", "%6, %bound"
+    )
+    with pytest.raises(ValueError, match=r"cease to repeat: \['%\.lr\.ph'\]"):
+        trip_of(unknown)
+
+
 def test_a_loop_that_the_machine_code_does_not_have_is_refused():
     straight = AMDGCN.replace("s_cbranch_scc0 .LBB0_1", "s_nop 1")
     with pytest.raises(ValueError, match="No loop of kernel 'scan'"):
