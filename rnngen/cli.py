@@ -704,8 +704,9 @@ def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], s
     from rnngen.verify import VerifierFailed
     from rnngen.verify import verify as answers
 
-    module = compile_model(_open(model))
-    stream = answers(module.name, module.text, path, dtypes, schedules)
+    source = _open(model)
+    module = compile_model(source)
+    stream = answers(source, module.name, module.text, path, dtypes, schedules)
     try:
         plan = next(stream)
         click.echo(plan.where)
@@ -725,14 +726,14 @@ def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], s
 
 def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
     """A table of the worst error of each name; the number of names and cases that are wrong."""
-    from rnngen.verify import TOLERANCES
+    from rnngen.verify import OWN, TOLERANCES
 
     wrong = 0
     for layer, dtype in dict.fromkeys((case.layer, case.dtype) for case in cases):
         group = [case for case in cases if (case.layer, case.dtype) == (layer, dtype)]
         tolerance = TOLERANCES[dtype]
         click.echo(f"\n{layer}, {dtype}: at most {tolerance.limit:.0e} ({tolerance.reason})")
-        names = list(dict.fromkeys(name for case in group for name in case.errors))
+        names = sorted(dict.fromkeys(name for case in group for name in case.errors), key=lambda name: name == OWN)
         width = max(map(len, names), default=0)
         for name in names:
             having = [case for case in group if name in case.errors]

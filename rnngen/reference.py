@@ -1,7 +1,8 @@
-"""reference: a cell run by torch as it was written, to judge everything else.
+"""reference: a cell, and layers of it, run by torch as they were written, to judge everything else.
 
 A graph is walked value by value and torch's autograd does the rest. Nothing here is shared with `differentiate`, the
-passes or the emitters: derived operations are torch's own functions, and a block-diagonal stack is made dense.
+passes, the emitters or the runtime: derived operations are torch's own functions, a block-diagonal stack is made
+dense, a projection is applied at every step, and padding is never looked at.
 
 A pack of k vectors is one tensor with the blocks side by side in its last dimension, a parameter has its blocks one
 after another in dimension 0, and every vector may have leading dimensions, which broadcast.
@@ -61,9 +62,13 @@ _Named = Mapping[str, Tensor]
 
 
 def run(
-    graph: CellGraph, inputs: _Named, states: _Named, parameters: _Named
+    graph: CellGraph, inputs: _Named, states: _Named, parameters: _Named, projection: Tensor | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The outputs by label and the new states by name of one step, or of many rows of a graph without a state."""
+    """The outputs by label and the new states by name of one step, or of many rows of a graph without a state.
+
+    With a projection R, (proj_size, features), a matrix that has only proj_size columns is applied to R @ v in place
+    of v, and a state that is only that wide is R @ its new value.
+    """
     leaves = {"input": inputs, "state": states, "parameter": parameters}
     some = next(t for group in leaves.values() for t in group.values())
     shapes = {value.name: value.shape for value in graph.values}
@@ -75,20 +80,95 @@ def run(
             found[value.name] = leaves[value.op][value.name]
         else:
             operands = [found[operand] for operand in value.operands]
+            if value.op == "matmul" and projection is not None:
+                operands[1] = _seen(operands[1], operands[0].shape[-1], projection)
             found[value.name] = _computed(value, operands, [shapes[operand] for operand in value.operands])
-    new = {state.name: torch.broadcast_tensors(found[state.update], states[state.name])[0] for state in graph.states}
+    new = {}
+    for state in graph.states:
+        value, old = found[state.update], states[state.name]
+        value = value if projection is None else _seen(value, old.shape[-1], projection)
+        new[state.name] = torch.broadcast_tensors(value, old)[0]
     return {label: found[value] for label, value in graph.outputs}, new
 
 
 def scan(
-    graph: CellGraph, xs: _Named, states: _Named, parameters: _Named, reverse: bool = False
+    graph: CellGraph,
+    xs: _Named,
+    states: _Named,
+    parameters: _Named,
+    reverse: bool = False,
+    projection: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """`run` over time, dimension 0 of each of `xs`: the outputs in the order of the inputs, and the last states."""
     time = len(next(iter(xs.values())))
     steps: list[dict[str, Tensor]] = [{}] * time
     for t in reversed(range(time)) if reverse else range(time):
-        steps[t], states = run(graph, {name: x[t] for name, x in xs.items()}, states, parameters)
+        steps[t], states = run(graph, {name: x[t] for name, x in xs.items()}, states, parameters, projection)
     return {label: torch.stack([step[label] for step in steps]) for label, _ in graph.outputs}, dict(states)
+
+
+def layers(
+    graph: CellGraph,
+    x: Tensor,
+    states: _Named,
+    parameters: _Named,
+    *,
+    bidirectional: bool = False,
+    reverse: bool = False,
+    lengths: Sequence[int] = (),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What layers of a cell give: the output, (time, batch, features), and the last states, in the form of the first.
+
+    graph: the cell as `infer` leaves it. x: (time, batch, features). states: by name, (num_layers * directions, batch,
+    width). parameters: by a layer's names for them, "weight_ih_l0_reverse"; a projection is "weight_hr_l0".
+    lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it.
+    """
+    suffixes = ("", "_reverse") if bidirectional else ("",)
+    runs = len(next(iter(states.values())))
+    last: dict[str, list[Tensor]] = {name: [] for name in states}
+    for layer in range(runs // len(suffixes)):
+        outputs = []
+        for direction, suffix in enumerate(suffixes):
+            place = f"_l{layer}{suffix}"
+            weights = {leaf.name: parameters[leaf.name + place] for leaf in graph.leaves("parameter")}
+            first = {name: rows[layer * len(suffixes) + direction] for name, rows in states.items()}
+            projection = parameters.get(f"weight_hr{place}")
+            y, after = _sequences(graph, x, first, weights, reverse or direction == 1, projection, lengths)
+            outputs.append(y)
+            for name, state in after.items():
+                last[name].append(state)
+        x = torch.cat(outputs, dim=-1)
+    return x, {name: torch.stack(rows) for name, rows in last.items()}
+
+
+def _sequences(
+    graph: CellGraph,
+    x: Tensor,
+    states: _Named,
+    parameters: _Named,
+    reverse: bool,
+    projection: Tensor | None,
+    lengths: Sequence[int],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One scan, or one for each sequence where their lengths differ."""
+    if lengths:
+        pairs = []
+        for n, length in enumerate(lengths):
+            own = {name: state[n : n + 1] for name, state in states.items()}
+            y, last = _sequences(graph, x[:length, n : n + 1], own, parameters, reverse, projection, ())
+            pairs.append((F.pad(y, (0, 0, 0, 0, 0, len(x) - length)), last))
+        return torch.cat([y for y, _ in pairs], dim=1), {
+            name: torch.cat([last[name] for _, last in pairs]) for name in states
+        }
+    outputs, last = scan(graph, {"x": x}, states, parameters, reverse, projection)
+    y = outputs["y"]
+    y = y if y.dim() == 3 else y[:, None].expand(-1, x.shape[1], -1)  # one that is a parameter is the same for all
+    return (y if projection is None else y @ projection.mT), last
+
+
+def _seen(vector: Tensor, width: int, projection: Tensor) -> Tensor:
+    """A vector where it has this width, or else its projection."""
+    return vector if vector.shape[-1] == width else vector @ projection.mT
 
 
 def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> Tensor:

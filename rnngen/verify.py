@@ -1,6 +1,7 @@
 """A generated module's kernels, or its CPU path, against the reference: every output and gradient by name.
 
-The reference is the `reference` method of each layer, in float64, from the same weights and inputs. The
+The judge is `rnngen.reference`, in float64, from the same weights and inputs: it walks the cells as they were
+described, and shares no line with the module. The layers' own `reference` method is judged by it too. The
 module runs in a child process, because Triton decides when it is imported whether it interprets; the half of
 this file that stays behind needs no torch.
 """
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -20,8 +21,10 @@ from types import ModuleType
 from typing import IO, Any
 
 from rnngen.errors import visible
+from rnngen.ir import CellGraph
+from rnngen.source import Source
 
-__all__ = ["TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
+__all__ = ["OWN", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ TOLERANCES = {
     "bfloat16": Tolerance(2e-2, "each stored value is rounded by up to 4e-3; sums are kept in float32"),
     "float16": Tolerance(5e-3, "each stored value is rounded by up to 5e-4; sums are kept in float32"),
 }
+OWN = "reference in float64"  # among the names of errors: the worst of the layer's own `reference` method
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One layer class on one size. errors: relative RMS error by name.
+    """One layer class on one size. errors: relative RMS error by name, `OWN` among them.
 
-    plain: the error of the reference itself in this type, where that is half precision. A cell may amplify the
+    plain: the error of the judge itself in this type, where that is half precision. A cell may amplify the
     rounding of its inputs, or compare numbers that rounding makes equal; then plain torch is as far off.
     skipped: why the schedule cannot run this. failure: the exception that was raised instead of an answer.
     """
@@ -108,6 +112,8 @@ class Case:
 
     def limit(self, name: str) -> float:
         """The largest error allowed: that of the type's table, or twice what plain torch in this type is off by."""
+        if name == OWN:
+            return TOLERANCES["float64"].limit
         return max(TOLERANCES[self.dtype].limit, 2 * self.plain.get(name, 0.0))
 
 
@@ -123,21 +129,29 @@ class VerifierFailed(RuntimeError):
 
 
 def verify(
-    name: str, text: str, path: str = "kernels", dtypes: Sequence[str] = (), schedules: Sequence[str] = ()
+    source: Source,
+    name: str,
+    text: str,
+    path: str = "kernels",
+    dtypes: Sequence[str] = (),
+    schedules: Sequence[str] = (),
 ) -> Iterator[Plan | Case]:
-    """Run the module called `name`: the plan first, then each case when it is done.
+    """Run the module called `name`, which was made of `source`: the plan first, then each case when it is done.
 
     Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed
     where torch or triton is missing, the module has no such schedule, or the child process crashed.
     """
     with tempfile.TemporaryDirectory(prefix="rnngen-") as folder:
-        module = Path(folder, f"{name}.py")
+        module, model = Path(folder, f"{name}.py"), Path(folder, "model.toml")
         module.write_bytes(text.encode())
-        order = json.dumps([os.fspath(module), path, list(dtypes or TOLERANCES), list(schedules)])
+        model.write_bytes(source.text.encode())
+        files = os.fspath(module), os.fspath(model)
+        order = json.dumps([*files, path, list(dtypes or TOLERANCES), list(schedules)])
         root = os.fspath(Path(__file__).resolve().parent.parent)
-        start = f"import sys; sys.path.append({root!r}); from rnngen.verify import child; child({order!r})"
+        # This very rnngen, though another may be installed; and nothing else from where it lies.
+        start = f"import sys; sys.path.insert(0, {root!r}); from rnngen.verify import child; del sys.path[0]"
         # -P: a file called torch.py in the current directory is not torch.
-        command = [sys.executable, "-P", "-c", start]
+        command = [sys.executable, "-P", "-c", f"{start}; child({order!r})"]
         with tempfile.TemporaryFile() as complaints:
             child_process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
@@ -171,7 +185,7 @@ def _answers(child_process: subprocess.Popen, complaints: IO[bytes]) -> Iterator
 
 def child(order: str) -> None:
     """Do what `verify` orders and print one JSON line for each answer."""
-    file, path, dtypes, schedules = json.loads(order)
+    file, model, path, dtypes, schedules = json.loads(order)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody else prints is no answer
 
@@ -209,8 +223,9 @@ def child(order: str) -> None:
         where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
     device = torch.device("cpu" if path == "torch" or interpret else "cuda")
     answer("plan", asdict(Plan(where, len(cases))))
+    described = _described(model)
     for layer, schedule, dtype, run in cases:
-        answer("case", asdict(_case(layer, schedule, dtype, run, device)))
+        answer("case", asdict(_case(layer, described[layer.cell.name], schedule, dtype, run, device)))
     answer("done", None)
 
 
@@ -224,6 +239,15 @@ def _imported(file: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _described(model: str) -> dict[str, CellGraph]:
+    """The cells of a model file by name, as they were described: with shapes, and no pass has changed them."""
+    from rnngen.compile import programs_of
+    from rnngen.description import describe
+
+    description = describe(Source("model.toml", Path(model).read_bytes().decode()))
+    return {program.cell.name: program.cell for program in programs_of(description.cells, "infer")}
 
 
 def _layers(module: ModuleType) -> list[type]:
@@ -252,7 +276,7 @@ def _cases(
                 yield layer, schedule, dtype, run
 
 
-def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Case:
+def _case(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Run, device: Any) -> Case:
     import torch
 
     from rnngen.runtime.machine import NotPossible
@@ -261,10 +285,11 @@ def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Cas
     plain: dict[str, float] = {}
     skipped = failure = ""
     try:
-        draws = [_draw(layer, schedule, getattr(torch, dtype), run, device, seed) for seed in range(_DRAWS)]
-        errors = {name: _error([draw[name][:2] for draw in draws]) for name in draws[0]}
+        draws = [_draw(layer, described, schedule, getattr(torch, dtype), run, device, seed) for seed in range(_DRAWS)]
+        errors = _errors([(draw.found, draw.exact) for draw in draws])
+        errors[OWN] = max(_errors([(draw.own, draw.exact) for draw in draws]).values())
         if dtype in ("bfloat16", "float16"):
-            plain = {name: _error([draw[name][2:0:-1] for draw in draws]) for name in draws[0]}
+            plain = _errors([(draw.plain, draw.exact) for draw in draws])
     except NotPossible as reason:
         skipped = str(reason)
     except Exception as error:  # a kernel that cannot run at all is a finding, and the other cases go on
@@ -272,8 +297,21 @@ def _case(layer: type, schedule: str, dtype: str, run: _Run, device: Any) -> Cas
     return Case(layer.__name__, schedule, dtype, str(run), errors, plain, skipped, failure)
 
 
-def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: int) -> dict[str, tuple[Any, ...]]:
-    """What came out, what should have, and what plain torch gives in this type; by name, from one seed."""
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Outputs and gradients by name, from one seed.
+
+    found: of the module. exact: of the judge. own: of the layer's `reference` method, in float64 as the judge.
+    plain: of the judge in the module's type.
+    """
+
+    found: dict[str, Any]
+    exact: dict[str, Any]
+    own: dict[str, Any]
+    plain: dict[str, Any]
+
+
+def _draw(layer: type, described: CellGraph, schedule: str, dtype: Any, run: _Run, device: Any, seed: int) -> _Draw:
     import torch
 
     torch.manual_seed(seed)
@@ -283,44 +321,74 @@ def _draw(layer: type, schedule: str, dtype: Any, run: _Run, device: Any, seed: 
             spread = 0.3 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.3
             parameter += spread * torch.randn_like(parameter)
     made = made.to(device, dtype)
-    # The reference starts from the rounded numbers.
+    # The judge starts from the rounded numbers.
     exact = copy.deepcopy(made).double()
     x = torch.randn(run.time, run.batch, run.inputs).to(device, dtype)
     states: list[Any] = []
     if "initial_state" not in run.options:
         states = [torch.randn(state.shape).to(device, dtype) for state in _parts(made.initial_state(run.batch))]
-    found = _answer_of(made, made.forward, x, states, run.lengths, dtype)
-    exact_states = [state.double() for state in states]
-    wanted = _answer_of(exact, exact.reference, x.double(), exact_states, run.lengths, dtype)
-    plain = _answer_of(made, made.reference, x, states, run.lengths, dtype)
-    return {name: (found[name], wanted[name], plain[name]) for name in wanted}
+    exact_x, exact_states = x.double(), [state.double() for state in states]
+    return _Draw(
+        found=_answer_of(made, _method(made.forward, run), x, states, dtype),
+        exact=_answer_of(exact, _judge(exact, described, run), exact_x, exact_states, dtype),
+        own=_answer_of(exact, _method(exact.reference, run), exact_x, exact_states, dtype),
+        plain=_answer_of(made, _judge(made, described, run), x, states, dtype),
+    )
 
 
 def _parts(state: Any) -> list[Any]:
     return list(state) if isinstance(state, tuple) else [state]
 
 
-def _answer_of(
-    layer: Any, function: Any, x: Any, states: list[Any], lengths: tuple[int, ...], dtype: Any
-) -> dict[str, Any]:
-    """Outputs and gradients by name. dtype: in which the gradients are drawn that come in from outside."""
+_Answer = Callable[[Any, list[Any]], tuple[Any, list[Any]]]  # from x and states to the output and the last states
+
+
+def _method(method: Callable[..., Any], run: _Run) -> _Answer:
+    """A method of the layer, with sequences packed where their lengths differ."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+    def answer(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
+        if not run.lengths:
+            y, last = method(x, hx)
+            return y, _parts(last)
+        y, last = method(pack_padded_sequence(x, torch.tensor(run.lengths), enforce_sorted=False), hx)
+        return pad_packed_sequence(y)[0], _parts(last)
+
+    return answer
+
+
+def _judge(layer: Any, described: CellGraph, run: _Run) -> _Answer:
+    """The cell as it was described, with the parameters of the layer."""
+    from rnngen import reference
+
+    def answer(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        parameters = dict(layer.named_parameters())
+        names = layer.cell.states
+        if not states:
+            states = [parameters[f"initial_{name}"].unsqueeze(1).expand(-1, run.batch, -1) for name in names]
+        directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
+        named = dict(zip(names, states, strict=True))
+        y, last = reference.layers(described, x, named, parameters, lengths=run.lengths, **directions)
+        return y, list(last.values())
+
+    return answer
+
+
+def _answer_of(layer: Any, answer: _Answer, x: Any, states: list[Any], dtype: Any) -> dict[str, Any]:
+    """Outputs and gradients by name. dtype: in which the gradients are drawn that come in from outside."""
+    import torch
+
     x = x.detach().requires_grad_()
     states = [state.detach().requires_grad_() for state in states]
-    hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
-    if lengths:
-        y, last = function(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), hx)
-        y, _ = pad_packed_sequence(y)
-    else:
-        y, last = function(x, hx)
-    outputs = [y, *_parts(last)]
+    y, last = answer(x, states)
+    outputs = [y, *last]
     generator = torch.Generator().manual_seed(len(outputs))
     incoming = [torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs]
     parameters = dict(layer.named_parameters())
     leaves = [x, *states, *parameters.values()]
-    gradients = torch.autograd.grad(outputs, leaves, incoming, materialize_grads=True)
+    gradients = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True, materialize_grads=True)
     names = [
         "y",
         *(f"last {state}" for state in layer.cell.states),
@@ -329,6 +397,11 @@ def _answer_of(
         *(f"d_{name}" for name in parameters),
     ]
     return dict(zip(names, (tensor.detach() for tensor in (*outputs, *gradients)), strict=True))
+
+
+def _errors(draws: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    """By name the error over all draws of what was found and what was wanted."""
+    return {name: _error([(found[name], wanted[name]) for found, wanted in draws]) for name in draws[0][1]}
 
 
 def _error(pairs: Sequence[tuple[Any, Any]]) -> float:

@@ -20,10 +20,11 @@ from rnngen.cli import main
 from rnngen.compile import MASKED, compile_model, stages
 from rnngen.description import _CellLayer, describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
+from rnngen.emit.torch import SPELLING
 from rnngen.runtime.machine import SCHEDULES
 from rnngen.runtime.seal import condition
 from rnngen.source import Source
-from rnngen.verify import TOLERANCES, Case, Plan
+from rnngen.verify import OWN, TOLERANCES, Case, Plan
 from rnngen.write import Unwritable, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -923,7 +924,7 @@ def test_verify_compares_every_name(run):
         rows = [line.split("  ")[1].strip() for line in table.splitlines()[1:]]
         names = ["y", "last h", "d_x", "d_h", "d_weight_ih_l0", "d_weight_hh_l0", "d_bias_l0", "d_initial_h"]
         weights = [f"d_{weight}_l{place}" for place in ("0_reverse", "1", "1_reverse") for weight in WEIGHTS]
-        assert rows == [*names, *weights, "d_weight_hr_l0"]
+        assert rows == [*names, *weights, "d_weight_hr_l0", OWN]
     assert result.stdout.endswith("16 runs compared, all within tolerance\n")
 
 
@@ -943,6 +944,18 @@ def test_verify_sees_a_wrong_gradient(run, monkeypatch):
     assert result.exit_code == 1
     wrong = [line.split()[0] for line in result.stdout.splitlines() if "WRONG" in line]
     assert wrong == [f"d_weight_hh_l{place}" for place in ("0", "0_reverse", "1", "1_reverse")]
+
+
+def test_verify_sees_a_wrong_spelling(run, monkeypatch):
+    """One that the module's own reference shares with its CPU path."""
+    Path("leaky.toml").write_text(CELL)
+    monkeypatch.setitem(SPELLING.calls, "tanh", "torch.sin({0})")
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float64", "--dtype", "bfloat16")
+    assert result.exit_code == 1
+    for dtype in ("float64", "bfloat16"):
+        table = result.stdout.partition(f"Leaky, {dtype}: ")[2].partition("\n\n")[0]
+        wrong = [line.split("  ")[1].strip() for line in table.splitlines() if "WRONG" in line]
+        assert {"y", "d_x", "d_weight_hh_l0", OWN} <= set(wrong)
 
 
 def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):
@@ -1023,3 +1036,12 @@ def test_verify_needs_torch(tmp_path):
     assert result.stderr.endswith(
         b"Error: The package 'torch' is not installed, and nothing can be verified without it.\n"
     )
+
+
+def test_verify_runs_with_the_rnngen_that_was_called(tmp_path):
+    """And not with another one that is installed too."""
+    (tmp_path / "rnngen").mkdir()
+    (tmp_path / "rnngen" / "__init__.py").write_text("raise ImportError('another version')")
+    order = ("verify", "indrnn", "--path", "torch", "--dtype", "float64")
+    result = python("-m", "rnngen", *order, environment={"PYTHONPATH": str(tmp_path)}, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
