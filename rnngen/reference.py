@@ -66,8 +66,8 @@ def run(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The outputs by label and the new states by name of one step, or of many rows of a graph without a state.
 
-    With a projection R, (proj_size, features), a matrix that has only proj_size columns is applied to R @ v in place
-    of v, and a state that is only that wide is R @ its new value.
+    With a projection R, (proj_size, features), a dense matrix of proj_size columns is applied to R @ v in place of v,
+    and a state that is only that wide is R @ its new value.
     """
     leaves = {"input": inputs, "state": states, "parameter": parameters}
     some = next(t for group in leaves.values() for t in group.values())
@@ -80,7 +80,7 @@ def run(
             found[value.name] = leaves[value.op][value.name]
         else:
             operands = [found[operand] for operand in value.operands]
-            if value.op == "matmul" and projection is not None:
+            if value.op == "matmul" and projection is not None and operands[0].dim() == 2:
                 operands[1] = _seen(operands[1], operands[0].shape[-1], projection)
             found[value.name] = _computed(value, operands, [shapes[operand] for operand in value.operands])
     new = {}

@@ -1,0 +1,402 @@
+"""Cells that nobody thought of, and calls of them: drawn by hypothesis, judged by `rnngen.reference`.
+
+`cells()` draws the text of a file, `calls(text)` sizes and options of a layer, and `check` compares every output and
+every gradient of a layer, by the schedules that this process can run, with the cell as it was described. The tests draw
+a few, `fuzz.py` as many as it has time for, and what it finds is kept in `found/`, a file for each.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from rnngen import reference
+from rnngen.compile import programs_of
+from rnngen.description import describe
+from rnngen.ir import CellGraph
+from rnngen.runtime.language import interpreting
+from rnngen.runtime.machine import NotPossible
+from rnngen.source import Source
+
+FOUND = Path(__file__).parent / "found"
+STATES = ("h", "c", "m")
+COUNTER = "n"  # a state that counts down to the end of its sequence, so that its root is no number at padding
+SHAPES = {
+    "W": '["hidden", "inputs"]',
+    "U": '["hidden", "hidden"]',
+    "R": '["hidden", "hidden"]',  # block-diagonal
+    "M": '["inputs", "hidden"]',
+    "b": '["hidden"]',
+    "k": "[]",
+}
+_BLOCK = re.compile(r"\b[WURMbk]_\d\b")
+UNARY = tuple(
+    f"{name}({{}})"
+    for name in "tanh sigmoid sin cos erf relu abs softplus silu gelu elu selu mish softsign tanhshrink hardtanh "
+    "hardsigmoid hardswish leaky_relu relu6 logsigmoid".split()
+)
+UNARY += ("-{}", "exp(-softplus({}))", "sqrt(1.5 + sin({}))", "log(2 + cos({}))", "log1p(sigmoid({}))")
+BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
+NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2")
+
+
+class _Writer:
+    """Writes expressions. vectors: names that an expression may use. written: parts, to be used once more."""
+
+    def __init__(self, draw: Callable, states: list[str], products: bool):
+        self.draw, self.products = draw, products
+        self.vectors = [*states]
+        self.written: list[str] = []
+        self.compared: list[str] = []
+
+    def of(self, *choices: str) -> str:
+        return self.draw(st.sampled_from(choices))
+
+    def block(self, kinds: str) -> str:
+        return f"{self.of(*kinds)}_{self.draw(st.integers(1, 3))}"
+
+    def matrix(self, kinds: str) -> str:
+        kind = self.of(*kinds)
+        if kind != "R" and self.draw(st.integers(0, 11)) == 11:
+            return self.of("({} - 0.3 * {})", "({} + {})", "({} * {})").format(self.block(kind), self.block(kind))
+        return self.block(kind)
+
+    def product(self, depth: int) -> str:
+        if not self.products:
+            return f"{self.matrix('W')} @ x"
+        match self.of("vector", "vector", "input", "input's", "bias", "expression"):
+            case "input":
+                return f"{self.matrix('W')} @ x"
+            case "input's":
+                operand = f"({self.block('W')} @ x)"
+            case "bias":
+                operand = self.block("b")
+            case "expression" if depth:
+                operand = f"({self.expression(depth - 1)})"
+            case _:
+                operand = self.of(*self.vectors)
+        return f"{self.matrix('UUR')} @ {operand}"
+
+    def term(self, depth: int) -> str:
+        """What stands in a sum."""
+        match self.of("vector", "product", "product", "bias", "scaled", "again", "number", "expression", "sum"):
+            case "vector":
+                return self.of(*self.vectors)
+            case "product":
+                return self.kept(f"({self.product(depth)})" if self.draw(st.booleans()) else self.product(depth))
+            case "bias":
+                return self.block("bk")
+            case "scaled":
+                factor = self.of("0.5", "rate", self.block("b"), self.block("k"))
+                return f"{factor} * {self.of(self.block('b'), f'({self.product(depth)})', self.of(*self.vectors))}"
+            case "again" if self.written:
+                return f"({self.of(*self.written)})"
+            case "number":
+                return self.of(*NUMBERS)
+            case "expression" if depth:
+                return self.expression(depth - 1)
+            case "sum" if depth:
+                return f"({self.sum(depth - 1)})"
+        return self.of(*self.vectors)
+
+    def sum(self, depth: int) -> str:
+        parts = [self.term(depth)]
+        for _ in range(self.draw(st.integers(1, 3))):
+            parts += [self.of("+", "+", "-"), self.term(depth)]
+        return self.kept(" ".join(parts))
+
+    def expression(self, depth: int) -> str:
+        if not depth:
+            return self.of(*self.vectors)
+        match self.of("unary", "unary", "sum", "times", "divided", "most", "where", "product"):
+            case "unary":
+                return self.kept(self.of(*UNARY).format(f"({self.sum(depth - 1)})"))
+            case "sum":
+                return f"({self.sum(depth - 1)})"
+            case "times":
+                return f"({self.term(depth - 1)}) * ({self.term(depth - 1)})"
+            case "divided":
+                return f"({self.term(depth - 1)}) / (1.5 + sigmoid({self.term(depth - 1)}))"
+            case "most":
+                return self.of("max({}, {})", "min({}, {})").format(self.term(depth - 1), self.term(depth - 1))
+            case "where":
+                left, right = self.term(depth - 1), self.sum(depth - 1)
+                self.compared += _BLOCK.findall(left + right)
+                sign = self.of("<", "<=", ">", ">=")
+                return f"where({left} {sign} {right} + 0.01, {self.term(depth - 1)}, 0.9 * ({self.term(depth - 1)}))"
+        return f"({self.product(depth - 1)})"
+
+    def kept(self, text: str) -> str:
+        self.written.append(text)
+        return text
+
+
+@st.composite
+def cells(draw) -> str:
+    """The text of a file: one to three states, and up to four equations beside theirs."""
+    states = list(STATES[: draw(st.integers(1, 3))])
+    writer = _Writer(draw, states, products=draw(st.integers(0, 3)) > 0)
+    lines: list[list[str]] = []
+    counting = draw(st.integers(0, 3)) == 3
+    for number in range(draw(st.integers(0, 4))):
+        form = draw(st.sampled_from(("sum", "product", "expression")))
+        right = {"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2)
+        lines.append([f"a{number}", right])
+        writer.vectors.append(f"a{number}")
+    for state in states:  # bounded, so that a long sequence is no test of overflow
+        right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)
+        if counting and draw(st.booleans()):
+            right = f"({right}) * {draw(st.sampled_from(ROOTS if writer.products else ROOTS[:-1]))}"
+        lines.append([f"{state}'", right])
+        writer.vectors.append(f"{state}'")
+    output = draw(st.sampled_from(["h'", "h'", *(name for name in writer.vectors if name not in states)]))
+    form = draw(st.integers(0, 6))
+    if form > 3:
+        lines.append(["y", writer.sum(1) if form < 6 else f"{writer.block('M')} @ {output}"])
+        output = "y"
+
+    # What has no effect is a mistake, and so is a parameter that is only compared; so they are used here.
+    text = "\n".join(right for _, right in lines)
+    if counting:
+        if "sqrt(n" not in text:
+            lines[0][1] = f"({lines[0][1]}) * {ROOTS[0]}"
+        lines.append([f"{COUNTER}'", f"{COUNTER} - 1"])
+        states.append(COUNTER)
+    names = [name for name, _ in lines if not name.endswith("'")]
+    idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
+    idle += [_used_alone(block) for block in sorted(set(writer.compared))]
+    idle += [] if " x" in "\n".join(right for name, right in lines if name.endswith("'")) else ["W_1 @ x"]
+    if idle:
+        place = next(n for n, (name, _) in enumerate(lines) if name == f"{states[0]}'")
+        lines[place][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
+    return _file(draw, lines, states, output)
+
+
+# Of the counter before the step, and after it: both are no number at padding.
+ROOTS = ("(0.4 * sqrt(n))", "(0.5 + 0.2 * sqrt(n))", "(b_1 * sqrt(n' + 0.5))", "(U_1 @ (sqrt(n' + 0.5) * h))")
+
+
+def _uses(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){name}(?![\w'])", text) is not None
+
+
+def _used_alone(block: str) -> str:
+    return block + {"W": " @ x", "U": " @ h", "R": " @ h"}.get(block[0], "")
+
+
+def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str) -> str:
+    """The text: blocks of one kind are one parameter, or several, in any order."""
+    step = "\n".join(f"{name} = {right}" for name, right in lines)
+    found = ['name = "random_cell"', f"states = {json.dumps(states)}", f"output = {json.dumps(output)}"]
+    found += ["constants = { rate = 0.75 }"] if "rate" in step else []
+    found += [f'step = """\n{step}\n"""', "[parameters]"]
+    for kind, shape in SHAPES.items():
+        blocks = sorted({block for block in _BLOCK.findall(step) if block[0] == kind})
+        if not blocks:
+            continue
+        blocks = draw(st.permutations(blocks))
+        cut = draw(st.integers(0, len(blocks)))
+        heads = ", heads = true" if kind == "R" else ""
+        for number, group in enumerate(group for group in (blocks[cut:], blocks[:cut]) if group):
+            found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads} }}")
+    return "\n".join(found) + "\n"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Sizes and options of a layer, and the type that it runs in. width: of a head. lengths: if they differ."""
+
+    time: int = 3
+    batch: int = 2
+    inputs: int = 2
+    width: int = 3
+    heads: int = 1
+    num_layers: int = 1
+    bidirectional: bool = False
+    reverse: bool = False
+    proj_size: int = 0
+    lengths: tuple[int, ...] = ()
+    dtype: str = "float64"
+
+    @property
+    def hidden(self) -> int:
+        return self.width * self.heads
+
+    @property
+    def options(self) -> dict:
+        """The arguments of a layer's class."""
+        options = asdict(self)
+        return {key: options[key] for key in ("num_layers", "bidirectional", "reverse", "proj_size", "heads")}
+
+
+@st.composite
+def calls(draw, text: str) -> Call:
+    """A call of a layer of the cell; one in three with sequences of different lengths."""
+    time, batch = draw(st.sampled_from((3, 2, 5, 1))), draw(st.sampled_from((2, 3, 1, 9)))
+    heads = draw(st.integers(1, 3)) if "heads" in text else 1
+    width = draw(st.sampled_from((3, 2, 1, 5, 17)))
+    lengths: tuple[int, ...] = ()
+    if batch > 1 and time > 1 and draw(st.integers(0, 2)) == 2:
+        lengths = tuple(draw(st.permutations([time, 1, *(draw(st.integers(1, time)) for _ in range(batch - 2))])))
+    bidirectional = draw(st.integers(0, 5)) == 5
+    return Call(
+        time=time,
+        batch=batch,
+        inputs=draw(st.sampled_from((2, 1, 4))),
+        width=width,
+        heads=heads,
+        num_layers=draw(st.sampled_from((1, 1, 1, 1, 2))),
+        bidirectional=bidirectional,
+        reverse=not bidirectional and draw(st.booleans()),
+        proj_size=draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0,
+        lengths=lengths,
+        dtype=draw(st.sampled_from(("float64", "float64", "float32"))),
+    )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A cell as it was described, the class of its layers, and its scan."""
+
+    text: str
+    layer_class: type
+    module: object
+
+    @cached_property
+    def graph(self) -> CellGraph:
+        (cell,) = describe(Source("cell.toml", self.text)).cells
+        (program,) = programs_of([cell], "infer")
+        return program.cell
+
+    def schedules(self, call: Call) -> list[str]:
+        """Those that this process can run: every one that has kernels where they are interpreted."""
+        if not interpreting():
+            return ["auto"]
+        kind = "_masked" if call.lengths else ""
+        return list(getattr(self.module, f"{self.layer_class.cell.name}{kind}_scan").forward.launchers)
+
+
+class Wrong(AssertionError):
+    """A layer has another answer than the judge. path: what was run. name: of the output or gradient."""
+
+    def __init__(self, path: str, name: str, error: float):
+        super().__init__(f"{path}: {name} is off by {error:.1e}")
+        self.path, self.name = path, name
+
+
+def check(trial: Trial, call: Call) -> list[str]:
+    """What was run: a schedule, or "torch" for the CPU path, and "reference" for the layer's own.
+
+    Raises Wrong unless every output and every gradient is the judge's, in float64.
+    """
+    dtype = getattr(torch, call.dtype)
+    torch.manual_seed(0)
+    cell = trial.layer_class.cell
+    exact = trial.layer_class(call.inputs, call.hidden, dtype=dtype, **call.options).double()
+    x = torch.randn(call.time, call.batch, call.inputs).to(dtype).double()
+    first = exact.initial_state(call.batch)
+    first = [torch.randn(state.shape).to(dtype).double() for state in (first if isinstance(first, tuple) else [first])]
+    if COUNTER in cell.states:
+        steps = torch.tensor(call.lengths or [call.time] * call.batch).double()
+        counter = first[cell.states.index(COUNTER)]
+        counter.copy_(steps[:, None].expand_as(counter))
+    want = _answer(exact, _judged(trial, exact, call), x, first)
+
+    run = []
+    paths = [(f"{'torch' if name == 'auto' else name}", name) for name in trial.schedules(call)]
+    for path, schedule in [*paths, ("reference", "auto")]:
+        kind = torch.float64 if path == "reference" else dtype
+        layer = trial.layer_class(call.inputs, call.hidden, dtype=kind, schedule=schedule, **call.options)
+        layer.load_state_dict(exact.state_dict())
+        method = layer.reference if path == "reference" else layer
+        try:
+            got = _answer(layer, _called(method, call), x.to(kind), [state.to(kind) for state in first])
+        except NotPossible as reason:
+            dense = any(weight.shape == ("hidden", "hidden") and not weight.heads for weight in cell.weights)
+            if not (schedule == "resident" and call.heads > 1 and dense and "heads" in str(reason)):
+                raise
+            continue
+        _compare(path, got, want, 1e-8 if kind == torch.float64 else 1e-3)
+        run.append(path)
+    return run
+
+
+_Method = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
+
+
+def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
+    def method(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        y, last = reference.layers(
+            trial.graph,
+            x,
+            dict(zip(layer.cell.states, states, strict=True)),
+            dict(layer.named_parameters()),
+            bidirectional=call.bidirectional,
+            reverse=call.reverse,
+            lengths=call.lengths,
+        )
+        return y, list(last.values())
+
+    return method
+
+
+def _called(method: Callable, call: Call) -> _Method:
+    def called(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        hx = states[0] if len(states) == 1 else tuple(states)
+        if not call.lengths:
+            y, last = method(x, hx)
+        else:
+            y, last = method(pack_padded_sequence(x, torch.tensor(call.lengths), enforce_sorted=False), hx)
+            y, _ = pad_packed_sequence(y)
+        return y, [last] if isinstance(last, Tensor) else list(last)
+
+    return called
+
+
+def _answer(layer: torch.nn.Module, method: _Method, x: Tensor, states: list[Tensor]) -> dict[str, Tensor]:
+    """Every output and every gradient by name."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *states)]
+    y, last = method(leaves[0], leaves[1:])
+    found = dict(zip(("y", *(f"last {name}" for name in layer.cell.states)), (y, *last), strict=True))
+    loss = sum((t * torch.linspace(-1, 2, t.numel(), dtype=t.dtype).view(t.shape)).sum() for t in found.values())
+    names = ("x", *(f"initial {name}" for name in layer.cell.states))
+    named = dict(zip(names, leaves, strict=True)) | dict(layer.named_parameters())
+    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+    found = {name: tensor.detach().double() for name, tensor in found.items()}
+    return found | {f"gradient of {name}": g.double() for name, g in zip(named, gradients, strict=True)}
+
+
+def _compare(path: str, got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float) -> None:
+    gradients = max(float(tensor.norm()) for name, tensor in want.items() if name.startswith("gradient"))
+    for name, tensor in want.items():
+        if got[name].shape != tensor.shape:
+            raise Wrong(path, f"the shape of {name}", float("inf"))
+        least = 1e-6 * gradients if name.startswith("gradient") else 1e-6
+        error = float((got[name] - tensor).norm())
+        if not error <= tolerance * max(float(tensor.norm()), least):
+            raise Wrong(path, name, error)
+
+
+def found_cases() -> Iterator[tuple[str, str, Call]]:
+    """What the fuzzer has found so far: names, cells, and the calls in the first lines of their files."""
+    for file in sorted(FOUND.glob("*.toml")):
+        text = file.read_text()
+        yield file.stem, text, call_of(text)
+
+
+def call_of(text: str) -> Call:
+    """The call that a file of `found/` begins with."""
+    options = json.loads(text.splitlines()[0].removeprefix("# "))
+    return Call(**options | {"lengths": tuple(options["lengths"])})
+
+
+def kept(text: str, call: Call) -> str:
+    """The text of a file of `found/`."""
+    return f"# {json.dumps(asdict(call))}\n{text}"
