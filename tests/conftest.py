@@ -42,6 +42,15 @@ def pytest_report_header() -> str:
     return f"TRITON_INTERPRET: {'on' if INTERPRETED else 'off'}, {which} Triton's interpreter are collected"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _bounds() -> None:
+    """Where kernels are interpreted, every access of every one is checked."""
+    if INTERPRETED:
+        from bounds import watch
+
+        watch()
+
+
 class Modules:
     """Compiles and imports generated modules, each once."""
 

@@ -301,6 +301,8 @@ STEEP = {
     "input": ("h' = tanh(log(W @ x) + u * h)", "h'"),
     "state": ("n' = n - 1\nh' = tanh(W @ x + u * h) * sqrt(n)", "h'"),
     "operand": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n) * h))", "h'"),
+    # Of the counter itself the root is 0 at padding, and never no number.
+    "operand that is no number": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n' + 0.5) * h))", "h'"),
     "output": ("n' = n - 1\nh' = tanh(W @ x + u * h)\nr = sqrt(n) * h'\ny = U @ r", "y"),
     "new value": ("n' = n - 1\nh' = sqrt(n) * tanh(W @ x + u * h)\nk' = tanh(U @ h' + k)", "k'"),
 }

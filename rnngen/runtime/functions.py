@@ -29,6 +29,7 @@ def tanh(x):
 
 @triton.jit
 def log1p(x):
-    # log(1 + x) with the rounding of 1 + x taken out again (Kahan 1965, in Goldberg 1991, theorem 4).
+    # log(1 + x) with the rounding of 1 + x taken out again (Kahan 1965, in Goldberg 1991, theorem 4), which at infinity
+    # would be infinity by infinity.
     y = 1.0 + x
-    return tl.where(y == 1.0, x, tl.log(y) * (x / (y - 1.0)))
+    return tl.where((y == 1.0) | (y == float("inf")), x, tl.log(y) * (x / (y - 1.0)))
