@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import rnngen.runtime.language
 from rnngen.runtime import Layer
+from rnngen.runtime.launch import Arguments, _tf32_is_wanted, resident
+from rnngen.runtime.machine import Choice
 
 I, H, T, B = 3, 4, 5, 2
 
@@ -955,13 +957,32 @@ def test_autocast_leaves_float64_alone(layer_of):
         assert layer(random(T, B, I))[0].dtype == torch.float64
 
 
-def test_tf32_follows_the_new_switch_of_torch():
-    from rnngen.runtime.launch import _tf32_is_wanted
+@pytest.fixture
+def float32_products():
+    """torch's switch for them, put back afterwards."""
+    switch = torch.backends.cuda.matmul
+    before = switch.fp32_precision
+    yield switch
+    switch.fp32_precision = before
 
-    before = torch.backends.cuda.matmul.fp32_precision
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("wanted", ["tf32", "ieee"])
+def test_products_are_in_tf32_where_torch_is_told_so_and_nowhere_else(wanted, dtype, float32_products):
+    given = {}
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *tensors, **constants: given.update(constants)
+
+    float32_products.fp32_precision = wanted
+    state = torch.zeros(2, 4, dtype=dtype)
+    scan = Arguments([state[None]], [state], [], [], [], backwards=False, save=True, keep=True, heads=1)
+    resident(Kernel())(scan, Choice("resident", {"BB": 16}, 1))
+    on = wanted == "tf32" and dtype == torch.float32 and torch.version.hip is None
+    assert given["PRECISION"] == ("tf32" if on else "ieee")
+
+
+def test_products_are_not_in_tf32_by_themselves():
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
     assert not _tf32_is_wanted()
-    try:
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        assert _tf32_is_wanted() == (torch.version.hip is None)
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
