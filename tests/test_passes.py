@@ -8,12 +8,14 @@ import torch
 
 from rnngen import reference
 from rnngen.build import Builder
-from rnngen.compile import PASSES
+from rnngen.compile import PASSES, stages
+from rnngen.description import describe
 from rnngen.ir import CellGraph, State, Value, prune, reaching
 from rnngen.ops import OPS
 from rnngen.passes.lower import lower
 from rnngen.passes.simplify import simplify, simplify_graph
 from rnngen.passes.verify import Malformed, verify
+from rnngen.source import Source
 
 every_cell = pytest.mark.parametrize("name", cells.ALL)
 
@@ -369,3 +371,57 @@ def test_verify_finds(mutation):
     assert verify(found) is found
     with pytest.raises(Malformed, match=message):
         verify(replace(found, cell=broken(change)))
+
+
+def test_verify_finds_an_operation_without_a_derivative(monkeypatch):
+    """Its adjoint would be zero, without a word."""
+    monkeypatch.setitem(OPS, "tanh", replace(OPS["tanh"], partials=("",)))
+    (cell,) = describe(Source("cell.toml", cells.LIBRARY["rnn"])).cells
+    with pytest.raises(Malformed, match="the adjoint of h is zero"):
+        list(stages(cell))
+
+
+def narrowed(found):
+    """The adjoint of the four gates is that of one."""
+    ((label, _),) = found.adjoint.outputs
+    outputs = ((label, found.adjoint.states[0].name),)
+    return replace(found, adjoint=replace(found.adjoint, outputs=outputs))
+
+
+def swapped_gradients(found):
+    (one, first), (other, second), *rest = found.gradients.outputs
+    outputs = ((one, second), (other, first), *rest)
+    return replace(found, gradients=replace(found.gradients, outputs=outputs))
+
+
+def zeroed(found):
+    to = Builder(found.adjoint.values)
+    first, *rest = found.adjoint.states
+    zero = to.make("zero", "mul", to.constant(0.0), first.name)
+    graph = replace(found.adjoint, values=tuple(to.values.values()), states=(replace(first, update=zero), *rest))
+    return replace(found, adjoint=graph)
+
+
+def packed_state(found):
+    pack = Value("saved", "input", shape=(5, "hidden"))
+    values = (pack, *(value for value in found.adjoint.values if value.name != pack.name))
+    bindings = tuple(replace(b, name="y") if b.kind == "saved" else b for b in found.bindings)
+    return replace(found, adjoint=replace(found.adjoint, values=values), bindings=bindings)
+
+
+ADJOINTS = {
+    "a shape": ("lstm", "differentiate", narrowed, "the adjoint of weight_ih_x_b is"),
+    "none": ("lstm", "differentiate", lambda found: replace(found, stream_gradients=(None,)), "has no adjoint"),
+    "zero": ("lstm", "differentiate", zeroed, "the adjoint of h is zero"),
+    "a gradient's shape": ("fastrnn", "differentiate", swapped_gradients, "the adjoint of weight_hh is"),
+    "what is read": ("lstm", "save", packed_state, "saved is read as"),
+}
+
+
+@pytest.mark.parametrize("mutation", ADJOINTS)
+def test_verify_compares_an_adjoint_with_its_value(mutation):
+    name, stage, change, message = ADJOINTS[mutation]
+    found = cells.stages_of(name)[stage]
+    assert verify(found) is found
+    with pytest.raises(Malformed, match=message):
+        verify(change(found))

@@ -1,8 +1,12 @@
 """verify: what must hold of a program between any two passes."""
 
+from collections.abc import Callable, Sequence
+
 from rnngen.build import ShapeConflict, shape_of
-from rnngen.ir import LEAVES, STRUCTURAL, CellGraph, Program
-from rnngen.ops import OPS
+from rnngen.ir import LEAVES, STRUCTURAL, CellGraph, Program, Shape, Value
+from rnngen.ops import COMPARISONS, OPS
+
+_Must = Callable[[bool, str], None]
 
 
 class Malformed(AssertionError):
@@ -10,17 +14,24 @@ class Malformed(AssertionError):
 
 
 def verify(program: Program) -> Program:
-    """The program as it is. Raises Malformed if a graph of it is no graph."""
+    """The program as it is. Raises Malformed if a graph of it is no graph, or the adjoint none of its scan."""
     for name, graph in program.graphs().items():
         _verify(name, graph)
+    if program.adjoint is not None and program.gradients is not None:
+        _verify_adjoint(program)
     return program
 
 
-def _verify(name: str, graph: CellGraph) -> None:
+def _must(graph: CellGraph, name: str) -> _Must:
     def must(condition: bool, message: str) -> None:
         if not condition:
             raise Malformed(f"{graph.name}, {name}: {message}")
 
+    return must
+
+
+def _verify(name: str, graph: CellGraph) -> None:
+    must = _must(graph, name)
     defined: dict[str, tuple] = {}
     for value in graph.values:
         must(value.name not in defined, f"{value.name} is defined twice")
@@ -41,3 +52,70 @@ def _verify(name: str, graph: CellGraph) -> None:
         must(defined[state.update] in (defined[state.name], ()), f"the state {state.name} changes its shape")
     for label, value in graph.outputs:
         must(value in defined, f"the output {label} is missing")
+
+
+def _verify_adjoint(program: Program) -> None:
+    """Every adjoint has the shape of its value, and is there where the value has an effect that has a derivative."""
+    scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
+    must = _must(scan, "adjoint")
+    forward, backward, after = scan.by_name(), adjoint.by_name(), gradients.by_name()
+    effective = _effective(scan)
+
+    def match(name: str, found: Shape, wanted: Shape) -> None:
+        must(found == wanted, f"the adjoint of {name} is {found} and {name} is {wanted}")
+
+    must(len(adjoint.states) >= len(scan.states), "a state has no adjoint")
+    for state, its in zip(scan.states, adjoint.states, strict=False):
+        match(state.name, backward[its.name].shape, forward[state.name].shape)
+        if state.name in effective:
+            must(not _is_zero(adjoint, its.update), f"the adjoint of {state.name} is zero")
+    streams, parameters = scan.leaves("input"), scan.leaves("parameter")
+    outputs = {label: backward[value].shape for label, value in adjoint.outputs}
+    must(len(program.stream_gradients) == len(streams), "an input has no entry for its adjoint")
+    for stream, label in zip(streams, program.stream_gradients, strict=True):
+        must(label is None or label in outputs, f"the adjoint of {stream.name} is missing")
+        must(label is not None or stream.name not in effective, f"{stream.name} has no adjoint")
+        if label is not None:
+            match(stream.name, outputs[label], stream.shape)
+    must(len(gradients.outputs) == len(parameters), "a parameter has no gradient")
+    for parameter, (_, value) in zip(parameters, gradients.outputs, strict=True):
+        match(parameter.name, after[value].shape, parameter.shape)
+        if parameter.name in effective:
+            must(not _is_zero(gradients, value), f"the gradient of {parameter.name} is zero")
+    sources = outputs | {state.name: backward[state.name].shape for state in adjoint.states}
+    stored = {label: forward[value].shape for label, value in scan.outputs}
+    for binding in program.bindings:
+        sources[binding.leaf] = forward[binding.name].shape if binding.kind == "stream" else stored[binding.name]
+    for graph in (adjoint, gradients):
+        for leaf in graph.leaves("input"):
+            wanted = sources.get(leaf.name, leaf.shape)
+            must(leaf.shape == wanted, f"{leaf.name} is read as {leaf.shape} and is {wanted}")
+
+
+def _effective(graph: CellGraph) -> set[str]:
+    """Names of the values that a new state or an output depends on otherwise than by a condition."""
+    numbers = {value.name: value.attribute for value in graph.values if value.op == "constant"}
+    found = {state.update for state in graph.states}
+    found |= {value for label, value in graph.outputs if label != "saved"}  # what `save` stores is for the adjoint
+    for value in reversed(graph.values):
+        if value.name in found:
+            found.update(_differentiated(value, numbers))
+    return found
+
+
+def _differentiated(value: Value, numbers: dict[str, float]) -> Sequence[str]:
+    """The operands by which a value has a derivative other than zero."""
+    if value.op in COMPARISONS:
+        return ()
+    if value.op == "where":
+        return value.operands[1:]
+    if value.op == "mul" and 0 in [numbers.get(operand) for operand in value.operands]:
+        return ()
+    return () if value.op == "div" and numbers.get(value.operands[0]) == 0 else value.operands
+
+
+def _is_zero(graph: CellGraph, name: str) -> bool:
+    """Whether a value is a vector of zeros that was made for want of anything else."""
+    definitions = graph.by_name()
+    value = definitions[name]
+    return value.op == "mul" and 0 in [definitions[operand].attribute for operand in value.operands]
