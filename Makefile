@@ -6,12 +6,13 @@ READY  := .venv/.ready
 CELLS  := lstm gru gru_v3 indrnn
 MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
-.PHONY: help venv demo test test-all lint generated check-generated clean
+.PHONY: help venv demo test test-all fuzz lint generated check-generated clean
 
 help:
 	@echo "make demo             train a generated LSTM on handwritten digits beside torch.nn.LSTM, and a cell of its own"
 	@echo "make test             run the tests"
 	@echo "make test-all         run those too that compile every kernel for every card; some hours"
+	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
 	@echo "make lint             check the style"
 	@echo "make generated        compile the checked-in modules in generated/ again"
 	@echo "make check-generated  say which of them are stale"
@@ -44,6 +45,11 @@ test test-all: $(READY)
 	echo 'TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 $(WHICH)'; \
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 $(WHICH) || status=$$?; \
 	exit $$status
+
+SECONDS ?= 60
+SEED    ?= 1
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(READY)
 	$(BIN)/ruff check .

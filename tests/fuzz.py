@@ -178,6 +178,10 @@ def main() -> None:
         sys.exit(1 if fuzz(given_.seconds, given_.seed, given_.found) else 0)
     if interpreting() != (given_.only == "kernels"):
         parser.error("kernels are interpreted where TRITON_INTERPRET=1, and nowhere else")
+    if interpreting():
+        from bounds import watch
+
+        watch()
     with tempfile.TemporaryDirectory() as folder:
         session = _Session(given_.only, given_.seconds, given_.seed, given_.found, Modules(Path(folder)))
         print(json.dumps(session.run()))

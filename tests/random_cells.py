@@ -39,6 +39,7 @@ SHAPES = {
     "k": "[]",
 }
 _BLOCK = re.compile(r"\b[WURMbk]_\d\b")
+_PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
 UNARY = tuple(
     f"{name}({{}})"
     for name in "tanh sigmoid sin cos erf relu abs softplus silu gelu elu selu mish softsign tanhshrink hardtanh "
@@ -161,11 +162,17 @@ def cells(draw) -> str:
             right = f"({right}) * {draw(st.sampled_from(ROOTS if writer.products else ROOTS[:-1]))}"
         lines.append([f"{state}'", right])
         writer.vectors.append(f"{state}'")
-    output = draw(st.sampled_from(["h'", "h'", *(name for name in writer.vectors if name not in states)]))
-    form = draw(st.integers(0, 6))
-    if form > 3:
-        lines.append(["y", writer.sum(1) if form < 6 else f"{writer.block('M')} @ {output}"])
-        output = "y"
+    defined = [name for name in writer.vectors if name not in states]
+    products = [name for name, right in lines if _PRODUCT.fullmatch(right)]
+    output = draw(st.sampled_from(["h'", *(products or ["h'"]), *defined]))
+    match draw(st.sampled_from(("itself", "itself", "product", "sum", "inputs"))):
+        case "product":  # of a product, perhaps: then the scan has that among its outputs
+            lines.append(["y", f"{writer.matrix('UR')} @ {output}"])
+        case "sum":
+            lines.append(["y", f"{writer.sum(1)} + {output}"])
+        case "inputs":
+            lines.append(["y", f"{writer.block('M')} @ {output}"])
+    output = "y" if lines[-1][0] == "y" else output
 
     # What has no effect is a mistake, and so is a parameter that is only compared; so they are used here.
     text = "\n".join(right for _, right in lines)

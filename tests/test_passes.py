@@ -381,6 +381,11 @@ def test_verify_finds_an_operation_without_a_derivative(monkeypatch):
         list(stages(cell))
 
 
+def test_verify_takes_a_product_with_the_first_block_of_a_pack_for_no_zero():
+    step = "p = W_1 @ x\nq = W_2 @ x\nh' = p * h + q"
+    assert verify(cells.program(cell_text(step, W="W_1 W_2")))
+
+
 def narrowed(found):
     """The adjoint of the four gates is that of one."""
     ((label, _),) = found.adjoint.outputs

@@ -94,7 +94,7 @@ def _verify_adjoint(program: Program) -> None:
 
 def _effective(graph: CellGraph) -> set[str]:
     """Names of the values that a new state or an output depends on otherwise than by a condition."""
-    numbers = {value.name: value.attribute for value in graph.values if value.op == "constant"}
+    numbers = _numbers(graph)
     found = {state.update for state in graph.states}
     found |= {value for label, value in graph.outputs if label != "saved"}  # what `save` stores is for the adjoint
     for value in reversed(graph.values):
@@ -116,6 +116,11 @@ def _differentiated(value: Value, numbers: dict[str, float]) -> Sequence[str]:
 
 def _is_zero(graph: CellGraph, name: str) -> bool:
     """Whether a value is a vector of zeros that was made for want of anything else."""
-    definitions = graph.by_name()
-    value = definitions[name]
-    return value.op == "mul" and 0 in [definitions[operand].attribute for operand in value.operands]
+    numbers = _numbers(graph)
+    value = graph.by_name()[name]
+    return value.op == "mul" and 0 in [numbers.get(operand) for operand in value.operands]
+
+
+def _numbers(graph: CellGraph) -> dict[str, float]:
+    """The constants of a graph by name."""
+    return {value.name: value.attribute for value in graph.values if value.op == "constant"}
