@@ -67,10 +67,11 @@ def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dt
     check(module_of, layer_of, name, dtype, (3, 18, 2, 17), schedule, True, lengths=[1 + n % 3 for n in range(18)])
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize("schedule", ["auto", "stepwise"])
 @pytest.mark.parametrize("steep", STEEP)
-def test_padding_has_no_gradient_that_is_no_number(layer_of, steep, schedule):
-    check_padding(layer_of, steep, True, schedule)
+def test_padding_has_no_gradient_that_is_no_number(layer_of, steep, schedule, reverse):
+    check_padding(layer_of, steep, reverse, schedule)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
