@@ -6,13 +6,14 @@ READY  := .venv/.ready
 CELLS  := lstm gru gru_v3 indrnn
 MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
-.PHONY: help venv demo test test-all fuzz lint generated check-generated clean
+.PHONY: help venv demo test test-all fuzz mutants lint generated check-generated clean
 
 help:
 	@echo "make demo             train a generated LSTM on handwritten digits beside torch.nn.LSTM, and a cell of its own"
 	@echo "make test             run the tests"
 	@echo "make test-all         run those too that compile every kernel for every card; some hours"
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
+	@echo "make mutants          change the code in small ways and see whether a test notices, for 45 minutes at most (N=100 SEED=1)"
 	@echo "make lint             check the style"
 	@echo "make generated        compile the checked-in modules in generated/ again"
 	@echo "make check-generated  say which of them are stale"
@@ -50,6 +51,12 @@ SECONDS ?= 60
 SEED    ?= 1
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+
+N ?= 100
+# Without what universalmutator asks for: its mode that is used here needs none of it, and it brings a module `typing`.
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps universalmutator==1.14.1
+	$(BIN)/python tests/mutate.py --number $(N) --seed $(SEED)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,377 @@
+"""Mutants: small wrong changes of the compiler, the runtime and the templates, each of which some test has to find.
+
+    python tests/mutate.py [--number 100] [--seed 0] [--workers 2]
+
+A mutant is one line changed by a rule of universalmutator, or one of the hand-made ones in `mutants/handmade.toml`. It
+is made in a copy of the repository, where the tests nearest to its file run (`mutants/judges.toml`) until one fails.
+What survives is printed as a diff, and wants a test, or a row with the reason in `mutants/equivalent.toml`.
+
+universalmutator knows text and rules, no syntax tree. Here that is what is needed: half of the compiler is text of
+Triton and torch within strings and templates, where cosmic-ray and mutmut, which change expressions of Python, see one
+constant; and a kernel stays one function in a file, as Triton reads it, where mutmut puts a switch around each.
+"""
+
+import ast
+import builtins
+import contextlib
+import io
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from difflib import unified_diff
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import click
+from jinja2 import ChoiceLoader, DictLoader, TemplateError
+
+from rnngen.audit import Unsafe
+from rnngen.compile import compile_model
+from rnngen.description import library
+from rnngen.emit.render import environment
+from rnngen.source import Source
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(__file__).parent / "mutants"
+AREAS = {
+    "ops": ["rnngen/ops.py"],
+    "passes": ["rnngen/passes/*.py"],
+    "emit": ["rnngen/emit/*.py"],
+    "runtime": ["rnngen/runtime/*.py"],
+    "templates": ["templates/triton/*.jinja"],
+}
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "build", "dist", "*.egg-info", ".*_cache")
+MEMORY = 8 * 2**30  # bytes a test may have: a loop that never ends may fill a list
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One changed file. origin: the seed and number of its draw, or the name of a hand-made one."""
+
+    area: str
+    file: str
+    before: str
+    after: str
+    origin: str
+
+    @property
+    def diff(self) -> str:
+        lines = unified_diff(self.before.splitlines(True), self.after.splitlines(True), self.file, self.file, n=0)
+        return "".join(lines)
+
+    @property
+    def changed(self) -> tuple[str, str]:
+        """The lines that differ, before and after, without their indentation."""
+        lines = self.diff.splitlines()[2:]
+        return tuple("\n".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """by: the test that failed, or how its process ended; empty for a survivor."""
+
+    kind: str
+    by: str
+    seconds: float
+
+
+class Fault(click.ClickException):
+    """What makes a run worthless: tests that fail unchanged, a row that fits nothing."""
+
+
+# What is drawn.
+
+
+def drawn(seed: int, number: int) -> Iterator[Mutant]:
+    """Mutants without end: the areas in turn, of an area any line, of a line any mutant; no line twice."""
+    chance = random.Random(seed)
+    lines = {area: _lines(area) for area in AREAS}
+    for found in lines.values():
+        chance.shuffle(found)
+    count = 0
+    while count < number and any(lines.values()):
+        for area, rest in lines.items():
+            while rest and count < number:
+                file, at = rest.pop()
+                mutant = _mutant(area, file, at, chance, f"seed {seed}, number {count}")
+                if mutant:
+                    yield mutant
+                    count += 1
+                    break
+
+
+def files(area: str) -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for pattern in AREAS[area] for path in ROOT.glob(pattern))
+
+
+def _lines(area: str) -> list[tuple[str, int]]:
+    return [(file, at) for file in files(area) for at in range(len((ROOT / file).read_text().splitlines()))]
+
+
+def _mutant(area: str, file: str, at: int, chance: random.Random, origin: str) -> Mutant | None:
+    """A mutant of one line that may behave differently, if there is one."""
+    from universalmutator.mutator import mutants_regexp  # here, for the hand-made ones need no engine
+
+    before = (ROOT / file).read_text()
+    lines = before.splitlines(keepends=True)
+    rules = ["universal.rules", "python.rules"]
+    rules += [str(DATA / "jinja.rules")] if area == "templates" else []
+    with contextlib.redirect_stdout(io.StringIO()):  # it says which rules it reads
+        changed = [line for _, line, _, _ in mutants_regexp([lines[at]], rules, ignorePatterns=[])]
+    chance.shuffle(changed)
+    for line in changed:
+        after = "".join([*lines[:at], line, *lines[at + 1 :]])
+        if differs(file, before, after):
+            return Mutant(area, file, before, after, origin)
+    return None
+
+
+def differs(file: str, before: str, after: str) -> bool:
+    """Whether a mutant may behave differently, and is not caught by whatever test comes first."""
+    return _another_module(file, after) if file.endswith(".jinja") else _another_program(before, after)
+
+
+def _another_program(before: str, after: str) -> bool:
+    """Whether the second text is Python too, and does not differ only in what no value depends on.
+
+    A name that is nowhere else in the file would be caught by any call, and says nothing of the tests.
+    """
+    try:
+        compile(after, "mutant", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return _meaning(before) != _meaning(after) and _names(after) <= _names(before) | vars(builtins).keys()
+
+
+def _names(text: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {f".{node.attr}" for node in nodes if isinstance(node, ast.Attribute)}
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes out docstrings, the words of an error, and annotations that nobody reads (Triton reads `tl.constexpr`)."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                part.value = ""
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        for part in ast.walk(node):
+            if isinstance(part, ast.arg) and part.annotation and "constexpr" not in ast.dump(part.annotation):
+                part.annotation = None
+            if isinstance(part, ast.AnnAssign):
+                part.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+
+def _meaning(text: str) -> str:
+    return ast.dump(_Bare().visit(ast.parse(text)))
+
+
+def _another_module(file: str, after: str) -> bool:
+    """Whether a mutated template still gives Python, and other code for a model that is checked in."""
+    made = environment("triton")
+    try:
+        before = _unchanged()
+        made.loader, own = ChoiceLoader([DictLoader({Path(file).name: after}), made.loader]), made.loader
+        made.cache.clear()
+        try:
+            return any(_another_program(old, new) for old, new in zip(before, _generated(), strict=True))
+        finally:
+            made.loader = own
+            made.cache.clear()
+    except (TemplateError, Unsafe, TypeError, SyntaxError):
+        return False
+
+
+def _generated() -> list[str]:
+    sources = [library()[name] for name in ("lstm", "gru_v3", "indrnn")]
+    sources += [Source(path.name, path.read_text()) for path in sorted((ROOT / "examples").glob("*.toml"))]
+    return [compile_model(source).text for source in sources]
+
+
+_unchanged = cache(_generated)
+
+
+# What is always there.
+
+
+def rows(name: str) -> list[dict]:
+    """The tables of a file of data."""
+    path = DATA / f"{name}.toml"
+    return tomllib.loads(path.read_text()).get(name.removesuffix("s"), [])
+
+
+def handmade() -> list[Mutant]:
+    """The mutants that a person thought of. Raises Fault if the text that one replaces is not there exactly once."""
+    made = []
+    for row in rows("handmade"):
+        before = (ROOT / row["file"]).read_text()
+        if before.count(row["old"]) != 1:
+            raise Fault(
+                f"mutants/handmade.toml, '{row['name']}': {row['file']} has its text {before.count(row['old'])} times"
+            )
+        (area,) = (area for area in AREAS if row["file"] in files(area))
+        made.append(Mutant(area, row["file"], before, before.replace(row["old"], row["new"]), row["name"]))
+    return made
+
+
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """The reason, by a file and the lines before and after. Raises Fault if a file has lost its line."""
+    known = {}
+    for row in rows("equivalent"):
+        lines = {line.strip() for line in (ROOT / row["file"]).read_text().splitlines()}
+        if row["old"] not in lines:
+            raise Fault(f"mutants/equivalent.toml: {row['file']} no longer has the line {row['old']!r}")
+        known[row["file"], row["old"], row["new"]] = row["reason"]
+    return known
+
+
+# How it is judged.
+
+
+@contextlib.contextmanager
+def copy_of_the_tree(changes: dict[str, str]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        tree = Path(folder) / "rnngen"
+        shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
+        for file, text in changes.items():
+            (tree / file).write_text(text)
+        yield tree
+
+
+def _environment(tree: Path, interpreted: bool) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    own |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return own | ({"TRITON_INTERPRET": "1"} if interpreted else {})
+
+
+def judges(file: str) -> list[str]:
+    """The judges of a file, in their order."""
+    for row in rows("judges"):
+        if fnmatch(file, row["files"]):
+            return row["tests"]
+    raise Fault(f"mutants/judges.toml has no row for {file}")
+
+
+def judge(tree: Path, tests: str, limit: float | None = None) -> str:
+    """Run pytest's arguments in a tree until one test fails: its name, or how the run ended; empty if all passed."""
+    words = shlex.split(tests)
+    words = [str(Path("tests") / word) if word.startswith("test_") and ".py" in word else word for word in words]
+    interpreted = any("test_kernels_" in word or "test_interpreter" in word for word in words)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *words]
+    with subprocess.Popen(
+        command,
+        cwd=tree,
+        env=_environment(tree, interpreted),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        try:
+            said, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return "time ran out"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 0:
+        return ""
+    if process.returncode in (4, 5) and "no tests ran" in said and "rror" not in said:
+        raise Fault(f"mutants/judges.toml: '{tests}' collects no test:\n{said}")
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return found[1] if found else f"pytest ended with {process.returncode}"
+
+
+def judged(mutant: Mutant, limits: dict[str, float]) -> Verdict:
+    """Judge one mutant in a copy of its own."""
+    start = time.monotonic()
+    with copy_of_the_tree({mutant.file: mutant.after}) as tree:
+        for tests in judges(mutant.file):
+            if by := judge(tree, tests, limits[tests]):
+                return Verdict("caught", by, time.monotonic() - start)
+    return Verdict("survived", "", time.monotonic() - start)
+
+
+def limits_of(mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> dict[str, float]:
+    """Seconds that each judge may take: five times what it takes unchanged. Raises Fault if one fails unchanged."""
+
+    def unchanged(tests: str) -> float:
+        start = time.monotonic()
+        with copy_of_the_tree({}) as tree:
+            if by := judge(tree, tests):
+                raise Fault(f"'{tests}' fails without any mutant: {by}")
+        return 5 * (time.monotonic() - start) + 30
+
+    wanted = list(dict.fromkeys(tests for mutant in mutants for tests in judges(mutant.file)))
+    return dict(zip(wanted, pool.map(unchanged, wanted), strict=True))
+
+
+@click.command()
+@click.option("--number", default=100, show_default=True, help="Mutants drawn, beside the hand-made ones.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--workers", default=2, show_default=True, help="Mutants judged at a time.")
+@click.option("--area", "only", multiple=True, type=click.Choice(list(AREAS)), help="Only these.  [default: all]")
+@click.option("--handmade/--no-handmade", "fixed", default=True, help="Whether the hand-made ones are judged too.")
+def main(number: int, seed: int, workers: int, only: tuple[str, ...], fixed: bool) -> None:
+    """Change the code in small ways and see whether a test notices."""
+    start = time.monotonic()
+    known = equivalents()
+    mutants = [*(handmade() if fixed else []), *drawn(seed, number)]
+    mutants = [mutant for mutant in mutants if not only or mutant.area in only]
+    reasons = {mutant: known.get((mutant.file, *mutant.changed)) for mutant in mutants}
+    verdicts = {mutant: Verdict("equivalent", reason, 0.0) for mutant, reason in reasons.items() if reason}
+    with ThreadPoolExecutor(workers) as pool:
+        rest = [mutant for mutant in mutants if mutant not in verdicts]
+        limits = limits_of(rest, pool)
+        click.echo(f"{len(mutants)} mutants; all judges pass unchanged, after {time.monotonic() - start:.0f} s")
+        running = {pool.submit(judged, mutant, limits): mutant for mutant in rest}
+        for done in as_completed(running):
+            mutant, verdict = running[done], done.result()
+            verdicts[mutant] = verdict
+            click.echo(f"{verdict.kind:<9} {verdict.seconds:4.0f} s  {mutant.origin}: {mutant.file}  {verdict.by}")
+    click.echo("\n" + table(verdicts))
+    survivors = [mutant for mutant in mutants if verdicts[mutant].kind == "survived"]
+    for mutant in survivors:
+        click.echo(f"\nsurvived: {mutant.origin}\n{mutant.diff}", nl=False)
+    click.echo(f"\n{time.monotonic() - start:.0f} s")
+    sys.exit(bool(survivors))
+
+
+def table(verdicts: dict[Mutant, Verdict]) -> str:
+    """How many of each kind an area has."""
+    kinds = ("caught", "survived", "equivalent")
+    text = f"{'area':<10}{'made':>6}" + "".join(f"{kind:>12}" for kind in kinds) + f"{'seconds':>10}\n"
+    for area in (*AREAS, "all"):
+        here = [verdict for mutant, verdict in verdicts.items() if area in (mutant.area, "all")]
+        counts = Counter(verdict.kind for verdict in here)
+        text += f"{area:<10}{len(here):>6}" + "".join(f"{counts[kind]:>12}" for kind in kinds)
+        text += f"{sum(verdict.seconds for verdict in here):>10.0f}\n"
+    return text
+
+
+if __name__ == "__main__":
+    main()

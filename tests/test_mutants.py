@@ -1,0 +1,57 @@
+"""What `make mutants` is made of: mutants that apply, and only those that could be noticed."""
+
+from pathlib import Path
+
+import mutate
+import pytest
+
+
+def test_every_hand_made_mutant_applies():
+    """And each is another program. A row whose text is gone has to follow it."""
+    found = mutate.handmade()
+    assert len(found) >= 25
+    for mutant in found:
+        if mutant.file.endswith(".py"):
+            assert mutate.differs(mutant.file, mutant.before, mutant.after), mutant.origin
+
+
+def test_every_equivalent_mutant_is_of_a_line_that_is_there():
+    assert all(mutate.equivalents().values())
+
+
+def test_every_file_has_judges_that_exist():
+    files = [file for area in mutate.AREAS for file in mutate.files(area)]
+    assert len(files) > 30
+    for tests in (tests for file in files for tests in mutate.judges(file)):
+        assert all((Path(__file__).parent / word).is_file() for word in tests.split() if word.endswith(".py")), tests
+
+
+@pytest.mark.parametrize(
+    ("after", "told_apart"),
+    [
+        ("def f(a: int) -> int:\n    return a + 2\n", True),
+        ("def f(a: float) -> list:\n    return a + 1\n", False),
+        ('def f(a: int) -> int:\n    "Adds."\n    return a + 1\n', False),
+        ("def f(a: int) -> int:\n    return a + 1  # more\n", False),
+        ("def f(a: int) -> int:\n    return b + 1\n", False),  # found by any call
+        ("def f(a: int) -> int:\n    break\n", False),
+        ("def f(a: int) -> int:\n    return a +\n", False),
+    ],
+)
+def test_a_mutant_differs_in_what_a_test_could_notice(after, told_apart):
+    assert mutate.differs("f.py", "def f(a: int) -> int:\n    return a + 1\n", after) == told_apart
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told_apart"),
+    [
+        ("time = T - 1 - count", "time = count", True),
+        ("            time = count\n", "            time = count # later\n", False),
+        ("num_stages=STAGES", "num_stages=", False),
+    ],
+)
+def test_a_template_differs_in_the_code_it_gives(before, after, told_apart):
+    file = "templates/triton/resident.py.jinja"
+    text = (mutate.ROOT / file).read_text()
+    assert text.count(before) == 1
+    assert mutate.differs(file, text, text.replace(before, after)) == told_apart
