@@ -169,6 +169,13 @@ class _Bare(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
+    def visit_Pass(self, node: ast.Pass) -> None:
+        return None
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         for part in ast.walk(node):
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -180,8 +187,6 @@ class _Bare(ast.NodeTransformer):
         for part in ast.walk(node):
             if isinstance(part, ast.arg) and part.annotation and "constexpr" not in ast.dump(part.annotation):
                 part.annotation = None
-            if isinstance(part, ast.AnnAssign):
-                part.annotation = ast.Constant(None)
         return self.generic_visit(node)
 
 

@@ -266,6 +266,28 @@ def test_a_layer_among_others(layer_of):
     assert repr(model[2]) == f"LSTM({H}, {H}, last_only=True, return_state=False, parameters={4 * (2 * H * H + 2 * H)})"
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("proj_size", 2),
+        ("num_layers", 2),
+        ("bias", False),
+        ("batch_first", True),
+        ("bidirectional", True),
+        ("reverse", True),
+        ("last_only", True),
+        ("return_state", False),
+        ("schedule", "stepwise"),
+        ("initial_state", "learned"),
+        ("initial_state", "buffer"),
+    ],
+)
+def test_a_layer_shows_what_is_not_usual(layer_of, option, value):
+    assert repr(layer_of("lstm")(I, H)) == f"LSTM({I}, {H}, parameters={4 * H * (I + H + 2)})"
+    shown = repr(layer_of("lstm")(I, H, **{option: value}))
+    assert shown.startswith(f"LSTM({I}, {H}, {option}={value!r}, parameters=")
+
+
 def test_reverse_and_bidirectional_exclude_each_other(layer_of):
     with pytest.raises(ValueError, match="reverse must be False"):
         layer_of("lstm")(I, H, bidirectional=True, reverse=True)
