@@ -737,6 +737,20 @@ def test_products_keep_their_brackets():
     assert "x_2 = weight_ih @ x / (r * h) * 2" in shown
 
 
+def test_the_way_back_reads_like_the_paper(run):
+    _, adjoint, gradients = re.split(r"\n(?=adjoint: |gradients: )", run("show", "rnn", "--after", "save").stdout)
+    assert "  d_h'.1 = (d_y + d_h) * (1 - h' * h')" in adjoint
+    assert "  d_h.weight_hh_h = weight_hh.T @ d_h'.1" in adjoint
+    assert "  d_weight_hh = sum(d_weight_ih_x_b @ h.T)" in gradients
+
+
+def test_a_chart_has_no_sign_in_a_label_that_mermaid_would_read():
+    text = CELL.replace("h' = (1 - alpha) * h + alpha * n", "h' = where(alpha < n, n, where(h > 1, h, 1))")
+    chart = as_mermaid([next(stages(describe(Source("t.toml", text)).cells[0]))[1]])
+    assert "where(alpha #lt; n, n, where(h #gt; 1, h, 1))" in chart
+    assert not [label for label in re.findall(r'"(.*)"', chart) if set(label) & set('<>"')]
+
+
 def test_the_stages_are_the_compilers(run):
     names = ["resolve", "infer", *(step.__name__ for step in MASKED)]
     (cell,) = describe(library()["rnn"]).cells
