@@ -67,6 +67,24 @@ def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dt
     check(module_of, layer_of, name, dtype, (3, 18, 2, 17), schedule, True, lengths=[1 + n % 3 for n in range(18)])
 
 
+# Of a unit that does not exist it computes 0 / 0, on the way there and on the way back.
+SIGNS = """
+name   = "signs"
+states = ["h"]
+step   = "h' = tanh(W @ x + U_1 @ (h / abs(h)) + U_2 @ h)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_1", "U_2"] }
+"""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=["float64", "bfloat16"])
+@pytest.mark.parametrize("schedule", ["resident", "stepwise"])
+def test_units_that_do_not_exist_take_no_part_in_a_product(layer_of, schedule, dtype):
+    found = compare(layer_of(SIGNS), dtype, (3, 2, 3, 5), schedule)
+    assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize("schedule", ["auto", "stepwise"])
 @pytest.mark.parametrize("steep", STEEP)
