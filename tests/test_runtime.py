@@ -627,6 +627,16 @@ def test_gradients_through_vmap(name, layer):
     assert_equal(got, want)
 
 
+@pytest.mark.parametrize("last_only", [False, True], ids=["every step", "last step"])
+@some_cells
+def test_gradients_through_vmap_of_frozen_weights(name, layer_of, last_only):
+    """Of all that the layer sees only the batched input asks for a gradient."""
+    layer = new_layer(name, layer_of, last_only=last_only).requires_grad_(False)
+    x = random(3, T, B, I).requires_grad_()
+    want = gradients([layer(one)[0] for one in x], [x])
+    assert_equal(gradients(list(vmap(layer)(x)[0]), [x]), want)
+
+
 @every_cell
 def test_batched_gradients(name, layer):
     """Several gradients of the outputs in one backward pass."""
