@@ -8,7 +8,7 @@ import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
-from test_runtime import STEEP, check_padding
+from test_runtime import SLOW, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 
 from rnngen.ir import PRODUCTS
 from rnngen.runtime.language import interpreting
@@ -85,43 +85,12 @@ def test_units_that_do_not_exist_take_no_part_in_a_product(layer_of, schedule, d
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
 
 
-# Each step adds less than half a unit in the last place of bfloat16, here and on the way back.
-SLOW = """
-name   = "slow"
-states = ["h"]
-step   = "h' = h + 0.002 * sigmoid(W @ x + u * h)"
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
-weight_hh = { shape = ["hidden"], blocks = ["u"], init = 1.0 }
-"""
-SLOW_WITH_A_PRODUCT = """
-name   = "slow_with_a_product"
-states = ["h"]
-step   = "h' = h + 0.002 * sigmoid(W @ x + U @ h)"
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
-weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], init = 0.3 }
-"""
-
-
 @pytest.mark.parametrize(
     ("text", "schedule"),
     [(SLOW, "elementwise"), (SLOW, "stepwise"), (SLOW_WITH_A_PRODUCT, "resident"), (SLOW_WITH_A_PRODUCT, "stepwise")],
 )
 def test_what_is_carried_from_step_to_step_is_not_rounded_to_bfloat16(layer_of, text, schedule):
-    layer = layer_of(text)(2, 3, schedule=schedule, dtype=torch.bfloat16)
-    exact = layer_of(text)(2, 3, dtype=torch.float64)
-    exact.load_state_dict(layer.state_dict())
-
-    def run(function, dtype):
-        h = torch.ones(1, 2, 3, dtype=dtype, requires_grad=True)
-        _, last = function(torch.zeros(48, 2, 2, dtype=dtype), h)
-        return last.double(), torch.autograd.grad(last.sum(), h)[0].double()
-
-    (last, d_h), (want, want_d_h) = run(layer, torch.bfloat16), run(exact.reference, torch.float64)
-    assert want.min() > 1.04 and want_d_h.min() > 1.015
-    torch.testing.assert_close(last, want, rtol=2**-8, atol=0)
-    torch.testing.assert_close(d_h, want_d_h, rtol=2**-8, atol=0)
+    check_carried(layer_of, text, schedule)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])

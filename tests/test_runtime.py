@@ -563,6 +563,46 @@ def test_half_types(name, layer_of, dtype):
         assert gradient.dtype == parameter.dtype and gradient.isfinite().all()
 
 
+# Each step adds less than half a unit in the last place of bfloat16, here and on the way back.
+SLOW = """
+name   = "slow"
+states = ["h"]
+step   = "h' = h + 0.002 * sigmoid(W @ x + u * h)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden"], blocks = ["u"], init = 1.0 }
+"""
+SLOW_WITH_A_PRODUCT = """
+name   = "slow_with_a_product"
+states = ["h"]
+step   = "h' = h + 0.002 * sigmoid(W @ x + U @ h)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], init = 0.3 }
+"""
+
+
+def check_carried(layer_of, text: str, schedule: str) -> None:
+    layer = layer_of(text)(2, 3, schedule=schedule, dtype=torch.bfloat16)
+    exact = layer_of(text)(2, 3, dtype=torch.float64)
+    exact.load_state_dict(layer.state_dict())
+
+    def run(function, dtype):
+        h = torch.ones(1, 2, 3, dtype=dtype, requires_grad=True)
+        _, last = function(torch.zeros(48, 2, 2, dtype=dtype), h)
+        return last.double(), torch.autograd.grad(last.sum(), h)[0].double()
+
+    (last, d_h), (want, want_d_h) = run(layer, torch.bfloat16), run(exact.reference, torch.float64)
+    assert want.min() > 1.04 and want_d_h.min() > 1.015
+    torch.testing.assert_close(last, want, rtol=2**-8, atol=0)
+    torch.testing.assert_close(d_h, want_d_h, rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("text", [SLOW, SLOW_WITH_A_PRODUCT], ids=["elementwise", "product"])
+def test_what_is_carried_from_step_to_step_is_not_rounded_to_bfloat16(layer_of, text):
+    check_carried(layer_of, text, "auto")
+
+
 @every_cell_without_jumps
 def test_autocast(name, layer_of):
     layer = new_layer(name, layer_of, torch.float32)
