@@ -164,13 +164,20 @@ def _names(text: str) -> set[str]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out docstrings, the words of an error, and annotations that nobody reads (Triton reads `tl.constexpr`)."""
+    """Takes out docstrings, the words of an error, the order of imported names, and annotations that nobody reads.
+
+    Triton reads `tl.constexpr`.
+    """
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_Pass(self, node: ast.Pass) -> None:
         return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        node.names.sort(key=ast.dump)
+        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
