@@ -1,6 +1,6 @@
 """Mutants: small wrong changes of the compiler, the runtime and the templates, each of which some test has to find.
 
-    python tests/mutate.py [--number 100] [--seed 0] [--workers 2] [--minutes 45]
+    python tests/mutate.py [--number 100] [--seed 1] [--workers 2] [--minutes 45]
 
 A mutant is one line changed by a rule of universalmutator, or one of the hand-made ones in `mutants/handmade.toml`. It
 is made in a copy of the repository, where the tests nearest to its file run (`mutants/judges.toml`) until one fails.
@@ -346,7 +346,7 @@ def limits_of(mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> dict[str, 
 
 @click.command()
 @click.option("--number", default=100, show_default=True, help="Mutants drawn, beside the hand-made ones.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", default=1, show_default=True, help="Of the draw.")
 @click.option("--workers", default=2, show_default=True, help="Mutants judged at a time.")
 @click.option("--minutes", default=45.0, show_default=True, help="After which no more are begun.")
 def main(number: int, seed: int, workers: int, minutes: float) -> None:
