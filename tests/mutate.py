@@ -237,16 +237,19 @@ def rows(name: str) -> list[dict]:
 
 def handmade() -> list[Mutant]:
     """The mutants that a person thought of. Raises Fault if the text that one replaces is not there exactly once."""
-    made = []
-    for row in rows("handmade"):
-        before = (ROOT / row["file"]).read_text()
-        if before.count(row["old"]) != 1:
-            raise Fault(
-                f"mutants/handmade.toml, '{row['name']}': {row['file']} has its text {before.count(row['old'])} times"
-            )
-        (area,) = (area for area in AREAS if row["file"] in files(area))
-        made.append(Mutant(area, row["file"], before, before.replace(row["old"], row["new"]), row["name"]))
-    return made
+    texts = {row["file"]: (ROOT / row["file"]).read_text() for row in rows("handmade")}
+    lost = [row for row in rows("handmade") if texts[row["file"]].count(row["old"]) != 1]
+    if lost:
+        named = "\n".join(
+            f"{row['name']}: {row['file']} has its text {texts[row['file']].count(row['old'])} times" for row in lost
+        )
+        raise Fault(f"mutants/handmade.toml has to follow the code:\n{named}")
+    return [
+        Mutant(area, row["file"], text := texts[row["file"]], text.replace(row["old"], row["new"]), row["name"])
+        for row in rows("handmade")
+        for area in AREAS
+        if row["file"] in files(area)
+    ]
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
