@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen.build import ShapeConflict, folded, shape_of, shown
@@ -27,9 +27,9 @@ def infer(program: Program, cell: Cell) -> Program:
     inference.mistakes.check()
 
     graph = inference.graph()
-    zeros = _zeros(graph, inference.numbers)
-    _report_divided_by_zero(graph, zeros, inference)
-    _report_untrained(graph, zeros, inference)
+    fixed = _fixed(graph, inference.numbers)
+    _report_divided_by_zero(graph, fixed, inference)
+    _report_untrained(graph, fixed, inference)
     _check_widths(graph, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
@@ -198,15 +198,15 @@ class _Inference:
         )
 
 
-def _report_divided_by_zero(graph: CellGraph, zeros: Collection[str], inference: _Inference) -> None:
+def _report_divided_by_zero(graph: CellGraph, fixed: Mapping[str, float], inference: _Inference) -> None:
     for value in graph.values:
-        if value.op == "div" and value.operands[1] in zeros:
+        if value.op == "div" and fixed.get(value.operands[1]) == 0:
             divisor = inference.text(value.operands[1])
             message = f"The equation divides by '{divisor}', which is zero whatever the parameters are."
             inference.mistakes.add("not-finite", message, value.origin)
 
 
-def _report_untrained(graph: CellGraph, zeros: Collection[str], inference: _Inference) -> None:
+def _report_untrained(graph: CellGraph, fixed: Mapping[str, float], inference: _Inference) -> None:
     """Blocks of parameters that only comparisons and products with zero use: their gradient is zero everywhere."""
 
     def reached(graph: CellGraph) -> set[str]:
@@ -215,8 +215,8 @@ def _report_untrained(graph: CellGraph, zeros: Collection[str], inference: _Infe
     def cut(graph: CellGraph, where: Callable[[Value], bool]) -> CellGraph:
         return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
 
-    nonzero = cut(graph, lambda value: value.name in zeros or _is_one(value))
-    used, trained = reached(nonzero), reached(cut(nonzero, lambda value: value.op in COMPARISONS))
+    free = cut(graph, lambda value: value.name in fixed)
+    used, trained = reached(free), reached(cut(free, lambda value: value.op in COMPARISONS))
     for parameter in inference.cell.parameters:
         for number, block in enumerate(parameter.blocks):
             name = block if len(parameter.blocks) > 1 else parameter.name
@@ -236,29 +236,29 @@ def _report_untrained(graph: CellGraph, zeros: Collection[str], inference: _Infe
                 inference.mistakes.add("untrained", message, span, notes=(note,), hints=(hint,))
 
 
-def _zeros(graph: CellGraph, numbers: Mapping[str, float]) -> set[str]:
-    """Names of the values that are zero whatever the parameters are."""
-    found = {name for name, number in numbers.items() if number == 0}
+def _fixed(graph: CellGraph, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Values that are one number whatever the input, the states and the parameters are, as far as that is finite.
+
+    numbers: those that are written as one.
+    """
+    found = dict(numbers)
     for value in graph.values:
-        zero = [operand in found for operand in value.operands]
+        operands = [found.get(operand) for operand in value.operands]
+        number = None
         match value.op:
-            case "mul" | "matmul":
-                is_zero = any(zero)
-            case "div":
-                is_zero = zero[0]
-            case "add" | "neg":
-                is_zero = all(zero)
-            case "sub":
-                is_zero = all(zero) or value.operands[0] == value.operands[1]
-            case _:
-                is_zero = False
-        if is_zero:
-            found.add(value.name)
+            case "mul" | "matmul" if 0 in operands:
+                number = 0.0
+            case "div" if operands[0] == 0:
+                number = 0.0
+            case "sub" | "div" if value.operands[0] == value.operands[1]:
+                number = 0.0 if value.op == "sub" else 1.0
+            case "where" if operands[1] == operands[2]:
+                number = operands[1]
+            case op if op in OPS and op not in COMPARISONS and op != "where" and None not in operands:
+                number = folded(op, operands)
+        if number is not None:
+            found[value.name] = number
     return found
-
-
-def _is_one(value: Value) -> bool:
-    return value.op == "div" and value.operands[0] == value.operands[1]
 
 
 def _check_widths(graph: CellGraph, inference: _Inference) -> None:
