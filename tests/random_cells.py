@@ -47,7 +47,7 @@ UNARY = tuple(
 )
 UNARY += ("-{}", "exp(-softplus({}))", "sqrt(1.5 + sin({}))", "log(2 + cos({}))", "log1p(sigmoid({}))")
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
-NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2")
+NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
 
 
 class _Writer:

@@ -307,6 +307,10 @@ STEEP = {
     "operand that is no number": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n' + 0.5) * h))", "h'"),
     "output": ("n' = n - 1\nh' = tanh(W @ x + u * h)\nr = sqrt(n) * h'\ny = U @ r", "y"),
     "new value": ("n' = n - 1\nh' = sqrt(n) * tanh(W @ x + u * h)\nk' = tanh(U @ h' + k)", "k'"),
+    # What is computed behind the scan divides by what the scan gives, and that is zero at padding.
+    "divisor": ("r = 1.5 + sigmoid(U @ h)\nh' = tanh(W @ x + u * r)\ny = (U @ h') / r", "y"),
+    # In a second layer, whose padding is what the first one gives there.
+    "input of a layer": ("h' = sigmoid(U @ sqrt(W @ x) + u * h)", "h'"),
 }
 
 
@@ -323,10 +327,11 @@ def check_padding(layer_of, steep, reverse, schedule="auto"):
     text += "weight_ih = { shape = ['hidden', 'inputs'], blocks = ['W'], init = 1.0 }\n"
     text += "weight_hh = { shape = ['hidden'], blocks = ['u'] }\n"
     text += "weight_hg = { shape = ['hidden', 'hidden'], blocks = ['U'] }\n" if "U" in step else ""
-    layer = layer_of(text)(I, H, dtype=torch.float64, reverse=reverse, schedule=schedule)
+    layers = 2 if "layer" in steep else 1
+    layer = layer_of(text)(I, H, layers, dtype=torch.float64, reverse=reverse, schedule=schedule)
     x = random(T, 4, I).abs()
     first = {"n": LENGTHS.double()[None, :, None].expand(1, 4, H).clone()}  # a step more would be the root of -1
-    state = tuple(first.get(name, torch.zeros(1, 4, H, dtype=torch.float64)) for name in states)
+    state = tuple(first.get(name, torch.zeros(layers, 4, H, dtype=torch.float64)) for name in states)
     leaves = [x, *state, *layer.parameters()]
     for tensor in leaves:
         tensor.requires_grad_()

@@ -36,7 +36,7 @@ _USUAL = {
     "init": {},
     "schedule": "auto",
 }
-_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options"}
+_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options", "filled", "rows"}
 
 
 def cell_view(program: Program, masked: Program, cell: Cell) -> CellView:

@@ -17,6 +17,7 @@ PUBLISHED = {
     "Scan": "scan",
     "blocks": "linear",
     "detach": "stack",
+    "filled": "direction",
     "outer": "linear",
     "product": "linear",
     "product_transposed": "linear",

@@ -20,7 +20,7 @@ Result = tuple[Tensor, tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of the sequences of a batch, on the CPU."""
+    """The lengths of the sequences of a batch, on the CPU; the first is the longest."""
 
     lengths: Tensor
     time: int
@@ -28,14 +28,6 @@ class Lengths:
     def valid(self, device: torch.device) -> Tensor:
         """1 where a step counts and 0 where it is padding: (time, batch, 1), integers of 32 bits."""
         return (torch.arange(self.time)[:, None] < self.lengths).to(device, torch.int32)[..., None]
-
-    def filled(self, rows: Tensor, valid: Tensor) -> Tensor:
-        """The padding of (time, batch, features) filled with each sequence's last step.
-
-        What becomes of it counts for nothing, but what is differentiated outside a scan has to be finite there, since
-        zero is multiplied by it: log(W @ x) is not at zero.
-        """
-        return torch.where(valid > 0, rows, self.last(rows).detach())
 
     def turned(self, rows: Tensor) -> Tensor:
         """Each sequence of (time, batch, features) from its last step to its first; the padding stays behind it."""
@@ -45,6 +37,15 @@ class Lengths:
     def last(self, rows: Tensor) -> Tensor:
         """The last step of each sequence of (time, batch, features)."""
         return rows[self.lengths - 1, torch.arange(len(self.lengths))]
+
+
+def filled(rows: Tensor, valid: Tensor) -> Tensor:
+    """The padding of (time, batch, features) filled with what the first sequence, the longest, has at the same step.
+
+    valid: (time, batch, 1), 0 at padding. What becomes of it counts for nothing, but what is differentiated outside a
+    scan has to be finite there, since zero is multiplied by it: log(W @ x) is not at zero, and neither is a quotient.
+    """
+    return torch.where(valid > 0, rows, rows[:, :1].detach())
 
 
 @dataclass  # not frozen: torch.compile of torch 2.11 cannot trace how such a one is made

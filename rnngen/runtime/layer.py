@@ -12,7 +12,7 @@ from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
-from rnngen.runtime.direction import Direction, Lengths
+from rnngen.runtime.direction import Direction, Lengths, filled
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
@@ -479,9 +479,9 @@ class Layer(nn.Module):
         given = given or self.initial != "zeros"
         weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
         valid = None if lengths is None else lengths.valid(x.device)
-        x = x if lengths is None else lengths.filled(x, valid)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
+            x = x if valid is None else filled(x, valid)
             outputs = []
             final = self.last_only and layer == self.num_layers - 1
             for direction in range(self._directions):

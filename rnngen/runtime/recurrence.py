@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._pytree import tree_map
 
-from rnngen.runtime.direction import Lengths
+from rnngen.runtime.direction import Lengths, filled
 from rnngen.runtime.layer import Input, Layer
 from rnngen.runtime.stack import Stack
 
@@ -91,9 +91,8 @@ class Recurrence(nn.Module):
     def _packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
-        ends = Lengths(lengths, len(x))
-        valid = ends.valid(x.device)
-        y, state = self._loop(ends.filled(x, valid), hx, valid > 0)
+        valid = Lengths(lengths, len(x)).valid(x.device)
+        y, state = self._loop(filled(x, valid), hx, valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)
         lengths = lengths if order is None else lengths[order.cpu()]
