@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from rnngen.runtime.launch import Arguments, Launcher, has_kernels, run
 from rnngen.runtime.machine import Facts
 from rnngen.runtime.reference import like_state
+from rnngen.runtime.seal import edition
 
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
@@ -76,10 +77,11 @@ class Scan:
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
         self._states = len(forward.states)
         # A module that is imported again, or two files of one cell, share the operators: to register a name once more
-        # would take it away from the layers that have it.
-        if name not in _OPERATORS:
-            _OPERATORS[name] = self._registered()
-        self.forward_op, self.adjoint_op = _OPERATORS[name]
+        # would take it away from the layers that have it. One that was edited by hand has operators of its own.
+        self._own_name = "_".join(filter(None, (name, edition(forward.step.__module__))))
+        if self._own_name not in _OPERATORS:
+            _OPERATORS[self._own_name] = self._registered()
+        self.forward_op, self.adjoint_op = _OPERATORS[self._own_name]
 
     def __call__(
         self,
@@ -157,7 +159,7 @@ class Scan:
         arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
         results = ", ".join(["Tensor"] * counts[1])
         schema = f"({arguments}, bool reverse, {flags}str schedule) -> ({results})"
-        name = f"rnngen::{self.name}_{suffix}"
+        name = f"rnngen::{self._own_name}_{suffix}"
         return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
 
     def _split(self, which: Pass, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
