@@ -11,9 +11,10 @@ from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
 from rnngen.emit.stepwise import levels, stepwise_view
 from rnngen.emit.torch import SPELLING, TorchText
-from rnngen.emit.triton import TileWriter, VectorWriter, parts_of, runs_of
+from rnngen.emit.triton import TileWriter, VectorWriter
 from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, ScanView
 from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
+from rnngen.runtime.machine import parts_of, runs_of
 
 _ABOUT = {
     "forward": "One step in torch: the new states, and of each output its blocks.",

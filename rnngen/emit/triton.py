@@ -4,11 +4,12 @@ The two differ in how a block of a stream is addressed, and only the tile has pr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rnngen.emit.statements import Names, Spelling, Statement, identifier, number, statements
 from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, block_shape, blocks_of, origin
+from rnngen.runtime.machine import parts_of, runs_of
 
 SPELLING = Spelling(
     calls={
@@ -389,24 +390,8 @@ class TileWriter(_Writer):
         return _either([f"{target} = {before}first({_dot(tile, right)}, MP, BD, BB)"], narrow)
 
 
-def runs_of(blocks: Iterable[int]) -> list[list[int]]:
-    """Blocks in runs of neighbours, at most four to a run."""
-    groups: list[list[int]] = []
-    for block in blocks:
-        if groups and len(groups[-1]) < 4 and groups[-1][-1] + 1 == block:
-            groups[-1].append(block)
-        else:
-            groups.append([block])
-    return groups
-
-
-def parts_of(group: Sequence[int]) -> int:
-    """The parts of a stack that holds these blocks."""
-    return {1: 1, 2: 2}.get(len(group), 4)
-
-
 def _packed(blocks: list[str]) -> str:
-    parts = parts_of(list(range(len(blocks))))
+    parts = parts_of(blocks)
     padded = [*blocks, *[f"tl.zeros_like({blocks[0]})"] * (parts - len(blocks))]
     return f"pack{parts}({', '.join(padded)}, BD, BB)"
 

@@ -5,7 +5,7 @@ same functions when it explains a model. The figures behind the rules are counts
 spills, shared memory) and a scoreboard estimate of their cycles, not measurements on a GPU.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -274,10 +274,9 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     matrices, widest = [], facts.widest
     full = machine.backend == "hip" or machine.name == "sm_100"
     for count in facts.stacks:
-        for group in _group_sizes(abs(count)):
-            parts = {1: 1, 2: 2}.get(group, 4)
-            padding = constants["MP"] if constants["WIDE"] and (count < 0 or group == 1) else 1
-            matrices += [parts * padding] if constants["WIDE"] else [1] * group
+        for run in runs_of(range(abs(count))):
+            padding = constants["MP"] if constants["WIDE"] and (count < 0 or len(run) == 1) else 1
+            matrices += [parts_of(run) * padding] if constants["WIDE"] else [1] * len(run)
             widest = max(widest, padding if full else 1)
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
@@ -288,8 +287,20 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + barriers
 
 
-def _group_sizes(count: int) -> list[int]:
-    return [4] * (count // 4) + ([count % 4] if count % 4 else [])
+def runs_of(blocks: Iterable[int]) -> list[list[int]]:
+    """Blocks in runs of neighbours, at most four to a run."""
+    groups: list[list[int]] = []
+    for block in blocks:
+        if groups and len(groups[-1]) < 4 and groups[-1][-1] + 1 == block:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return groups
+
+
+def parts_of(group: Sequence[int]) -> int:
+    """The parts of a stack that holds these blocks."""
+    return {1: 1, 2: 2}.get(len(group), 4)
 
 
 def _stepwise(facts: Facts, sizes: Sizes, machine: Machine) -> _Plan:
