@@ -39,13 +39,13 @@ class Lengths:
         return rows[self.lengths - 1, torch.arange(len(self.lengths))]
 
 
-def filled(rows: Tensor, valid: Tensor) -> Tensor:
-    """The padding of (time, batch, features) filled with what the first sequence, the longest, has at the same step.
+def filled(rows: Tensor, valid: Tensor, longest: int = 0) -> Tensor:
+    """The padding of (time, batch, features) filled with what the longest sequence has at the same step.
 
-    valid: (time, batch, 1), 0 at padding. What becomes of it counts for nothing, but what is differentiated outside a
+    valid: (time, batch, 1), 0 at padding. longest: where that sequence stands, first as a rule. What becomes of it counts for nothing, but what is differentiated outside a
     scan has to be finite there, since zero is multiplied by it: log(W @ x) is not at zero, and neither is a quotient.
     """
-    return torch.where(valid > 0, rows, rows[:, :1].detach())
+    return torch.where(valid > 0, rows, rows[:, longest : longest + 1].detach())
 
 
 @dataclass  # not frozen: torch.compile of torch 2.11 cannot trace how such a one is made

@@ -92,7 +92,7 @@ class Recurrence(nn.Module):
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
         valid = Lengths(lengths, len(x)).valid(x.device)
-        y, state = self._loop(filled(x, valid), hx, valid > 0)
+        y, state = self._loop(filled(x, valid, int(lengths.argmax())), hx, valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)
         lengths = lengths if order is None else lengths[order.cpu()]
