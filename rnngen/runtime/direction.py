@@ -42,8 +42,9 @@ class Lengths:
 def filled(rows: Tensor, valid: Tensor, longest: int = 0) -> Tensor:
     """The padding of (time, batch, features) filled with what the longest sequence has at the same step.
 
-    valid: (time, batch, 1), 0 at padding. longest: where that sequence stands, first as a rule. What becomes of it counts for nothing, but what is differentiated outside a
-    scan has to be finite there, since zero is multiplied by it: log(W @ x) is not at zero, and neither is a quotient.
+    valid: (time, batch, 1), 0 at padding. longest: where that sequence stands, first as a rule. What becomes of padding
+    counts for nothing, but what is differentiated outside a scan has to be finite there, since zero is multiplied by
+    it: log(W @ x) is not at zero, and neither is a quotient.
     """
     return torch.where(valid > 0, rows, rows[:, longest : longest + 1].detach())
 
