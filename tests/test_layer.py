@@ -233,6 +233,16 @@ def test_how_block_diagonal_weights_begin(layer_of):
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(4), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_orthogonal_in_half_precision(layer_of, dtype):
+    """torch factorises no matrix in these types."""
+    drawn = []
+    for kind in (dtype, torch.float32):
+        torch.manual_seed(0)
+        drawn.append(layer_of("rnn")(I, 8, init={"weight_hh": "orthogonal"}, dtype=kind).weight_hh_l0)
+    assert torch.equal(drawn[0], drawn[1].to(dtype))
+
+
 @pytest.mark.parametrize(
     ("init", "error", "words"),
     [

@@ -80,6 +80,8 @@ def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
     elif init == "uniform":
         bound = 1 / math.sqrt(hidden)
         nn.init.uniform_(tensor, -bound, bound)
+    elif init == "orthogonal" and tensor.dtype.itemsize < 4:  # torch factorises no matrix in half precision
+        tensor.copy_(nn.init.orthogonal_(torch.empty_like(tensor, dtype=torch.float32)))
     else:
         getattr(nn.init, f"{init}_")(tensor)
 
