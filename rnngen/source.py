@@ -17,7 +17,7 @@ __all__ = ["STDIN", "Source", "Span"]
 
 STDIN = "<stdin>"  # the name of a text that came through standard input
 # What a file's name may show of itself in a generated module. No sign of it is a command for Python, an editor or a
-# shell within quotes: a coding cookie and a modeline need a colon or an equals sign.
+# shell within quotes: a coding cookie and a modeline need a colon or an equals sign, and none is written behind it.
 _PLAIN = re.compile(r"[A-Za-z0-9 _.,+@()<>-]")
 
 

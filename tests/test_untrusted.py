@@ -142,6 +142,11 @@ PAYLOADS = [
     "vim>=700: set ma",
     f'-*- eval: (shell-command "touch {MARKER}") -*-',
     f'Local Variables:\neval: (shell-command "touch {MARKER}")\nEnd:',
+    # The same without the colon, which a generator may put behind a text.
+    "Local Variables",
+    "coding",
+    "vim",
+    "ex",
     # The ends of a line, a comment, a string, an import (CVE-2026-54621, CVE-2026-63720 of datamodel-code-generator).
     f"a\r{TOUCH}",
     f"a\n{TOUCH}\n",

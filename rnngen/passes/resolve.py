@@ -24,7 +24,7 @@ def resolve(cell: Cell) -> Program:
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
-    equations = tuple(Equation(e.target, e.text, f"{source.label}:{cell.place_of(e).line}") for e in order)
+    equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
     return Program(graph, cell.parameters, equations, cell.output)
 
 
