@@ -11,21 +11,46 @@ import builtins
 import re
 from itertools import pairwise
 
-# What the text may import, and what it may import from where; None for any name.
-_IMPORTS = {"torch", "torch.nn.functional", "triton", "triton.language"}
-_IMPORTS_FROM = {"torch": {"nn"}, "rnngen.runtime": None}
+from rnngen.runtime import PUBLISHED
 
-_NODES = set(
+# What the text may import, and what from where, by these names and no others.
+_IMPORTS = {("torch", None), ("torch.nn.functional", "F")}
+_IMPORTS_FROM = {"torch": {"nn"}, "rnngen.runtime": PUBLISHED.keys()}
+
+# What it may say of a library, from the library's name to the last word. A library by itself is no value: whoever holds
+# one has all that it has imported.
+_LIBRARIES = frozenset({"torch", "F", "nn", "tl", "triton"})
+OF_LIBRARIES = frozenset(
     """
-    Module Expr Pass Import ImportFrom alias FunctionDef ClassDef Return Assign AnnAssign AugAssign For If
-    arguments arg keyword Call Attribute Name Constant Tuple List Dict Subscript Slice Starred GeneratorExp
-    comprehension IfExp BoolOp BinOp UnaryOp Compare Load Store And Or Not USub Invert Add Sub Mult Div
-    FloorDiv Mod MatMult BitAnd BitOr BitXor LShift RShift Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn
+    torch.abs torch.cat torch.clamp torch.cos torch.erf torch.exp torch.full_like torch.log torch.log1p torch.maximum
+    torch.minimum torch.relu torch.sigmoid torch.sin torch.sqrt torch.tanh torch.where
+    torch.ops.aten.sigmoid_backward torch.ops.aten.tanh_backward
+    F.elu F.gelu F.hardswish F.hardtanh F.leaky_relu F.logsigmoid F.mish F.relu6 F.selu F.silu F.softplus F.softsign
+    F.tanhshrink
+    nn.Dropout nn.Linear
+    tl.PropagateNan.ALL tl.abs tl.arange tl.cast tl.constexpr tl.cos tl.dot tl.erf tl.exp tl.full tl.int64 tl.load
+    tl.log tl.maximum tl.minimum tl.program_id tl.range tl.sin tl.sqrt tl.store tl.where tl.zeros tl.zeros_like
+    triton.jit
     """.split()
 )
-_BUILTINS = {"bool", "dict", "enumerate", "float", "int", "len", "list", "max", "min", "range", "reversed"}
-_BUILTINS |= {"super", "tuple", "zip"}
-_DUNDERS = frozenset({"__init__", "__name__"})
+# What it may say of anything else: of a tensor, a pointer, a scan, super().
+_ATTRIBUTES = frozenset(
+    """
+    __init__ accumulator buffer chunk clone copy_ dtype element_ty inputs last outputs parameters reshape states steps
+    sum to
+    """.split()
+)
+
+_NODES = frozenset(
+    """
+    Module Expr Import ImportFrom alias FunctionDef ClassDef Return Assign AnnAssign For If arguments arg keyword Call
+    Attribute Name Constant Tuple List Dict Subscript Slice Starred GeneratorExp comprehension BinOp UnaryOp Compare
+    Load Store USub Add Sub Mult Div Eq NotEq Lt LtE Gt GtE IsNot
+    """.split()
+)
+_CONTEXTS = (ast.Load, ast.Store)
+_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
+_BUILTINS = frozenset({"super", "zip"})
 # The one statement that may say __spec__, and what stands before it.
 _CHECK = re.compile(r"from rnngen\.runtime import check_module\ncheck_module\(__spec__, format=[0-9]+\)")
 
@@ -45,8 +70,8 @@ class Unsafe(AssertionError):
 def audit(content: bytes) -> None:
     """Check the bytes of a generated module.
 
-    Raises Unsafe if they are not Python of the allowed kinds, or use a name that they do not define, or define one
-    twice; and if a line is a command to Python's decoder or to an editor.
+    Raises Unsafe if they are not Python of the allowed kinds, say of a library what no emitter writes, use a name that
+    they do not define, or define one twice; and if a line is a command to Python's decoder or to an editor.
     """
     lines = content.split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -65,6 +90,8 @@ def audit(content: bytes) -> None:
     nodes = _nodes(tree)
     for node in nodes:
         _check_node(node)
+        if isinstance(node, ast.Module | ast.ClassDef):
+            _check_body(node.body)
     _check_names(nodes)
 
 
@@ -75,16 +102,29 @@ def _is_check(before: ast.stmt | None, node: ast.stmt) -> bool:
 
 
 def _nodes(tree: ast.AST) -> list[ast.AST]:
-    """Every node but Load and Store, which say nothing: without them an audit takes a fifth less time."""
+    """Every node, less the parts of what may be said of a library, and less Load and Store, which say nothing: without
+    these an audit takes a fifth less time.
+    """
     found = [tree]
     for node in found:
+        if isinstance(node, ast.Attribute) and _dotted(node) in OF_LIBRARIES:
+            continue
         for name in node._fields:
             part = getattr(node, name, None)
             if isinstance(part, list):
                 found += [item for item in part if isinstance(item, ast.AST)]
-            elif isinstance(part, ast.AST) and not isinstance(part, ast.Load | ast.Store):
+            elif isinstance(part, ast.AST) and not isinstance(part, _CONTEXTS):
                 found.append(part)
     return found
+
+
+def _dotted(node: ast.AST | None) -> str:
+    """A name and what is said of it, `tl.PropagateNan.ALL`; "" for what does not begin with a name."""
+    words = []
+    while isinstance(node, ast.Attribute):
+        words.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(words)]) if isinstance(node, ast.Name) else ""
 
 
 def _check_node(node: ast.AST) -> None:
@@ -92,38 +132,44 @@ def _check_node(node: ast.AST) -> None:
     if kind not in _NODES:
         raise _at(node, f"{kind} is not allowed")
     match node:
+        case ast.Name(id=word):
+            if word.startswith("__") or word in _LIBRARIES:
+                raise _at(node, f"the name {word} by itself is not allowed")
+        case ast.Attribute(attr=word, ctx=context):
+            known = word in _ATTRIBUTES or _dotted(node) in OF_LIBRARIES
+            if not known or not isinstance(context, ast.Load):  # torch.tanh = ... would be torch's for all
+                raise _at(node, f"{ast.unparse(node)} is not allowed")
         case ast.Import(names=names):
             for name in names:
-                if name.name not in _IMPORTS:
+                if (name.name, name.asname) not in _IMPORTS:
                     raise _at(node, f"the import of {name.name} is not allowed")
         case ast.ImportFrom(module=module, names=names, level=level):
-            allowed = _IMPORTS_FROM.get(module, frozenset())
-            wrong = [name.name for name in names if allowed is not None and name.name not in allowed]
-            if level or wrong or any(name.name == "*" for name in names):
+            allowed = _IMPORTS_FROM.get(module, ())
+            if level or any(name.asname or name.name not in allowed for name in names):
                 raise _at(node, f"this import from {module} is not allowed")
         case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
             for decorator in decorators:
                 called = decorator.func if isinstance(decorator, ast.Call) else decorator
-                if ast.unparse(called) != "triton.jit":
+                if _dotted(called) != "triton.jit":
                     raise _at(decorator, f"the decorator {ast.unparse(called)} is not allowed")
-        case ast.Attribute(attr=name) | ast.arg(arg=name) | ast.Name(id=name):
-            _check_word(node, name)
-        case ast.keyword(arg=str(name)):
-            _check_word(node, name)
+        case ast.arg(arg=word) | ast.keyword(arg=str(word)) if word.startswith("__"):
+            raise _at(node, f"the name {word} is not allowed")
         case ast.Call(func=function) if not isinstance(function, ast.Name | ast.Attribute | ast.Call):
             # A call of a call is a launcher made for a kernel: resident(kernel)(...).
             raise _at(node, f"a call of a {type(function).__name__} is not allowed")
+        case ast.arg(annotation=ast.AST() as annotation) | ast.AnnAssign(annotation=annotation):
+            if _dotted(annotation) != "tl.constexpr":
+                raise _at(node, f"the annotation {ast.unparse(annotation)} is not allowed")
+        case ast.Expr(value=value) if not (isinstance(value, ast.Call) or _is_text(node)):
+            raise _at(node, "this expression by itself is not allowed")
 
 
-def _check_word(node: ast.AST, word: str) -> None:
-    if word.startswith("__") and word not in _DUNDERS:
-        raise _at(node, f"the name {word} is not allowed")
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _check_names(nodes: list[ast.AST]) -> None:
-    """Every name that is read is defined in the module or is a harmless builtin, no other builtin is called,
-    and no name at the top or in a class is defined twice.
-    """
+    """Every name that is read is defined in the module or is a harmless builtin, and no other builtin is called."""
     defined = set(_BUILTINS)
     for node in nodes:
         match node:
@@ -133,16 +179,24 @@ def _check_names(nodes: list[ast.AST]) -> None:
                 defined.add(name)
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 defined.update(name.asname or name.name for name in names)
-        if isinstance(node, ast.Module | ast.ClassDef):
-            names = [name for statement in node.body for name in _defined_by(statement)]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise Unsafe(f"the name {twice} is defined twice")
     for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Load()) if name not in defined:
                 raise _at(node, f"the name {name} is not defined")
+            case ast.Attribute() if (path := _dotted(node)) in OF_LIBRARIES and path.split(".")[0] not in defined:
+                raise _at(node, f"the name {path.split('.')[0]} is not defined")
             case ast.Call(func=ast.Name(id=name)) if name in vars(builtins) and name not in _BUILTINS:
                 raise _at(node, f"the call of {name} is not allowed")
+
+
+def _check_body(body: list[ast.stmt]) -> None:
+    """What runs when the module is imported: a docstring, then definitions, and no name is defined twice."""
+    for place, statement in enumerate(body):
+        if not (isinstance(statement, _DEFINITIONS) or (place == 0 and _is_text(statement))):
+            raise _at(statement, f"{type(statement).__name__} is not allowed outside a function")
+    names = [name for statement in body for name in _defined_by(statement)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Unsafe(f"the name {twice} is defined twice")
 
 
 def _defined_by(statement: ast.stmt) -> list[str]:

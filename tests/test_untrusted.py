@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rnngen.audit import Unsafe, audit
+from rnngen.audit import OF_LIBRARIES, Unsafe, audit
 from rnngen.compile import MOST_WORK, compile_model
 from rnngen.description import MOST_OPERATIONS, library
 from rnngen.document import MOST_BYTES
@@ -404,6 +404,39 @@ def test_names_of_the_module_itself_cannot_be_taken():
         "from torch import load",
         "from . import secret",
         "from rnngen.runtime import *",
+        "from rnngen.runtime import import_module\na = import_module('os').system('id')",
+        "from rnngen.runtime import product as torch",
+        "import torch as F",
+        "import torch.nn.functional",
+        "import triton",
+        "import torch\ntorch.os.system('id')",
+        "import torch\na = torch.os.system('id')",
+        "import torch\na = torch.load('f')",
+        "import torch\na = torch.sum",
+        "import torch\na = torch",
+        "import torch\na = torch.ops",
+        "import torch\ndef f(h: torch.os.system('id')):\n    return h",
+        "import torch\ndef f(h=torch.hub):\n    return h",
+        "import torch\ndef f(h):\n    torch.tanh = h",
+        "import torch\nclass A(torch.hub):\n    a = 1",
+        "import torch\ndef f(h):\n    return h(torch)",
+        "import torch\ndef f(torch):\n    return torch.load('f')",
+        "import torch\ndef f(torch):\n    return torch",
+        "import torch\ndef torch():\n    return 1",
+        "import torch\nfrom rnngen.runtime import tl\ndef f(h: torch.tanh):\n    return h",
+        "from rnngen.runtime import triton\na = triton.runtime.driver.os.system('id')",
+        "from rnngen.runtime import tl\na = tl.core.os",
+        "from rnngen.runtime import product\na = product.func_globals",
+        "from torch import nn\na = nn.Module",
+        "def f(h):\n    return h.tofile('f')",
+        "def f(h):\n    return h.to.to_",
+        "def f(h):\n    return torch.tanh(h)",
+        "def f(h):\n    return h\nf(1)",
+        "if 1:\n    a = 2",
+        "for a in zip(()):\n    b = a",
+        "class A:\n    zip()",
+        "'a'\n'b'",
+        "def f(h):\n    h",
         "from rnngen.runtime import eval\nimport rnngen.cli",
         "eval('1')",
         "a = exec",
@@ -464,6 +497,14 @@ def test_the_audit_lets_a_module_be_checked():
     ):
         with pytest.raises(Unsafe):  # it has to be ours
             audit(before + b"check_module(__spec__, format=1)\n")
+
+
+def test_the_audit_allows_what_is_emitted_and_no_more():
+    """Every name of torch and Triton that it allows stands in an emitter or a template, and the other way round."""
+    folders = (ROOT / "rnngen" / "emit", ROOT / "templates")
+    text = "".join(path.read_text() for folder in folders for path in folder.rglob("*.*") if path.suffix != ".pyc")
+    named = set(re.findall(r"(?<![\w.])(?:torch|F|nn|tl|triton)(?:\.[A-Za-z_]\w*)+", text))
+    assert named - {"torch.nn", "F.linear", "F.hardsigmoid"} == OF_LIBRARIES  # which comments name
 
 
 @pytest.mark.parametrize("name", library())

@@ -99,7 +99,7 @@ class _Stepwise:
         self.products = [value for value in graph.values if value.op in PRODUCTS]
         self.updates = {state.update for state in graph.states}
         self.labels = {value: label for label, value in reversed(graph.outputs)}
-        reserved = SPELLING.reserved | {"scan", "choice", "stage", "zip", "blocks", "product_into", "torch"}
+        reserved = SPELLING.reserved | {"scan", "choice", "stage", "zip", "blocks", "product_into"}
         self.names = VectorWriter(graph).names
         for word in reserved | {"step", "product_transposed_into", "state", "last"}:
             self.names.made(("reserved", word), word)

@@ -37,9 +37,9 @@ SPELLING = Spelling(
     },
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
-        "tl triton sigmoid tanh log1p bounded first load_row load1 load2 load3 load4 store1 store_stack load_matrices "
-        "load_transposed unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE KEEP WIDE "
-        "PRECISION ACC head batch left row row_0 count time unit inside "
+        "F nn tl torch triton sigmoid tanh log1p bounded first load_row load1 load2 load3 load4 store1 store_stack "
+        "load_matrices load_transposed unpack2 unpack4 pack2 pack4 T B H D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE "
+        "KEEP WIDE PRECISION ACC head batch left row row_0 count time unit inside "
         # Triton's interpreter puts names of its own among a kernel's globals.
         "np numpy math ast types partial wraps".split()
     ),
