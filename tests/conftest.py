@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-if importlib.util.find_spec("hypothesis"):  # on a GPU that is lent there may be no more than torch, Triton and pytest
+if importlib.util.find_spec("hypothesis"):  # beside a GPU there may be no more than torch, Triton and pytest
     from hypothesis import settings
 
     # The same examples every time, so that a run that fails fails again; the machine may be slow.
