@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from rnngen.doctor import report
+from rnngen.doctor import OutOfReach, report
 
 if __name__ == "__main__":
     try:
@@ -13,6 +13,10 @@ if __name__ == "__main__":
         if command != "doctor" or {word for word in arguments if word.startswith("-")} - {"--json"}:
             print(f"Error: The package '{missing.name}' is not installed: pip install {missing.name}", file=sys.stderr)
             sys.exit(2)
-        print(report([Path(word) for word in arguments if word != "--json"], in_json="--json" in arguments))
+        try:
+            print(report([Path(word) for word in arguments if word != "--json"], in_json="--json" in arguments))
+        except OutOfReach as reason:
+            print(f"Error: {reason}", file=sys.stderr)
+            sys.exit(2)
     else:
         main(prog_name="rnngen")

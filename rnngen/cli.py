@@ -775,6 +775,9 @@ def doctor(modules: tuple[Path, ...], in_json: bool) -> None:
 
     MODULE is a file or a folder; this folder by default.
     """
-    from rnngen.doctor import report
+    from rnngen.doctor import OutOfReach, report
 
-    click.echo(report(modules, in_json))
+    try:
+        click.echo(report(modules, in_json))
+    except OutOfReach as reason:
+        raise _Stop(str(reason), 2) from reason

@@ -22,7 +22,11 @@ from rnngen import VERSION
 from rnngen.errors import visible
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, condition, format_of, renewal
 
-__all__ = ["diagnose", "examine", "report"]
+__all__ = ["OutOfReach", "diagnose", "examine", "report"]
+
+
+class OutOfReach(Exception):
+    """A path that was to be examined is not there. `str()` of it is a sentence that is safe to print."""
 
 
 def diagnose() -> dict[str, Any]:
@@ -40,7 +44,8 @@ def diagnose() -> dict[str, Any]:
     versions["ROCm"] = getattr(getattr(torch, "version", None), "hip", None)
     versions["driver"] = _driver()
     gpus = _gpus(torch)
-    interpret = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+    language, language_fault = _imported("rnngen.runtime.language")
+    interpreting = language is not None and language.interpreting()
     sentences = []
     if absent := [package for package in ("click", "jinja2", "networkx", "pydantic") if versions[package] is None]:
         are = "is" if len(absent) == 1 else "are"
@@ -51,73 +56,88 @@ def diagnose() -> dict[str, Any]:
         sentences.append(f"Importing torch fails, so no generated module can run here: {torch_fault}.")
     elif torch is None:
         sentences.append("torch is missing, so no generated module can run here: pip install torch.")
+    elif language is None:
+        sentences.append(f"No generated module can be imported here: {language_fault}.")
+    elif interpreting:
+        sentences.append("TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, on the CPU too.")
     else:
-        sentences += _sentences(gpus, versions, interpret, _imported("triton")[1])
-    return {"versions": versions, "gpus": gpus, "interpreting": interpret, "sentences": sentences}
+        sentences.append("Tensors on the CPU take the CPU path of a generated module, in torch.")
+        sentences += _of_kernels(language.MISSING, gpus, versions)
+    return {"versions": versions, "gpus": gpus, "interpreting": interpreting, "sentences": sentences}
 
 
 def examine(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The generated modules among files and in folders: the file, its condition ("intact", "edited" or "cut off"), its
-    format, and a sentence if something is wrong with it.
+    """Files that are named, and the generated modules in folders: the file, its condition ("intact", "edited", "cut
+    off", "foreign" or "unreadable"), its format, and a sentence, "" for what is intact in a folder.
+
+    Raises OutOfReach.
     """
-    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
-    return [found for file in files if file.is_file() and (found := _examined(file))]
+    for path in paths:
+        try:
+            path.stat()
+        except OSError as error:
+            reason = error.strerror or "unknown reason"
+            raise OutOfReach(f"'{visible(os.fspath(path))}' cannot be read: {reason}.") from error
+    found = []
+    for path in paths:
+        if path.is_dir():
+            records = map(_examined, sorted(path.glob("*.py")))
+            found += [record for record in records if record["condition"] not in ("foreign", "unreadable")]
+        else:
+            found.append(_examined(path, named=True))
+    return found
 
 
-def _examined(file: Path) -> dict[str, Any] | None:
+def _examined(file: Path, named: bool = False) -> dict[str, Any]:
+    """named: what is intact has a sentence too."""
+    content, state, sentence = b"", "foreign", "is no module of rnngen's."
     try:
-        with file.open("rb") as stream:
-            start = stream.read(len(FIRST_WORDS))
-            content = start + stream.read() if start == FIRST_WORDS.encode() else b""
-    except OSError:
-        return None
-    if not content:
-        return None
-    state, format, sentence = condition(content), format_of(content), ""
-    if state == "cut off":
-        sentence = "is cut off, and cannot be imported"
-    elif format not in (None, FORMAT):
-        sentence = f"is written in format {format}, and this rnngen runs format {FORMAT}"
-    elif state == "edited":
-        sentence = "was edited by hand"
+        if file.is_file():
+            with file.open("rb") as stream:
+                start = stream.read(len(FIRST_WORDS))
+                content = start + stream.read() if start == FIRST_WORDS.encode() else b""
+    except OSError as error:
+        state, sentence = "unreadable", f"cannot be read: {error.strerror or 'unknown reason'}."
+    format = format_of(content)
+    if content:
+        state, command = condition(content), renewal(content)
+        if state == "cut off":
+            sentence = f"is cut off, and cannot be imported: {command}"
+        elif format not in (None, FORMAT):
+            sentence = f"is written in format {format}, and this rnngen runs format {FORMAT}: {command}"
+        elif state == "edited":
+            sentence = f"was edited by hand: {command}"
+        else:
+            sentence = "is as it was written." if named else ""
     if sentence:
-        sentence = f"{visible(os.fspath(file))} {sentence}: {renewal(content)}"
+        sentence = f"{visible(os.fspath(file))} {sentence}"
     return {"file": file.as_posix(), "condition": state, "format": format, "sentence": sentence}
 
 
 def report(modules: Sequence[Path], in_json: bool) -> str:
-    """What `diagnose` finds, and `examine` in the modules or in this folder, for a reader or in JSON."""
-    found = diagnose() | {"modules": examine(modules or [Path()])}
+    """What `diagnose` finds, and `examine` in the modules or in this folder, for a reader or in JSON.
+
+    Raises OutOfReach.
+    """
+    examined = examine(modules or [Path()])
+    found = diagnose() | {"modules": examined}
     if in_json:
         return json.dumps(found, indent=2)
     width = max(map(len, found["versions"]))
     rows = [f"{name:<{width}}  {version or 'missing'}" for name, version in found["versions"].items()]
-    told = [module["sentence"] for module in found["modules"] if module["sentence"]]
+    told = [module["sentence"] for module in examined if module["sentence"]]
     return "\n".join([*rows, "", *found["sentences"], *told])
 
 
-def _sentences(
-    gpus: Sequence[dict[str, str]], versions: dict[str, str | None], interpret: bool, triton_fault: str
-) -> Iterator[str]:
-    if interpret and versions["triton"] and not triton_fault:
-        yield "TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, on the CPU too."
-        if versions["numpy"] is None:
-            yield "numpy is missing, and the interpreter needs it: pip install numpy."
-        return
-    yield "Tensors on the CPU take the CPU path of a generated module, in torch."
-    if triton_fault:
-        yield f"Importing triton fails, so no kernel can run: {triton_fault}."
-        return
-    if versions["triton"] is None:
-        yield "triton is missing, so tensors on a GPU take the CPU path there, which is slow: pip install triton."
-        return
-    if lacking := getattr(_imported("rnngen.runtime.language")[0], "MISSING", ""):
-        yield f"Tensors on a GPU take the CPU path there, which is slow: {lacking}."
+def _of_kernels(missing: str, gpus: Sequence[dict[str, str]], versions: dict[str, str | None]) -> Iterator[str]:
+    """Where kernels run. missing: why none can, "" if they can."""
+    if missing:
+        yield f"Tensors on a GPU take the CPU path there, which is slow: {visible(missing)}."
         return
     for gpu in gpus:
         where = f"{gpu['name']} ({gpu['capability']})"
         yield f"Tensors on {gpu['device']} run the kernels, compiled for {where}."
-    if gpus and not (os.environ.get("CC") or which("gcc") or which("clang") or which("cc")):
+    if gpus and not (os.environ.get("CC") or which("gcc") or which("clang")):  # Triton asks for no cc
         yield "There is no C compiler, and Triton needs one when it first launches a kernel: install gcc, or set CC."
     if not gpus:
         why = "sees no GPU" if versions["CUDA"] or versions["ROCm"] else "is built without support for GPUs"

@@ -1,4 +1,4 @@
-"""A machine that is lent has torch, Triton and pytest, and no network: what is for a GPU must run there."""
+"""Beside a GPU there may be no more than torch, Triton and pytest, and no network: what is for a GPU must run there."""
 
 import os
 import subprocess
@@ -55,14 +55,23 @@ def test_doctor_runs_and_names_what_is_missing(bare):
     assert "click and jinja2 and networkx and pydantic are missing, so no model compiles" in done.stdout
     assert "Tensors on the CPU take the CPU path" in done.stdout
     assert bare("-m", "rnngen", "doctor", "--json").stdout.startswith("{")
+    refused = bare("-m", "rnngen", "doctor", "generated", "nosuch.py")
+    assert (refused.returncode, refused.stdout, refused.stderr) == (
+        2,
+        "",
+        "Error: 'nosuch.py' cannot be read: No such file or directory.\n",
+    )
 
 
 def test_doctor_names_what_a_gpu_lacks(monkeypatch):
     monkeypatch.setattr(doctor, "_gpus", lambda torch: [{"device": "cuda:0", "name": "H100", "capability": "9.0"}])
-    monkeypatch.setattr(doctor, "which", lambda tool: None)
+    monkeypatch.setattr(doctor, "which", lambda tool: f"/usr/bin/{tool}" if tool == "cc" else None)  # not asked for
     monkeypatch.delenv("CC", raising=False)
     assert "There is no C compiler" in doctor.report([], in_json=False)
     monkeypatch.setenv("CC", "cc")
+    assert "C compiler" not in doctor.report([], in_json=False)
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(doctor, "which", lambda tool: f"/usr/bin/{tool}" if tool == "clang" else None)
     assert "C compiler" not in doctor.report([], in_json=False)
     monkeypatch.setattr("rnngen.runtime.language.MISSING", "Triton 3.5 is installed, and kernels need Triton 3.6")
     assert "take the CPU path there, which is slow: Triton 3.5" in doctor.report([], in_json=False)

@@ -1018,21 +1018,50 @@ def test_doctor_says_what_runs_where(run):
     assert "Tensors on the CPU take the CPU path" in result.stdout
     record = json.loads(run("doctor", "--json").stdout)
     assert {"rnngen", "python", "torch", "triton", "numpy"} <= record["versions"].keys()
-    interpreting = run("doctor", env={"TRITON_INTERPRET": "1"}).stdout
+    interpreting = python("-m", "rnngen", "doctor", environment={"TRITON_INTERPRET": "1"}, cwd=ROOT, text=True).stdout
     assert "TRITON_INTERPRET is set" in interpreting
     assert "take the CPU path" not in interpreting
 
 
-@pytest.mark.parametrize("missing", [["torch"], ["triton", "numpy"]])
-def test_doctor_works_where_a_package_is_missing(missing):
+@pytest.mark.parametrize(
+    "missing, told, environment",
+    [
+        (["torch"], "torch is missing, so no generated module can run here", {}),
+        (["triton", "numpy"], "which is slow: the package 'triton' is not installed", {}),
+        (["numpy"], "import of numpy halted", {"TRITON_INTERPRET": "1"}),
+    ],
+)
+def test_doctor_works_where_a_package_is_missing(missing, told, environment):
     script = f"import sys; sys.modules |= dict.fromkeys({missing!r})\n"
     script += "from rnngen.cli import main; main(['doctor'])"
-    result = python("-c", script)
+    result = python("-c", script, environment=environment, cwd=ROOT)
     text = result.stdout.decode()
     assert (result.returncode, result.stderr) == (0, b"")
     for package in missing:
         assert re.search(rf"^{package} +missing$", text, re.MULTILINE)
-    assert f"{missing[0]} is missing" in text
+    assert told in text
+
+
+def test_doctor_answers_for_every_file_that_is_named(run, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\n")
+    run("compile", "rnn", "gru", "-o", str(tmp_path))
+    (tmp_path / "gru.py").write_bytes((tmp_path / "gru.py").read_bytes() + b"a = 1\n")
+    named = [str(tmp_path / f"{name}.py") for name in ("rnn", "mine", "gru")]
+    answers = run("doctor", *named).stdout.splitlines()[-3:]
+    assert answers[0] == f"{named[0]} is as it was written."
+    assert answers[1] == f"{named[1]} is no module of rnngen's."
+    assert answers[2] == f"{named[2]} was edited by hand: rnngen compile --force gru"
+    records = json.loads(run("doctor", "--json", *named).stdout)["modules"]
+    assert [record["condition"] for record in records] == ["intact", "foreign", "edited"]
+    assert run("doctor", str(tmp_path)).stdout.splitlines()[-1] == answers[2]  # of a folder, what is wrong
+    assert "rnn.py" not in run("doctor", str(tmp_path)).stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_doctor_refuses_a_file_that_does_not_exist(run, tmp_path, options):
+    result = run("doctor", *options, "nosuch.py", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: 'nosuch.py' cannot be read: No such file or directory.\n"
 
 
 def test_doctor_reports_a_broken_torch(tmp_path):
