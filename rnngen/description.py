@@ -663,11 +663,14 @@ _IMPORTED_BY_TORCH = frozenset(
     """.split()
 )
 _RUN_UNASKED = {
-    "sitecustomize": "Python runs it at every start,",
-    "usercustomize": "Python runs it at every start,",
-    "conftest": "pytest runs it,",
-    "setup": "pip runs it,",
-    "noxfile": "nox runs it,",
+    re.compile(pattern, re.IGNORECASE): program  # a file is found by another case on some systems
+    for pattern, program in {
+        "sitecustomize|usercustomize": "Python runs it at every start",
+        r"conftest|test_\w*|\w+_test": "pytest runs it",
+        "setup": "pip runs it",
+        "noxfile": "nox runs it",
+        r"jupyter_(\w+_)?config": "Jupyter runs it",
+    }.items()
 }
 # What stands behind a cell's name in the names of its functions, at least as the first word.
 _PARTS = ("step", "adjoint", "gradients", "scan", "masked", "run", "equations", "reference", *SCHEDULE_NAMES)
@@ -689,8 +692,9 @@ def _check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> 
 
 def _taken_by(name: str) -> str | None:
     """Why no file that Python may find can be called so."""
-    if name.lower() in _RUN_UNASKED:
-        return f"{_RUN_UNASKED[name.lower()]} wherever a file {name}.py lies."
+    for names, program in _RUN_UNASKED.items():
+        if names.fullmatch(name):
+            return f"{program}, wherever a file {name}.py lies."
     if name in sys.stdlib_module_names or name in _IMPORTED_BY_TORCH:
         return f"the file {name}.py would hide a module that Python or torch imports."
     return None

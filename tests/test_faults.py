@@ -212,11 +212,18 @@ def test_fault_11(rejected, name):
         *((name, "Python runs it at every start") for name in ("sitecustomize", "usercustomize")),
         ("conftest", "pytest runs it"),
         ("Conftest", "pytest runs it"),  # one file with the other on some systems
+        *((name, "pytest runs it") for name in ("test_lstm", "lstm_test", "Test_", "lstm_Test")),
+        *((f"jupyter{name}_config", "Jupyter runs it") for name in ("", "_notebook", "_server", "_lab", "_nbconvert")),
         ("setup", "pip runs it"),
     ],
 )
 def test_fault_11_of_files(rejected, name, reason):
     rejected(CELL.replace("leaky", name), "[reserved-name]", reason)
+
+
+@pytest.mark.parametrize("name", ["test", "testing", "latest", "contest", "jupyter", "config"])
+def test_fault_11_takes_no_more_names_than_it_must(name):
+    assert compile_model(Source("model.toml", CELL.replace("leaky", name))).name == name
 
 
 @pytest.mark.parametrize(("letter", "code"), [("\uff53", "U+FF53"), ("\u210e", "U+210E"), ("\u00b5", "U+00B5")])
