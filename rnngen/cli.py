@@ -530,6 +530,7 @@ def _print_json(results: Sequence[_Compiled]) -> None:
             for result in results
         ],
         "mistakes": [_mistake_record(mistake) for result in results for mistake in result.mistakes],
+        "all_found": all(result.all_found for result in results),
     }
     click.echo(json.dumps(record, indent=2))
 

@@ -21,6 +21,7 @@ from rnngen.compile import MASKED, compile_model, stages
 from rnngen.description import _CellLayer, describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.emit.torch import SPELLING
+from rnngen.errors import MOST_COUNTED
 from rnngen.runtime.machine import SCHEDULES
 from rnngen.runtime.seal import condition
 from rnngen.source import Source
@@ -188,6 +189,7 @@ def test_the_result_in_json(run):
     assert record == {
         "files": [{"model": "lstm", "file": "out/lstm.py", "status": "written", "error": None}],
         "mistakes": [],
+        "all_found": True,
     }
     result = run("compile", "bad.toml", "--json")
     assert (result.exit_code, result.stderr) == (1, "")
@@ -269,9 +271,18 @@ def test_what_is_beyond_the_hundredth_mistake_is_counted(run):
         result = run(command, "bad.toml")
         assert (result.exit_code, result.stderr.count("[unknown-name]")) == (1, 100)
         assert result.stderr.endswith("\n\nand 37 more.\n")
-    assert len(json.loads(run("compile", "bad.toml", "--json").stdout)["mistakes"]) == 137
+    record = json.loads(run("compile", "bad.toml", "--json").stdout)
+    assert (len(record["mistakes"]), record["all_found"]) == (137, True)
     result = run("compile", "bad.toml", "./bad.toml")
     assert result.stderr.endswith("\n\nand 174 more.\nNothing was written.\n")
+
+
+def test_a_search_that_is_given_up_says_so(run):
+    wrong = "".join(f"e{n} = {' + '.join(f'q{n}_{k}' for k in range(25))}\n" for n in range(MOST_COUNTED // 25))
+    Path("bad.toml").write_text(CELL.replace("h' =", f"{wrong}h' ="))
+    assert run("compile", "bad.toml").stderr.endswith("\n\nand at least 900 more.\n")
+    record = json.loads(run("compile", "lstm", "bad.toml", "--json").stdout)
+    assert (len(record["mistakes"]), record["all_found"]) == (MOST_COUNTED, False)
 
 
 def test_mistakes_show_the_path_as_it_was_given(run, tmp_path):
