@@ -209,7 +209,7 @@ def describe(source: Source) -> Description:
         cell = _cell(data.get("name", ""), _CellFile, data, places, mistakes)
         found = cell and Description(cell.name, 0, (), (cell,), source)
         if cell:
-            _check_work([cell], mistakes)
+            _check_operations([cell], mistakes)
     else:
         found = _model(data, places, mistakes)
     mistakes.check()
@@ -259,7 +259,7 @@ def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Descript
     _check_size(layers, places, mistakes)
     own = {name: cell for name, cell in cells.items() if cell}
     chosen = [cell for name, cell in used.items() if name not in named]
-    _check_work([*own.values(), *chosen], mistakes)
+    _check_operations([*own.values(), *chosen], mistakes)
     _check_clashes(data.get("name"), used.values(), places, mistakes)
     if model is None or None in layers:
         return None
@@ -499,7 +499,7 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
     )
 
 
-def _check_work(cells: list[Cell], mistakes: Mistakes) -> None:
+def _check_operations(cells: list[Cell], mistakes: Mistakes) -> None:
     """The passes take time for each operation, however short the text is in which it was written.
 
     A cell counts once for each choice of its activations.
@@ -529,7 +529,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         return None
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
-    names = _check_names(name, table, [*step.equations, *step.faulty], places, mistakes)
+    names = _claim_names(name, table, [*step.equations, *step.faulty], places, mistakes)
     cell = Cell(
         name,
         class_name,
@@ -708,7 +708,7 @@ def _is_reserved(name: str, kind: str) -> bool:
     return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
 
 
-def _check_names(
+def _claim_names(
     cell: str, table: _CellTable, equations: list[Assignment], places: Places, mistakes: Mistakes
 ) -> Iterable[str]:
     """Every name of a cell means one thing. An equation of two meanings is found by `check_names`.

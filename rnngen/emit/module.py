@@ -5,7 +5,8 @@ from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
 
-from rnngen.description import Cell, CellLayer, DenseLayer, Description, DropoutLayer, Layer
+from rnngen.cell import Cell
+from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.layer import layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
