@@ -130,7 +130,7 @@ def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:
     """The hint for a product that is written without its sign: Wx."""
     matrices = [block for parameter in cell.parameters if len(parameter.shape) == 2 for block in parameter.blocks]
     found = (m for m in matrices if name.startswith(m) and name.removeprefix(m) in known)
-    return next((f"write {matrix} @ {name.removeprefix(matrix)}." for matrix in found), None)
+    return next((f"write ({matrix} @ {name.removeprefix(matrix)})." for matrix in found), None)
 
 
 def _at_a_moment(name: str, cell: Cell) -> str | None:

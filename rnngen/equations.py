@@ -45,10 +45,14 @@ _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
     "/": 3,
     "@": 3,
 }
+_TIGHTEST = 4  # the unary minus, a call, a name
 _OPS = {"@": "matmul"} | {op.sign: op.name for op in OPS.values() if op.sign and op.arity == 2}
+_LEVEL_OF = {op: _LEVELS[sign] for sign, op in _OPS.items()}
+_PLAIN_ARGUMENT = r"(?:- )?(?:[0-9.]+(?:[eE][+-]?[0-9]+)?|[A-Za-z_][A-Za-z0-9_]*'*)"
 
 _PLAIN = "an equation has only names, numbers, operators, brackets and functions."
 _WRITABLE = "write it in ASCII letters and signs."
+_OWN_NAME = "give what stands in its brackets a name of its own."
 _UNKNOWN = "unknown"  # the op of a call of no function
 
 
@@ -352,12 +356,13 @@ class _Parser:
             return f"here it is called {renamed}."
         if written := idioms.WRITTEN_OUT.get(name):
             letters = _LETTER.findall(written)
+            op, (first, last) = parse_expression(written).op, self.extent(function)
             arguments = dict(zip("abc", self.plain_arguments(function), strict=False))
             if arguments.keys() == set(letters):
-                return f"write {_LETTER.sub(lambda letter: arguments[letter[0]], written)}."
-            hint = f"{function.text}({', '.join(sorted(set(letters)))}) is {written}"
-            twice = len(letters) > len(set(letters))
-            return f"{hint}; give what stands in its brackets a name of its own." if twice else f"{hint}."
+                filled = _LETTER.sub(lambda letter: arguments[letter[0]], written)
+                return f"write {self.in_place(filled, op, first, last)}."
+            call = f"{function.text}({', '.join(sorted(set(letters)))})"
+            return f"{call} is {self.in_place(written, op, first, last)}; {_OWN_NAME}"
         known = self.functions
         return (
             idioms.ABSENT.get(name)
@@ -366,30 +371,64 @@ class _Parser:
         )
 
     def plain_arguments(self, function: _Token) -> list[str]:
-        """The arguments of a call, if each is a name or a number alone."""
-        first = self.tokens.index(function) + 2
-        if self.tokens[first - 1].text != "(":
-            return []
-        texts = []
-        for at in range(first, len(self.tokens) - 1, 2):
-            texts.append(self.tokens[at].text)
-            if self.tokens[at].kind == "sign" or self.tokens[at + 1].text not in (",", ")"):
-                return []
-            if self.tokens[at + 1].text == ")":
-                return texts
-        return []
+        """The arguments of a call, if each is a name or a number, or the negative of one. In any expression they need
+        no brackets.
+        """
+        first, last = self.extent(function)
+        texts = " ".join(token.text for token in self.tokens[first:last])
+        call = re.fullmatch(rf"[^(]*\( ({_PLAIN_ARGUMENT}(?: , {_PLAIN_ARGUMENT})*) \)", texts)
+        return call[1].replace(" ", "").split(",") if call else []
+
+    def extent(self, function: _Token) -> tuple[int, int]:
+        """The first token of a call, the packages before its name among it, and the one behind its last."""
+        first = self.tokens.index(function)
+        last = self.behind_brackets(first + 1)
+        while first >= 2 and self.tokens[first - 1].text == "." and self.tokens[first - 2].kind == "name":
+            first -= 2
+        return first, last
+
+    def behind_brackets(self, at: int) -> int:
+        """The token behind the brackets that open at one, itself if none do."""
+        depth = 0
+        while self.tokens[at].kind != "end" and (depth or self.tokens[at].text == "("):
+            depth += {"(": 1, ")": -1}.get(self.tokens[at].text, 0)
+            at += 1
+        return at
+
+    def in_place(self, written: str, op: str, first: int, last: int) -> str:
+        """A text whose outermost operation is `op`, in the place of the tokens from `first` to before `last`: in
+        brackets where what stands beside them would take it apart.
+        """
+        level = _LEVEL_OF.get(op, _TIGHTEST)
+        before, behind = self.binding(first - 1), self.binding(last)
+        apart = before >= level or behind > level or behind == level == _COMPARING
+        return f"({written})" if apart and level < _TIGHTEST else written
+
+    def binding(self, at: int) -> int:
+        """How strongly a token binds what stands beside it; 0 if it bounds an expression."""
+        token = self.tokens[at] if at >= 0 else None
+        if token is None or token.kind == "end" or token.text in ("(", ")", ","):
+            return 0
+        unary = token.text == "-" and (at == 0 or self.tokens[at - 1].text in (*_LEVELS, "(", ","))
+        return _TIGHTEST if unary else _LEVELS.get(token.text, _TIGHTEST)
 
     def missing_operator(self, before: _Token, token: _Token) -> str:
         """The hint for two operands beside one another."""
         left, right = before.text, token.text
+        behind = self.behind_brackets(self.at + (right != "("))
+        if right == "(" or (token.kind == "name" and behind > self.at + 1):
+            right = f"{right.rstrip('(')}(...)"
         if left in self.functions:
-            return f"the argument of a function stands in brackets: {left}({right})"
+            argument = right if self.binding(behind) <= _LEVELS["+"] and right != "(...)" else "..."
+            return f"the argument of a function stands in brackets: {left}({argument})"
+        product = self.in_place(f"{left} * {right}", "mul", self.at - 1, behind)
         if before.kind == "number" and right.lower() in ("j", "im"):
-            return f"write {left} * {right} if {right} is a name; {idioms.COMPLEX}"
-        if before.kind == "name" and token.kind == "name":
-            return f"write {left} @ {right} if {left} is a matrix, else {left} * {right}."
+            return f"write {product} if {right} is a name; {idioms.COMPLEX}"
+        if before.kind == "name":
+            applied = self.in_place(f"{left} @ {right}", "matmul", self.at - 1, behind)
+            return f"write {applied} if {left} is a matrix, else {product}."
         if before.kind == "number":
-            return f"write {left} * {right}." if right != "(" else f"write {left} * (...)."
+            return f"write {product}."
         return "write * between numbers and vectors, and @ between a matrix and a vector."
 
     def unexpected(self, token: _Token) -> _Rejected:

@@ -69,7 +69,7 @@ WRITTEN_OUT = {
     **dict.fromkeys("not_equal ne".split(), "a != b"),
 }
 
-_POWER = "write the product out, as in a * a, or use sqrt, or exp and log."
+_POWER = "write the product out in brackets, as in (a * a), or use sqrt, or exp and log."
 _REDUCTION = (
     "only a product with a matrix looks across the units yet; what the layer gives can be summed or normalised behind "
     "it, in PyTorch."
@@ -119,7 +119,7 @@ ABSENT = {
     "outer": "no value of a step is a matrix yet, unless it is a block of a parameter.",
     **dict.fromkeys("eye identity_matrix".split(), "there is no matrix but a block; the identity matrix times h is h."),
     **dict.fromkeys("tril triu diag".split(), "a matrix is taken as it is; a diagonal one is a vector d: write d * h."),
-    "glu": "write a * sigmoid(b), a and b being products with matrices of their own.",
+    "glu": "write (a * sigmoid(b)), a and b being products with matrices of their own.",
     "maxout": "write max(a, b), a and b being products with matrices of their own.",
     **dict.fromkeys("pow power".split(), _POWER),
     "float": "write where(a > b, 1, 0) to have numbers of a comparison.",
@@ -192,7 +192,7 @@ LATEX = {
     **dict.fromkeys("odot circ otimes".split(), _ELEMENTWISE),
     **dict.fromkeys("cdot times".split(), _DOT),
     "sigma": _SIGMA,
-    "frac": "write a / b.",
+    "frac": "write ((a) / (b)), a and b being what stands in its brackets.",
     **dict.fromkeys("left right bigl bigr".split(), "take it out: round brackets are enough."),
     **dict.fromkeys("mathbf mathrm bm boldsymbol text operatorname".split(), "write the name alone, without its font."),
 }
@@ -227,8 +227,8 @@ CHARACTERS = {
     "\u03bb": "write lam: lambda is a word of Python's.",
     "\u00b5": "write mu instead.",
     "\u221e": NUMBERS["inf"],
-    "\u00b2": "write the product out, as in a * a.",
-    "\u00b3": "write the product out, as in a * a * a.",
+    "\u00b2": "write the product out in brackets, as in (a * a).",
+    "\u00b3": "write the product out in brackets, as in (a * a * a).",
     "\u221a": "write sqrt(...).",
     **dict.fromkeys("\u2211\u220f\u222b", _REDUCTION),
     **dict.fromkeys("\u1d40\u22a4", NO_TRANSPOSE),

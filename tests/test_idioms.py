@@ -7,7 +7,7 @@ import torch
 
 from rnngen import idioms
 from rnngen.compile import compile_model
-from rnngen.equations import parse_expression
+from rnngen.equations import parse_expression, parse_step
 from rnngen.errors import ModelError
 from rnngen.ops import FUNCTIONS
 from rnngen.source import Source
@@ -125,3 +125,38 @@ def test_every_function_is_answered_in_any_case(table):
                 assert remedy in hint
             elif "b" not in {part.name for part in parse_expression(remedy).names()}:
                 assert hint == "write " + re.sub(r"\ba\b", "h", remedy) + "."
+
+
+# What replaces a call or two operands beside one another, by what was written; a context may take it apart.
+MEANT = {
+    "mul(r, h)": "r * h",
+    "torch.sub(1, r)": "1 - r",
+    "sub(1, -r)": "1 - -r",
+    "square(r)": "r * r",
+    "np.expm1(r)": "exp(r) - 1",
+    "lerp(h, n, r)": "h + r * (n - h)",
+    "neg(r)": "-r",
+    "gt(r, h)": "r > h",
+    "clip(r, -1, 1)": "min(max(r, -1), 1)",
+    "r h": "r * h",
+    "2r": "2 * r",
+    "r tanh(h)": "r * tanh(h)",
+    "2(r + h)": "2 * (r + h)",
+}
+CONTEXTS = (
+    *("{}", "-{}", "{} * n", "n * {}", "{} / n", "n / {}", "U @ {}", "r @ {} + n", "{} + n", "n + {}", "n - {}"),
+    *("n - -{}", "{} > n", "n == {}", "tanh({})", "max(n, {})", "tanh(n * {})", "tanh(W @ x + U @ {})", "-({})"),
+)
+
+
+@pytest.mark.parametrize("wrong", MEANT)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_what_is_to_be_written_means_the_same_in_every_place(context, wrong):
+    mistakes = []
+    parse_step(f"y = {context.format(wrong)}", lambda *mistake: mistakes.append(mistake), {})
+    ((*_, hint),) = mistakes
+    written = hint.removeprefix("write ").removesuffix(".")
+    if ", else " in written:
+        written = written.rpartition(", else ")[2]
+    written = written.replace("(...)", "(r + h)" if wrong.startswith("2") else "(h)")
+    assert parse_expression(context.format(written)) == parse_expression(context.format(f"({MEANT[wrong]})")), hint
