@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rnngen import idioms
 from rnngen.cell import Cell, check_names
 from rnngen.document import KeyPath, Places, parse
-from rnngen.equations import Assignment, Step, parse_step
+from rnngen.equations import Assignment, Step, parse_expression, parse_step
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.ops import FUNCTIONS, OPS
@@ -524,7 +524,8 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
     span = places.value("name") if schema is _CellFile else places.key()
     if isinstance(name, str):
         _check_name(name, "cell", span, mistakes)
-    step = _step(data.get("step"), _activations(data.get("activations"), places, mistakes), places, mistakes)
+    activations = _activations(data.get("activations"), places, mistakes)
+    step = _step(data.get("step"), activations, places, mistakes)
     if table is None:
         return None
     class_name = table.class_name or class_name_of(name)
@@ -537,7 +538,7 @@ def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Pla
         tuple(table.states),
         table.output or f"{table.states[0]}'",
         table.constants,
-        table.activations,
+        activations,
         tuple(step.equations),
         tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
         places,
@@ -576,9 +577,7 @@ def _activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str, st
             continue  # `_validated` says so
         span = places.value("activations", name)
         if function not in FUNCTIONS:
-            hint = (
-                did_you_mean(function, _ACTIVATIONS) or f"the functions of one argument are {', '.join(_ACTIVATIONS)}."
-            )
+            hint = _activation_meant(function)
             mistakes.add("unknown-function", f"There is no function {function!a}.", span, "unknown", hints=(hint,))
         elif function not in _ACTIVATIONS:
             message = f"An activation has one argument, and '{function}' takes {OPS[function].arity}."
@@ -586,6 +585,20 @@ def _activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str, st
         else:
             found[name] = function
     return found
+
+
+def _activation_meant(function: str) -> str:
+    """The hint for a function of a table of activations that is none of ours."""
+    name = function.lower()
+    if (renamed := idioms.RENAMED.get(name)) in _ACTIVATIONS:
+        return f"here it is called {renamed}."
+    if renamed:
+        return f"here it is called {renamed}, and takes {OPS[renamed].arity} arguments: write it into the equations."
+    if written := idioms.WRITTEN_OUT.get(name):
+        letters = sorted({part.name for part in parse_expression(written).names()})
+        return f"{function}({', '.join(letters)}) is {written}, to be written into the equations."
+    known = f"the functions of one argument are {', '.join(_ACTIVATIONS)}."
+    return idioms.ABSENT.get(name) or did_you_mean(function, _ACTIVATIONS) or known
 
 
 def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mistakes) -> Step:
