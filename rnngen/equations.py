@@ -35,6 +35,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_OTHER_BASE = re.compile(r"0(?:[xX](?:_?[0-9a-fA-F])+|[oO](?:_?[0-7])+|[bB](?:_?[01])+)")
+_GROUPED = re.compile(r"[0-9]+(?:_[0-9]+)+(?:\.[0-9]*)?(?:[eE][0-9]+)?")
 _LETTER = re.compile(r"\b[abc]\b")
 _CALLED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?= ?\()")
 _COMPARING = 1
@@ -272,7 +274,7 @@ class _Part(NamedTuple):
 
 
 class _Parser:
-    """Reads one expression, and gives up at the first mistake in it. Comparisons bind least, then sums, then
+    """Reads one expression, and gives up where it cannot be read on. Comparisons bind least, then sums, then
     products (`*`, `/` and `@` alike), then unary minus.
     """
 
@@ -332,6 +334,13 @@ class _Parser:
             return f"the arguments of a function stand in round brackets: {before.text}(...)"
         if text == "[" and (before is None or before.kind == "sign"):
             return idioms.JOINED
+        operand = not before or before.text in (*_LEVELS, "(", ",")  # one should begin here
+        if text == "|" and operand:
+            return "the absolute value is a function: abs(...)"
+        if text in ("^", "**") and after.text in ("T", "H", "t"):
+            return idioms.NO_TRANSPOSE
+        if text == "." and before and before.text == "@":  # Julia's @.
+            return "leave @. out: every operation but @ works element by element."
         if text == "\\" and after.text in idioms.LATEX:
             return idioms.LATEX[after.text]
         if text == "{" and before and before.text.endswith("_"):  # LaTeX's h_{t-1}
@@ -352,6 +361,8 @@ class _Parser:
     def of_function(self, function: _Token) -> str:
         """The hint for the name of a function that is not ours."""
         name = function.text.lower()
+        if name.endswith(_PRIME) and name.rstrip(_PRIME) in self.functions:
+            return idioms.DERIVATIVE
         if renamed := idioms.RENAMED.get(name):
             return f"here it is called {renamed}."
         if written := idioms.WRITTEN_OUT.get(name):
@@ -421,6 +432,8 @@ class _Parser:
         if left in self.functions:
             argument = right if self.binding(behind) <= _LEVELS["+"] and right != "(...)" else "..."
             return f"the argument of a function stands in brackets: {left}({argument})"
+        if number := self.number_of_elsewhere(before):
+            return f"write {number}."
         product = self.in_place(f"{left} * {right}", "mul", self.at - 1, behind)
         if before.kind == "number" and right.lower() in ("j", "im"):
             return f"write {product} if {right} is a name; {idioms.COMPLEX}"
@@ -430,6 +443,17 @@ class _Parser:
         if before.kind == "number":
             return f"write {product}."
         return "write * between numbers and vectors, and @ between a matrix and a vector."
+
+    def number_of_elsewhere(self, first: _Token) -> str | None:
+        """The number that begins with a token, if it is written as in Python or C, with underscores or in another base."""
+        at = self.tokens.index(first)
+        text = first.text
+        while self.tokens[at + 1].start == self.tokens[at].end and self.tokens[at + 1].kind in ("number", "name"):
+            at += 1
+            text += self.tokens[at].text
+        if _OTHER_BASE.fullmatch(text):
+            return str(int(text, 0))
+        return text.replace("_", "") if _GROUPED.fullmatch(text) else None
 
     def unexpected(self, token: _Token) -> _Rejected:
         """What is wrong at a token that stands in the place of an operand, or of anything else.
@@ -475,8 +499,13 @@ class _Parser:
             if sign.text == "/" and right.tree.op == "number" and right.tree.number == 0:
                 raise self.rejected("not-finite", "The equation divides by zero.", right.start, right.end, "zero")
             links += 1
-            if max(left.depth, right.depth) == DEEPEST and links > DEEPEST // 2:
+            if left.depth == DEEPEST and links > DEEPEST // 2:
                 message = f"More than {DEEPEST} operands stand in a row here."
+                if links < DEEPEST:
+                    message = (
+                        f"More than {DEEPEST} operations stand inside one another: {links} in a row, and those of "
+                    )
+                    message += "its first operand."
                 hint = "give parts of the row names of their own."
                 raise self.rejected("too-large", message, sign.start, sign.end, "the row is too long here", hint)
             left = self.made(_OPS[sign.text], left.start, right.end, left, right)
@@ -535,7 +564,11 @@ class _Parser:
         wanted = len(arguments) if op == _UNKNOWN else OPS[op].arity
         if len(arguments) != wanted:
             message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
-            self.mistake("wrong-arity", message, function.start, end)
+            hint = idioms.ARGUMENTS.get(op, "") if len(arguments) > wanted else ""
+            self.mistake("wrong-arity", message, function.start, end, "", hint)
+            # A function's name among those too many is a choice of torch's, as in gelu(h, tanh).
+            known = [part for part in arguments[wanted:] if part.tree.name not in self.functions]
+            arguments = arguments[:wanted] + known
         chosen = function.text if function.text != op else ""
         return self.made(op, function.start, end, *arguments, name=chosen)
 

@@ -10,7 +10,6 @@ in lower case. A remedy is the text of a hint, unless its table says otherwise.
 RENAMED = {
     **dict.fromkeys("expit logistic sig sigm sigma sigmoid_fast".split(), "sigmoid"),
     **dict.fromkeys("tanh_fast th".split(), "tanh"),
-    **dict.fromkeys("hard_sigmoid hard_sigm hardsigm".split(), "hardsigmoid"),
     **dict.fromkeys("hard_tanh htanh".split(), "hardtanh"),
     **dict.fromkeys("hard_swish hard_silu".split(), "hardswish"),
     **dict.fromkeys("leakyrelu lrelu".split(), "leaky_relu"),
@@ -41,10 +40,11 @@ WRITTEN_OUT = {
     "sinh": "(exp(a) - exp(-a)) / 2",
     "cosh": "(exp(a) + exp(-a)) / 2",
     "asinh": "log(a + sqrt(a * a + 1))",
+    "acosh": "log(a + sqrt(a * a - 1))",
     "atanh": "0.5 * log((1 + a) / (1 - a))",
     "hypot": "sqrt(a * a + b * b)",
     **dict.fromkeys("sign sgn".split(), "where(a > 0, 1, where(a < 0, -1, 0))"),
-    **dict.fromkeys("heaviside step unit_step spike".split(), "where(a > 0, 1, 0)"),
+    **dict.fromkeys("heaviside step unit_step".split(), "where(a > 0, 1, 0)"),
     **dict.fromkeys("clamp clip clip_by_value".split(), "min(max(a, b), c)"),
     "logaddexp": "max(a, b) + log1p(exp(-abs(a - b)))",
     **dict.fromkeys("lerp mix blend".split(), "a + c * (b - a)"),
@@ -84,6 +84,8 @@ _EARLIER = "an earlier step is reached by a state that keeps it: with p' = h, p 
 _PART_OF = "an operation takes all units of a vector; blocks with names of their own take the place of its parts."
 _CUT = "no gradient can be stopped yet; a number that is not learned is a constant."
 _INVERSE = "the language has no inverse of a trigonometric function yet."
+_SPIKE = "there is no surrogate gradient yet: where(v > 0, 1, 0) is a spike, through which no gradient flows back."
+_HARD_SIGMOID = "hardsigmoid is torch's, min(max(a / 6 + 0.5, 0), 1); that of Keras 2 is min(max(0.2 * a + 0.5, 0), 1), written out."
 _NUMBER = "write the number itself: it goes with every shape."
 _LAYER_AROUND = "a step has no layers in it: write the product, as in W @ x + b, its matrix being a block."
 
@@ -110,7 +112,7 @@ ABSENT = {
         _PART_OF,
     ),
     **dict.fromkeys("detach stop_gradient stopgrad no_grad stop_grad".split(), _CUT),
-    **dict.fromkeys("asin acos atan arcsin arccos arctan atan2 arctan2 acosh erfinv".split(), _INVERSE),
+    **dict.fromkeys("asin acos atan arcsin arccos arctan atan2 arctan2".split(), _INVERSE),
     **dict.fromkeys("zeros ones zeros_like ones_like full full_like tensor array".split(), _NUMBER),
     **dict.fromkeys("linear dense fc affine bilinear embedding conv conv1d conv2d rnn lstm gru".split(), _LAYER_AROUND),
     **dict.fromkeys(
@@ -122,7 +124,23 @@ ABSENT = {
     "glu": "write (a * sigmoid(b)), a and b being products with matrices of their own.",
     "maxout": "write max(a, b), a and b being products with matrices of their own.",
     **dict.fromkeys("pow power".split(), _POWER),
+    **dict.fromkeys("spike fire surrogate atan_surrogate".split(), _SPIKE),
+    **dict.fromkeys("hard_sigmoid hard_sigm hardsigm".split(), _HARD_SIGMOID),
+    "erfinv": "the language has no inverse of erf yet.",
     "float": "write where(a > b, 1, 0) to have numbers of a comparison.",
+}
+
+DERIVATIVE = "derivatives are not written: every equation is differentiated."
+
+# Of functions that torch gives more arguments than there are here, what the others would choose.
+ARGUMENTS = {
+    "gelu": f"gelu is the one by erf; the one by tanh is ({WRITTEN_OUT['gelu_tanh']}).",
+    "leaky_relu": "its slope is 0.01; with another, k, it is (max(a, 0) + k * min(a, 0)).",
+    "elu": "its alpha is 1; with another, k, it is (max(a, 0) + k * (exp(min(a, 0)) - 1)).",
+    "softplus": "its beta is 1; with another, k, it is (softplus(k * a) / k).",
+    "hardtanh": "its limits are -1 and 1; with others, it is min(max(a, low), high).",
+    "log": "it is the natural logarithm; that to the base k is (log(a) / log(k)).",
+    **{name: f"nest them: {name}({name}(a, b), c)" for name in ("max", "min")},
 }
 
 # ---- Names ----
@@ -234,7 +252,7 @@ CHARACTERS = {
     **dict.fromkeys("\u1d40\u22a4", NO_TRANSPOSE),
     **dict.fromkeys("\u209c\u208a\u208b\u1d57\u207a\u207b", STEPS),
     **dict.fromkeys("\u2016\u2225", _REDUCTION),
-    **dict.fromkeys("\u2207\u2202", "gradients are not written: every equation is differentiated."),
+    **dict.fromkeys("\u2207\u2202", DERIVATIVE),
     "\u2208": "shapes stand in the table of a parameter, not in an equation.",
     "\u00bd": _instead("0.5"),
     "\u00bc": _instead("0.25"),

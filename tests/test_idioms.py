@@ -15,6 +15,7 @@ from rnngen.source import Source
 FUNCTION_TABLES = {"RENAMED": idioms.RENAMED, "WRITTEN_OUT": idioms.WRITTEN_OUT, "ABSENT": idioms.ABSENT}
 HINTS = {
     **idioms.ABSENT,
+    **idioms.ARGUMENTS,
     **idioms.NUMBERS,
     **idioms.SIGNS,
     **idioms.CHARACTERS,
@@ -42,6 +43,7 @@ IN_TORCH = {
     "sinh": (torch.sinh, A),
     "cosh": (torch.cosh, A),
     "asinh": (torch.asinh, A),
+    "acosh": (torch.acosh, B + 1),
     "atanh": (torch.atanh, ZERO_TO_ONE),
     "hypot": (torch.hypot, A, B),
     "sign": (torch.sign, A),
@@ -160,3 +162,29 @@ def test_what_is_to_be_written_means_the_same_in_every_place(context, wrong):
         written = written.rpartition(", else ")[2]
     written = written.replace("(...)", "(r + h)" if wrong.startswith("2") else "(h)")
     assert parse_expression(context.format(written)) == parse_expression(context.format(f"({MEANT[wrong]})")), hint
+
+
+K = torch.tensor(0.7, dtype=torch.float64)
+CHOSEN = {
+    "leaky_relu": lambda a: F.leaky_relu(a, 0.7),
+    "elu": lambda a: F.elu(a, 0.7),
+    "softplus": lambda a: F.softplus(a, 0.7),
+    "gelu": lambda a: F.gelu(a, approximate="tanh"),
+    "log": lambda a: torch.log(a) / torch.log(K),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_an_argument_of_torch_would_choose_is_what_torch_computes(name):
+    written = re.search(r" is ([^;]*)\.$", idioms.ARGUMENTS[name])[1]
+    arguments = {"a": B if name == "log" else A, "k": K, "softplus": F.softplus}
+    torch.testing.assert_close(
+        eval(written, NAMESPACE | arguments), CHOSEN[name](arguments["a"]), rtol=1e-12, atol=1e-15
+    )
+
+
+def test_the_two_hard_sigmoids_are_those_of_torch_and_of_keras():
+    ours, keras = re.findall(r"min\(.*?, 1\)", idioms.ABSENT["hard_sigmoid"])
+    wide = 3 * A
+    torch.testing.assert_close(eval(ours, NAMESPACE | {"a": wide}), F.hardsigmoid(wide))
+    assert eval(keras, NAMESPACE | {"a": torch.tensor(-2.5)}) == 0
