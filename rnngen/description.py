@@ -46,11 +46,13 @@ MOST_ACTIVATIONS = 16
 MOST_PARAMETERS = 2**31  # elements of a whole model
 MOST_CHARACTERS = 2000  # of a text about a cell
 LONGEST_FILE_NAME = 128  # it stands beside every equation in a module
+LARGEST = (2 - 2**-23) * 2.0**127  # finite number of float32, which a layer has unless it is asked for another dtype
 MOST_OPERATIONS = 384  # in the equations of a file; a compile takes more than a millisecond for each
 
 # ---- The schema ----
 
 Size = Annotated[int, Field(ge=1, le=65536)]
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class _Table(BaseModel):
@@ -71,7 +73,7 @@ class _CellTable(_Table):
     about: str = Field(default="", max_length=MOST_CHARACTERS)
     states: list[str] = Field(min_length=1, max_length=16)
     output: str = ""
-    constants: dict[str, float] = Field(default={}, max_length=64)
+    constants: dict[str, Number] = Field(default={}, max_length=64)
     activations: dict[str, str] = Field(default={}, max_length=MOST_ACTIVATIONS)
     step: str
     parameters: dict[str, _ParameterTable] = Field(default={}, max_length=64)
@@ -116,18 +118,22 @@ class _ModelFile(_Table):
 
 _LAYERS: dict[str, type[_Table]] = {"cell": _CellLayer, "dropout": _DropoutLayer, "dense": _DenseLayer}
 
-# What a layer's class is given in Python; in a file, a layer of a model has some of them, and a cell none.
-_ARGUMENTS = {"layers", "batch_first", "return_state", "hidden_size", "input_size", "device", "dtype"}
-_ARGUMENTS |= _CellLayer.model_fields.keys() - {"cell", "activations"}
+# What a class is given in Python: that of a model, and that of a cell, by what stands for it in a file.
+_MODEL_ARGUMENTS = {name: f"{name}=..." for name in ("batch_first", "return_state", "device", "dtype")}
+_ARGUMENTS = _MODEL_ARGUMENTS | {
+    name: f"{name}=..." for name in _CellLayer.model_fields.keys() - {"cell", "activations"}
+}
+_ARGUMENTS |= dict.fromkeys(("hidden", "hidden_size"), "hidden_size=...")
+_ARGUMENTS |= dict.fromkeys(("inputs", "input_size"), "input_size=...")
+_ARGUMENTS |= {"layers": "num_layers=2"}
 
 # A line to write where a key is missing.
 _EXAMPLES = {
-    "blocks": 'blocks = ["W"]',
     "hidden": "hidden = 64",
     "inputs": "inputs = 1",
     "layers": "[[layers]]",
     "name": 'name = "model"',
-    "shape": 'shape = ["hidden", "inputs"]',
+    "shape": 'shape = ["hidden"], or ["hidden", "inputs"] for a matrix applied to x, ["hidden", "hidden"] to h',
     "states": 'states = ["h"]',
     "step": 'step = "h\' = tanh(W @ x + U @ h)"',
 }
@@ -206,7 +212,7 @@ def describe(source: Source) -> Description:
         mistakes.add("no-model", "This file describes neither a cell nor a model.", places.value(), hints=(hint,))
         mistakes.check()
     if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
-        cell = _cell(data.get("name", ""), _CellFile, data, places, mistakes)
+        cell = _cell(data.get("name"), _CellFile, data, places, mistakes)
         found = cell and Description(cell.name, 0, (), (cell,), source)
         if cell:
             _check_operations([cell], mistakes)
@@ -237,9 +243,10 @@ def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Descript
     if isinstance(data.get("name"), str):
         _check_name(data["name"], "model", places.value("name"), mistakes)
     # What is within a table is looked at even if the file around it has a mistake of its own.
+    key = "cells" if "cells" in data else "cell"  # which `_validated` calls a mistake, without one for each use
     cells = {
-        name: _cell(name, _CellTable, table, Places(places.document, ("cells", name)), mistakes)
-        for name, table in _tables(data.get("cells"), MOST_CELLS)
+        name: _cell(name, _CellTable, table, Places(places.document, (key, name)), mistakes)
+        for name, table in _tables(data.get(key), MOST_CELLS)
     }
     layers: list[Layer | None] = []
     width = model.inputs if model else 1
@@ -254,7 +261,7 @@ def _model(data: dict[str, Any], places: Places, mistakes: Mistakes) -> Descript
     for name in cells:
         if name not in named:
             hint = f'write cell = "{name}" in a layer, or leave the cell out.'
-            mistakes.add("unused", f"No layer uses the cell {name!a}.", places.key("cells", name), hints=(hint,))
+            mistakes.add("unused", f"No layer uses the cell {name!a}.", places.key(key, name), hints=(hint,))
     _check_time(layers, places, mistakes)
     _check_size(layers, places, mistakes)
     own = {name: cell for name, cell in cells.items() if cell}
@@ -300,7 +307,9 @@ def _layer(
                 _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
                 cell = _with_activations(cell, layer.activations, places, mistakes)
-            return cell and CellLayer(cell, width, **layer.model_dump(exclude={"cell", "activations"}))
+            init = {name: _as_float(value) for name, value in layer.init.items()}
+            options = layer.model_dump(exclude={"cell", "activations"}) | {"init": init}
+            return cell and CellLayer(cell, width, **options)
     return None
 
 
@@ -519,7 +528,7 @@ def _check_operations(cells: list[Cell], mistakes: Mistakes) -> None:
 # ---- A cell ----
 
 
-def _cell(name: str, schema: type[_CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Cell | None:
+def _cell(name: Any, schema: type[_CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Cell | None:
     table = _validated(schema, data, places, mistakes)
     span = places.value("name") if schema is _CellFile else places.key()
     if isinstance(name, str):
@@ -631,20 +640,25 @@ def _initialisers(name: str, table: _ParameterTable, places: Places, mistakes: M
     path = ("parameters", name, "init")
     if not isinstance(table.init, dict):
         _check_initialiser(table.init, len(table.shape), places.value(*path), mistakes)
-        return (table.init,) * len(table.blocks)
+        return (_as_float(table.init),) * len(table.blocks)
     for block, init in table.init.items():
         _check_initialiser(init, len(table.shape), places.value(*path, block), mistakes)
         if block not in table.blocks:
             hint = did_you_mean(block, table.blocks) or f"its blocks are {', '.join(table.blocks)}."
             message = f"The parameter '{name}' has no block {block!a}."
             mistakes.add("unknown-block", message, places.key(*path, block), hints=(hint,))
-    return tuple(table.init.get(block, "uniform") for block in table.blocks)
+    return tuple(_as_float(table.init.get(block, "uniform")) for block in table.blocks)
+
+
+def _as_float(init: Any) -> Any:
+    """A number of an initialiser, which has no more digits than torch can take; anything else as it is."""
+    return float(init) if type(init) is int and abs(init) <= LARGEST else init
 
 
 def _check_initialiser(init: Any, rank: int, span: Span | None, mistakes: Mistakes) -> None:
     if isinstance(init, int | float) and not isinstance(init, bool):
-        if not math.isfinite(init):
-            mistakes.add("out-of-range", f"'init' must be a finite number, not {init}.", span)
+        if not -LARGEST <= init <= LARGEST:
+            mistakes.add("out-of-range", f"'init' must be {_FLOAT32}, not {init}.", span)
     elif not isinstance(init, str):
         message = f"'init' must be the name of an initialiser or a number, not {_kind(init)}."
         mistakes.add("wrong-type", message, span, _WRONG_TYPE)
@@ -755,7 +769,7 @@ def _claim_names(
                 claim(block, "block", places.value("parameters", name, "blocks", number))
     targets = {equation.target: equation.offset for equation in equations}
     for target, offset in targets.items():
-        if not target.endswith("'") and target not in owners:
+        if not target.endswith("'") and target not in owners and target != "x":  # `check_names` says what x is
             claim(target, "value", places.text(offset, len(target)))
     return owners.keys()
 
@@ -813,7 +827,7 @@ def _validated(schema: type[_Table], data: dict[str, Any], places: Places, mista
         for fault in faults:
             *table, key = fault["loc"]
             misspelt = fault["type"] == "missing" and any(
-                did_you_mean(name, [key]) or f"'{key}'" in (_misplaced(schema, (*table, name)) or "")
+                did_you_mean(name, [key]) or f"'{key}'" in (_misplaced(schema, (*table, name), None) or "")
                 for name in strangers[tuple(table)]
             )
             if table == ["parameters"] and key in swallowed:
@@ -839,12 +853,17 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
     match kind:
         case "extra_forbidden":
             known = _keys_of(schema, path)
-            hint = _misplaced(schema, path) or did_you_mean(path[-1], known) or f"the keys here are {', '.join(known)}."
+            hint = (
+                _misplaced(schema, path, given)
+                or did_you_mean(path[-1], known)
+                or f"the keys here are {', '.join(known)}."
+            )
             message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
             message = f"The key '{path[-1]}' is missing from {_title((*places.path, *path[:-1]))}."
-            hint = f"add a line: {_EXAMPLES[path[-1]]}"
+            example = _EXAMPLES.get(path[-1]) or f'blocks = ["{path[-2]}"]'  # one block may share the parameter's name
+            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {example}"
             mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
@@ -869,19 +888,29 @@ def _add_schema_mistake(schema: type[_Table], fault: Mapping[str, Any], places: 
             mistakes.add("wrong-type", message, span, _WRONG_TYPE, hints=(_rewritten(kind, path[-1], given),))
 
 
-def _misplaced(schema: type[_Table], path: KeyPath) -> str | None:
-    """The hint for a key that belongs elsewhere."""
+def _misplaced(schema: type[_Table], path: KeyPath, given: Any) -> str | None:
+    """The hint for a key that belongs elsewhere, or is called otherwise here."""
     (*table, key) = path
-    if not table and schema is _ModelFile and key in _CellLayer.model_fields:
+    if table:
+        return None
+    elsewhere = None
+    if schema is _ModelFile:
+        if key == "cell" and isinstance(given, dict):
+            return "did you mean 'cells'?"
+        elsewhere = idioms.MODEL_KEYS.get(key.lower())
+    elif schema is _CellLayer:
+        elsewhere = idioms.LAYER_KEYS.get(key.lower())
+    elif issubclass(schema, _CellTable):
+        elsewhere = idioms.CELL_KEYS.get(key.lower())
+    if elsewhere:
+        return elsewhere
+    if schema in (_ModelFile, _CellTable) and key in _CellLayer.model_fields:
         return "it belongs to a layer, below a line [[layers]]."
-    if not table and schema is _ModelFile and (hint := idioms.MODEL_KEYS.get(key.lower())):
-        return hint
-    if not table and schema is _CellLayer and (hint := idioms.LAYER_KEYS.get(key.lower())):
-        return hint
-    if not table and key in _ARGUMENTS:
-        example = "num_layers=2" if key == "layers" else f"{key}=..."
+    if schema in (_ModelFile, _CellTable) and (hint := idioms.LAYER_KEYS.get(key.lower())):
+        return f"it belongs to a layer, below a line [[layers]]; {hint}"
+    if example := (_ARGUMENTS if schema is _CellFile else _MODEL_ARGUMENTS).get(key):
         return f"it is an argument of the class that comes out, in Python: {example}"
-    if not table and key == "name" and schema is _CellTable:
+    if key == "name" and schema is _CellTable:
         return "the name of a cell in a model file is its key: [cells.NAME]."
     return None
 
@@ -906,13 +935,16 @@ def _keys_of(schema: type[_Table], path: KeyPath) -> list[str]:
 
 
 def _range(schema: type[_Table], path: KeyPath) -> str:
-    """What the numbers of a key must be. Keys within keys have no limits but to be finite."""
+    """What the numbers of a key must be. Keys within keys have no limits but those of float32."""
     limits = [m for m in schema.model_fields[path[0]].metadata if hasattr(m, "ge") or hasattr(m, "le")]
     if len(path) > 1 or not limits:
-        return "a finite number"
+        return _FLOAT32
     low = next(m.ge for m in limits if hasattr(m, "ge"))
     high = next(m.le for m in limits if hasattr(m, "le"))
     return f"from {low} to {high}"
+
+
+_FLOAT32 = f"a finite number of float32, at most {LARGEST:.7e}"
 
 
 def _kind(value: Any) -> str:

@@ -316,6 +316,11 @@ class Document:
         place = self._place(path)
         return self.source.span(place.start, place.end)
 
+    def is_inline(self, path: KeyPath) -> bool:
+        """Whether a value is a table in { }."""
+        place = self._place(path)
+        return place.kind == _VALUE and self.source.text[place.start] == "{"
+
     def text_span(self, path: KeyPath, offset: int, length: int = 1) -> Span:
         """The place in the file of `length` characters of a text, from character `offset` of the decoded text
         on: an escape counts as the one character it stands for. At or behind the end of the text it is the
@@ -361,6 +366,10 @@ class Places:
     def value(self, *path: str | int) -> Span:
         """The place of a value, or of the table that lacks it."""
         return self.document.value_span(self._existing(path))
+
+    def inline(self, *path: str | int) -> bool:
+        """Whether a table stands in { }, or the one that lacks it: no line can be added to it."""
+        return self.document.is_inline(self._existing(path))
 
     def text(self, offset: int, length: int) -> Span:
         """A place in the step's text."""

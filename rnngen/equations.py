@@ -445,7 +445,7 @@ class _Parser:
         return "write * between numbers and vectors, and @ between a matrix and a vector."
 
     def number_of_elsewhere(self, first: _Token) -> str | None:
-        """The number that begins with a token, if it is written as in Python or C, with underscores or in another base."""
+        """The number that begins with a token, if it is one of Python's with underscores or in another base."""
         at = self.tokens.index(first)
         text = first.text
         while self.tokens[at + 1].start == self.tokens[at].end and self.tokens[at + 1].kind in ("number", "name"):
@@ -502,10 +502,8 @@ class _Parser:
             if left.depth == DEEPEST and links > DEEPEST // 2:
                 message = f"More than {DEEPEST} operands stand in a row here."
                 if links < DEEPEST:
-                    message = (
-                        f"More than {DEEPEST} operations stand inside one another: {links} in a row, and those of "
-                    )
-                    message += "its first operand."
+                    first = "those of its first operand"
+                    message = f"More than {DEEPEST} operations stand inside one another: {links} in a row, and {first}."
                 hint = "give parts of the row names of their own."
                 raise self.rejected("too-large", message, sign.start, sign.end, "the row is too long here", hint)
             left = self.made(_OPS[sign.text], left.start, right.end, left, right)

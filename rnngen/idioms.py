@@ -85,7 +85,10 @@ _PART_OF = "an operation takes all units of a vector; blocks with names of their
 _CUT = "no gradient can be stopped yet; a number that is not learned is a constant."
 _INVERSE = "the language has no inverse of a trigonometric function yet."
 _SPIKE = "there is no surrogate gradient yet: where(v > 0, 1, 0) is a spike, through which no gradient flows back."
-_HARD_SIGMOID = "hardsigmoid is torch's, min(max(a / 6 + 0.5, 0), 1); that of Keras 2 is min(max(0.2 * a + 0.5, 0), 1), written out."
+_HARD_SIGMOID = (
+    "hardsigmoid is torch's, min(max(a / 6 + 0.5, 0), 1); that of Keras 2 is written out: "
+    "min(max(0.2 * a + 0.5, 0), 1)."
+)
 _NUMBER = "write the number itself: it goes with every shape."
 _LAYER_AROUND = "a step has no layers in it: write the product, as in W @ x + b, its matrix being a block."
 
@@ -276,6 +279,16 @@ LAYER_KINDS = {
 
 # Keys of a model, by what torch and Keras call them.
 MODEL_KEYS = dict.fromkeys("input_size input_dim in_features input_shape features".split(), "did you mean 'inputs'?")
+
+# Keys of a cell, by what they are called elsewhere or are taken for.
+CELL_KEYS = {
+    **dict.fromkeys("equations equation update updates forward steps call".split(), "did you mean 'step'?"),
+    **dict.fromkeys("weights params param variables".split(), "did you mean 'parameters'?"),
+    **dict.fromkeys("outputs returns".split(), "did you mean 'output'?"),
+    **dict.fromkeys("hyperparameters".split(), "did you mean 'constants'?"),
+    **dict.fromkeys("description doc docstring".split(), "did you mean 'about'?"),
+    "cells": "a cell has none; a file with cells is a model, and has the keys name, inputs and layers.",
+}
 
 # Keys of a layer of a recurrent cell, by what torch, Keras and Flux call them.
 LAYER_KEYS = {

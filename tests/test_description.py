@@ -194,3 +194,19 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """
     assert "1e+300" in compile_model(Source("cell.toml", text)).text
+
+
+def test_an_initialiser_of_many_digits_can_be_made(layer_of):
+    text = """
+name   = "filled"
+states = ["h"]
+step   = "h' = tanh(W @ x + U @ h + b)"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"], init = 3.4028234e38 }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], init = { U = -9999999999999999999 } }
+bias      = { shape = ["hidden"], blocks = ["b"], init = 9999999999999999999 }
+"""
+    layer = layer_of(text)(3, 4)
+    assert layer.weight_ih_l0.isfinite().all()
+    assert layer.weight_hh_l0.eq(-1e19).all()
+    assert layer.bias_l0.eq(1e19).all()

@@ -21,6 +21,7 @@ HINTS = {
     **idioms.CHARACTERS,
     **idioms.LATEX,
     **idioms.MODEL_KEYS,
+    **idioms.CELL_KEYS,
     **idioms.LAYER_KINDS,
     **idioms.LAYER_KEYS,
 }
