@@ -233,15 +233,19 @@ def main(traceback: bool) -> None:
 class _OneOf(click.ParamType):
     """A name of a kind that rnngen has a list of."""
 
-    def __init__(self, kind: str, known: Callable[[], Sequence[str]]) -> None:
-        self.name, self.known = kind, known
+    def __init__(
+        self, kind: str, known: Callable[[], Sequence[str]], meant: Callable[[str], str] | None = None
+    ) -> None:
+        """meant: the hint for another name, in the place of the one that is spelt most like it."""
+        self.name, self.known, self.meant = kind, known, meant
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from rnngen.errors import did_you_mean, visible
 
         known = self.known()
         if value not in known:
-            hint = did_you_mean(value, known) or f"the {self.name}s are {', '.join(known)}"
+            hint = self.meant and self.meant(value)
+            hint = hint or did_you_mean(value, known) or f"the {self.name}s are {', '.join(known)}"
             self.fail(f"there is no {self.name} '{visible(value)}'; {hint}", param, ctx)
         return value
 
@@ -286,6 +290,23 @@ def _machines() -> Sequence[str]:
     from rnngen.runtime.machine import MACHINES
 
     return tuple(MACHINES)
+
+
+def _machine_meant(value: str) -> str:
+    """The hint for a machine that has no row. One that is spelt alike may be another generation of cards."""
+    from rnngen.runtime.machine import MACHINES
+
+    def plain(text: str) -> str:
+        return "".join(char for char in text.lower() if char.isalnum())
+
+    wanted = plain(value).removeprefix("nvidia").removeprefix("amd").removeprefix("instinct")
+    for name, machine in MACHINES.items():
+        if wanted == plain(name):
+            return f"did you mean '{name}'?"
+        words = machine.card.split()
+        if wanted in (plain("".join(words[first:])) for first in range(len(words))):
+            return f"the {machine.card} is {name}"
+    return f"the machines are {', '.join(f'{name} ({machine.card})' for name, machine in MACHINES.items())}"
 
 
 def _cells_starting(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -599,7 +620,7 @@ def show(model: str, after: str | None, masked: bool, form: str) -> None:
 @click.argument("model", type=_Model())
 @click.option(
     "--machine",
-    type=_OneOf("machine", _machines),
+    type=_OneOf("machine", _machines, _machine_meant),
     default="sm_90",
     show_default=True,
     help="As sm_80, sm_120 or gfx942.",
@@ -707,6 +728,7 @@ def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], s
 
     source = _open(model)
     module = compile_model(source)
+    dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
     stream = answers(source, module.name, module.text, path, dtypes, schedules)
     try:
         plan = next(stream)
@@ -719,6 +741,8 @@ def verify(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], s
         raise _Stop(str(error), 2) from error
     finally:
         stream.close()
+    if not cases:
+        raise _Stop("Nothing could be compared: the module has no recurrent layer.", 1)
     wrong = _print_verdicts(cases, ctx.color)
     if not any(case.errors for case in cases):
         raise _Stop("Nothing could be compared.", 1)
@@ -757,7 +781,8 @@ def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
             first = next(case for case in skipped if case.skipped == reason)
             click.echo(f"  left out {first.sizes}: {reason}")
     runs = sum(1 for case in cases if case.errors)
-    click.echo(f"\n{runs} runs compared, {f'{wrong} wrong' if wrong else 'all within tolerance'}")
+    if runs or wrong:
+        click.echo(f"\n{runs} runs compared, {f'{wrong} wrong' if wrong else 'all within tolerance'}")
     return wrong
 
 

@@ -866,6 +866,13 @@ def test_the_list_of_commands_is_not_cut(run):
         (["lstm", "--batch", "0"], "0 is not in the range 1<=x<=2147483647."),
         (["lstm", "--batch", "2147483648"], "is not in the range 1<=x<=2147483647."),
         (["lstm", "--machine", "sm90"], "there is no machine 'sm90'; did you mean 'sm_90'?"),
+        (["lstm", "--machine", "h100"], "there is no machine 'h100'; the H100 is sm_90"),
+        (["lstm", "--machine", "NVIDIA A100"], "there is no machine 'NVIDIA A100'; the A100 is sm_80"),
+        (["lstm", "--machine", "rtx-4090"], "there is no machine 'rtx-4090'; the GeForce RTX 4090 is sm_89"),
+        (["lstm", "--machine", "MI300x"], "there is no machine 'MI300x'; the MI300X is gfx942"),
+        (["lstm", "--machine", "sm_87"], "there is no machine 'sm_87'; the machines are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--machine", "gfx90a"], "there is no machine 'gfx90a'; the machines are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--machine", "sm_10"], "there is no machine 'sm_10'; the machines are sm_75 (T4), sm_80 (A100), "),
     ],
 )
 def test_explain_refuses_what_it_would_ignore(run, arguments, sentence):
@@ -951,6 +958,27 @@ def test_verify_compares_every_name(run):
         weights = [f"d_{weight}_l{place}" for place in ("0_reverse", "1", "1_reverse") for weight in WEIGHTS]
         assert rows == [*names, *weights, "d_weight_hr_l0", OWN]
     assert result.stdout.endswith("16 runs compared, all within tolerance\n")
+
+
+def test_verify_says_once_that_nothing_could_be_compared(run):
+    Path("dense.toml").write_text('name = "thick"\ninputs = 2\n[[layers]]\ndense = 1\n')
+    result = run("verify", "dense.toml", "--path", "torch", "--dtype", "float32")
+    assert (result.exit_code, result.stdout) == (1, "The CPU path, in torch.\n")
+    assert result.stderr.endswith("Error: Nothing could be compared: the module has no recurrent layer.\n")
+
+
+def test_verify_runs_a_dtype_that_is_repeated_once(run, monkeypatch):
+    asked = []
+
+    def stream(source, name, text, path, dtypes, schedules):
+        asked.append((dtypes, schedules))
+        yield Plan("Here.", 1)
+        yield Case("A", "resident", "float32", "T=1", {"y": 0.0})
+
+    monkeypatch.setattr("rnngen.verify.verify", stream)
+    dtypes = ("--dtype", "float64", "--dtype", "float32", "--dtype", "float64")
+    result = run("verify", "rnn", *dtypes, "--schedule", "resident", "--schedule", "resident")
+    assert (result.exit_code, asked) == (0, [(("float64", "float32"), ("resident",))])
 
 
 def test_verify_offers_the_dtypes_that_have_a_tolerance():

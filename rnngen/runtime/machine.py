@@ -18,6 +18,7 @@ class Machine:
 
     shared_bytes: what one program may use of on-chip memory. processors: multiprocessors or compute units.
     clock_ghz, memory_gb_s: for estimates. kin: the target whose constants it has, one with its matrix instructions.
+    card: the one whose figures these are.
     """
 
     name: str
@@ -27,24 +28,25 @@ class Machine:
     clock_ghz: float
     memory_gb_s: float
     kin: str
+    card: str
 
 
 # shared_bytes: "maximum amount of shared memory per thread block" in the CUDA C++ programming guide, table of compute
 # capabilities; the LDS of a compute unit in AMD's white papers on CDNA 3 and 4. The rest is the data sheet of the card
-# that is named, its clock the boost clock. sm_86, sm_89 and sm_120 multiply by the instructions of sm_80 (mma.sync).
-# For sm_75 Triton 3.6 to 3.9 use no matrix instructions and no asynchronous copies.
+# that is named (of the A100, the one of 40 GB), its clock the boost clock. sm_86, sm_89 and sm_120 multiply by the
+# instructions of sm_80 (mma.sync). For sm_75 Triton 3.6 to 3.9 use no matrix instructions and no asynchronous copies.
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("sm_75", "cuda", 64 * 1024, 40, 1.59, 320, "sm_75"),  # T4
-        Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555, "sm_80"),  # A100, 40 GB
-        Machine("sm_86", "cuda", 99 * 1024, 72, 1.695, 600, "sm_80"),  # A10
-        Machine("sm_89", "cuda", 99 * 1024, 128, 2.52, 1008, "sm_80"),  # GeForce RTX 4090
-        Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350, "sm_90"),  # H100
-        Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000, "sm_100"),  # B200
-        Machine("sm_120", "cuda", 99 * 1024, 170, 2.407, 1792, "sm_80"),  # GeForce RTX 5090
-        Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300, "gfx942"),  # MI300X
-        Machine("gfx950", "hip", 160 * 1024, 256, 2.2, 8000, "gfx942"),  # MI350X
+        Machine("sm_75", "cuda", 64 * 1024, 40, 1.59, 320, "sm_75", "T4"),
+        Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555, "sm_80", "A100"),
+        Machine("sm_86", "cuda", 99 * 1024, 72, 1.695, 600, "sm_80", "A10"),
+        Machine("sm_89", "cuda", 99 * 1024, 128, 2.52, 1008, "sm_80", "GeForce RTX 4090"),
+        Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350, "sm_90", "H100"),
+        Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000, "sm_100", "B200"),
+        Machine("sm_120", "cuda", 99 * 1024, 170, 2.407, 1792, "sm_80", "GeForce RTX 5090"),
+        Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300, "gfx942", "MI300X"),
+        Machine("gfx950", "hip", 160 * 1024, 256, 2.2, 8000, "gfx942", "MI350X"),
     )
 }
 
