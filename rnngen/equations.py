@@ -35,7 +35,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_OTHER_BASE = re.compile(r"0(?:[xX](?:_?[0-9a-fA-F])+|[oO](?:_?[0-7])+|[bB](?:_?[01])+)")
+_OTHER_BASE = re.compile(r"0(?:[xX](?:_?[0-9a-fA-F]){1,16}|[oO](?:_?[0-7]){1,21}|[bB](?:_?[01]){1,64})")  # 64 bits
 _GROUPED = re.compile(r"[0-9]+(?:_[0-9]+)+(?:\.[0-9]*)?(?:[eE][0-9]+)?")
 _LETTER = re.compile(r"\b[abc]\b")
 _CALLED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?= ?\()")

@@ -165,6 +165,14 @@ def test_what_is_to_be_written_means_the_same_in_every_place(context, wrong):
     assert parse_expression(context.format(written)) == parse_expression(context.format(f"({MEANT[wrong]})")), hint
 
 
+@pytest.mark.parametrize("number", ["0x" + "f" * 4000, "0b1" + "_0" * 2000, "1" + "_0" * 2000])
+def test_a_number_of_many_digits_has_a_hint(number):
+    mistakes = []
+    parse_step(f"y = {number}", lambda *mistake: mistakes.append(mistake), {})
+    ((*_, hint),) = mistakes
+    assert hint.startswith("write ")
+
+
 K = torch.tensor(0.7, dtype=torch.float64)
 CHOSEN = {
     "leaky_relu": lambda a: F.leaky_relu(a, 0.7),
