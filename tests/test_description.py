@@ -198,7 +198,7 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 
 def test_an_initialiser_of_many_digits_can_be_made(layer_of):
     text = """
-name   = "filled"
+name   = "unit"
 states = ["h"]
 step   = "h' = tanh(W @ x + U @ h + b)"
 [parameters]
