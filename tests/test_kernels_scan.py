@@ -67,6 +67,20 @@ def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dt
     check(module_of, layer_of, name, dtype, (3, 18, 2, 17), schedule, True, lengths=[1 + n % 3 for n in range(18)])
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
+def test_no_steps_at_all(layer_of, name, schedule, reverse):
+    """What a trace of a projection has behind the first step of a sequence of one."""
+    layer = layer_of(name)(3, 5)
+    weights = list(layer.parameters())
+    states = [torch.randn(2, 5, requires_grad=True) for _ in layer.cell.states]
+    y, last = layer.cell.run(torch.zeros(0, 2, 3), states, weights, schedule=schedule, reverse=reverse)
+    assert y.shape == (0, 2, 5) and all(map(torch.equal, last, states))
+    found = torch.autograd.grad([y, *last], [*states, *weights], [torch.ones_like(y), *(3 * state for state in states)])
+    want = [*(3 * state for state in states), *map(torch.zeros_like, weights)]
+    assert all(map(torch.equal, found, want))
+
+
 # Of a unit that does not exist it computes 0 / 0, on the way there and on the way back.
 SIGNS = """
 name   = "signs"

@@ -8,7 +8,7 @@ from test_runtime import assert_equal, flat, gradients, new_layer, random
 from test_torch_nn import PAIRS
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from rnngen.runtime import Stack
 
@@ -135,6 +135,72 @@ def test_trace(name, layer_of, training):
     assert_equal(gradients(flat(got), leaves), gradients(flat(want), leaves))
     with torch.no_grad():
         assert_equal(traced(x), want)
+
+
+class Lengths(nn.Module):
+    """A layer that is called with what is packed here."""
+
+    def __init__(self, rnn: nn.Module):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x, lengths, *state):
+        y, state = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False), state or None)
+        return (y.data if isinstance(y, PackedSequence) else y), state
+
+
+LENGTHS = ([4, 4], [4, 2], [1, 3], [1, 1], [6, 2, 3], [2])  # the first ones equal, the others in any order
+
+
+def check_trace(module: nn.Module, made_with: tuple, calls: list[tuple]) -> None:
+    """Traced once, it is what the module is: results and gradients."""
+    traced = torch.jit.trace(module, made_with)
+    for args in calls:
+        leaves = [args[0].requires_grad_(), *module.parameters()]
+        got, want = traced(*args), module(*args)
+        assert_equal(got, want)
+        assert_equal(gradients(flat(got), leaves), gradients(flat(want), leaves))
+
+
+ignore_of_trace = pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:dropout"
+)
+TRACED = {
+    "plain": {},
+    "deep": {"num_layers": 2, "bidirectional": True},
+    "reverse": {"reverse": True},
+    "last": {"last_only": True},
+    "projected": {"proj_size": 2},
+    "projected, deep": {"proj_size": 2, "num_layers": 2, "bidirectional": True, "last_only": True},
+    "learned": {"initial_state": "learned", "proj_size": 2},
+}
+
+
+def states(layer, batch: int) -> tuple:
+    return tuple(random(*state.shape, seed=n) for n, state in enumerate(layer.initial_state(batch), 5))
+
+
+@ignore_of_trace
+@pytest.mark.parametrize("made_with", LENGTHS[:2], ids=str)
+@pytest.mark.parametrize("given", [False, True], ids=["", "given"])
+@pytest.mark.parametrize("options", TRACED.values(), ids=TRACED)
+def test_trace_of_other_lengths(layer_of, options, given, made_with):
+    layer = new_layer("lstm", layer_of, **options)
+
+    def call(lengths):
+        state = states(layer, len(lengths)) if given else ()
+        return random(max(lengths), len(lengths), I), torch.tensor(lengths), *state
+
+    check_trace(Lengths(layer), call(made_with), [call(lengths) for lengths in LENGTHS])
+
+
+@ignore_of_trace
+@pytest.mark.parametrize("time", [1, 2, 4])
+@pytest.mark.parametrize("options", TRACED.values(), ids=TRACED)
+def test_trace_with_states(layer_of, options, time):
+    layer = new_layer("lstm", layer_of, **options)
+    calls = [(random(steps, batch, I), states(layer, batch)) for steps in (1, 2, 5) for batch in (1, B)]
+    check_trace(layer, (random(time, B, I), states(layer, B)), calls)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")

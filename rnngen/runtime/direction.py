@@ -36,7 +36,7 @@ class Lengths:
 
     def last(self, rows: Tensor) -> Tensor:
         """The last step of each sequence of (time, batch, features)."""
-        return rows[self.lengths - 1, torch.arange(len(self.lengths))]
+        return rows[self.lengths - 1, torch.arange(self.lengths.shape[0])]
 
 
 def filled(rows: Tensor, valid: Tensor, longest: int = 0) -> Tensor:
@@ -106,7 +106,7 @@ class Direction:
             for tensor in [self.weights[weight.name]]
         }
         y, last = self._scan(first, [self._filled(state) for state in states], filled)
-        if rest.shape[0] == 0:
+        if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
         others, last = self._scan(rest, last, self._seeing_projection(), skip=1)
         if self.last_only:

@@ -395,7 +395,8 @@ class Layer(nn.Module):
         states = self._states(hx, x, True)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
-        differ = Lengths(lengths, len(x)) if lengths[-1] < lengths[0] else None
+        # A trace runs with other lengths than it was made with.
+        differ = Lengths(lengths, x.shape[0]) if torch.jit.is_tracing() or lengths[-1] < lengths[0] else None
         y, last = self._layers(run, x, states, hx is not None, differ, options)
         if back is not None:
             last = [state.index_select(1, back) for state in last]

@@ -349,8 +349,8 @@ def _wants_gradient(arguments: Sequence) -> bool:
 
 def _previous(output: Tensor, first: Tensor, reverse: bool) -> Tensor:
     """The value of a state before each step, from its value after each: shifted by one, the first one in front."""
-    parts = (output[1:], first[None]) if reverse else (first[None], output[:-1])
-    return torch.cat(parts)
+    first = first[None][: output.shape[0]]  # none without steps
+    return torch.cat((output[1:], first) if reverse else (first, output[:-1]))
 
 
 def _uses_kernels(tensor: Tensor) -> bool:
@@ -385,7 +385,7 @@ def _run(
         ]
         rows, found = _steps(which, *cast, backwards)
         for output, blocks in zip(outputs, rows, strict=False):
-            if output.dim() > 1:
+            if output.numel() > 0:  # else it is not wanted, or there are no steps
                 _write(output, blocks, dtype)
         for into, value in zip(last, found, strict=False):
             into.copy_(value)
