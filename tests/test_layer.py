@@ -12,6 +12,7 @@ from test_runtime import assert_equal, flat, gradients, new_layer, random, state
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.func import functional_call
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -527,6 +528,52 @@ def test_a_scan_of_two_types(layer_of):
         layer.cell.run(torch.randn(T, B, I), (torch.zeros(B, H), torch.zeros(B, H)), weights)
 
 
+every_path = pytest.mark.parametrize("path", ["forward", "reference", "step", "packed", "no batch"])
+
+
+@every_path
+@pytest.mark.parametrize("name", ["lstm", "indrnn", "gru_v3"])
+@pytest.mark.usefixtures("nothing_runs")
+def test_one_weight_of_another_shape(layer_of, name, path):
+    """Kernels would read past the end of it, and torch's operations stretch a weight of one element."""
+    layer = layer_of(name)(I, H, num_layers=2, proj_size=2, initial_state="learned")
+    for key, weight in layer.named_parameters():
+        shape = tuple(weight.shape)
+        for wrong in ((1, *shape[1:]), (2 * shape[0], *shape[1:]), (*shape[:-1], shape[-1] + 1), (1, *shape), shape[1:]):
+            words = rf"{type(layer).__name__}: Expected {key} size {shape}, got {wrong}"
+            with pytest.raises(RuntimeError, match=re.escape(words)):
+                functional_call(Called(layer, path), {f"layer.{key}": torch.randn(wrong)}, ())
+
+
+class Called(nn.Module):
+    """A layer that is called in one of the ways."""
+
+    def __init__(self, layer, path: str):
+        super().__init__()
+        self.layer, self.path = layer, path
+
+    def forward(self):
+        return call(self.layer, self.path)
+
+
+def test_a_weight_of_another_shape_in_vmap(layer_of):
+    layer, x = layer_of("lstm")(I, H), torch.randn(T, B, I)
+    members = {key: torch.stack([weight, weight]) for key, weight in layer.named_parameters()}
+    torch.func.vmap(lambda weights: functional_call(layer, weights, (x,)))(members)
+    members["weight_hh_l0"] = members["weight_hh_l0"][:, :H]
+    words = re.escape(f"LSTM: Expected weight_hh_l0 size {(4 * H, H)}, got {(H, H)}")
+    with pytest.raises(RuntimeError, match=words):
+        torch.func.vmap(lambda weights: functional_call(layer, weights, (x,)))(members)
+
+
+def test_sizes_can_be_changed_with_the_weights(layer_of):
+    """As of the layers of torch.nn, to put in another number of inputs."""
+    layer, other = layer_of("lstm")(I, H), layer_of("lstm")(I + 2, H)
+    layer.input_size, layer.weight_ih_l0 = I + 2, nn.Parameter(torch.zeros(4 * H, I + 2))
+    layer.load_state_dict(other.state_dict())
+    assert_equal(layer(torch.ones(T, B, I + 2)), other(torch.ones(T, B, I + 2)))
+
+
 # Devices: "meta" stands for another one. It has no memory, so that nothing that was launched there can be right.
 
 
@@ -551,9 +598,6 @@ def nothing_runs(monkeypatch):
         raise AssertionError("a scan was run")
 
     monkeypatch.setattr(Direction, "__call__", fail)
-
-
-every_path = pytest.mark.parametrize("path", ["forward", "reference", "step", "packed", "no batch"])
 
 
 @every_path

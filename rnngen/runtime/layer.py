@@ -237,15 +237,25 @@ class Layer(nn.Module):
 
     def _tensors(self, layer: int, direction: int, x: Tensor) -> dict[str, Tensor]:
         """The weights by name, zeros for biases that are not there. Raises RuntimeError for one that does not fit x."""
-        found = {}
+        found, sizes = {}, self._sizes(layer)
         for weight in self._weights():
             name = self._suffixed(weight.name, layer, direction)
-            tensor = found[weight.name] = getattr(self, name)
-            self._check_fit(tensor, x, "parameter", name)
+            found[weight.name] = self._own(name, weight.size(sizes, self.heads), x, "parameter")
         for weight in self.cell.weights if not self.bias else ():
             if weight.bias:
-                found[weight.name] = self._some.new_zeros(weight.size(self._sizes(layer), self.heads))
+                found[weight.name] = self._some.new_zeros(weight.size(sizes, self.heads))
         return found
+
+    def _own(self, name: str, size: tuple[int, ...], x: Tensor, kind: str) -> Tensor:
+        """A parameter or buffer by its name. Raises RuntimeError for one that does not fit x or is of another size.
+
+        A kernel would read past the end of it; such a one comes by torch.func.functional_call, or is set by hand.
+        """
+        tensor = getattr(self, name)
+        self._check_fit(tensor, x, kind, name)
+        if tensor.shape != size:
+            raise RuntimeError(f"{self._title}: Expected {name} size {size}, got {tuple(tensor.shape)}")
+        return tensor
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -346,12 +356,9 @@ class Layer(nn.Module):
         if self.initial == "zeros":
             device = None if x is None else x.device
             return [self._some.new_zeros(self._runs, self._width(s), device=device) for s in self.cell.states]
-        found = []
-        for state in self.cell.states:
-            found.append(getattr(self, f"initial_{state}"))
-            if x is not None:
-                self._check_fit(found[-1], x, "hidden", f"initial_{state}")
-        return found
+        if x is None:
+            return [getattr(self, f"initial_{state}") for state in self.cell.states]
+        return [self._own(f"initial_{s}", (self._runs, self._width(s)), x, "hidden") for s in self.cell.states]
 
     def extra_repr(self) -> str:
         usual = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
