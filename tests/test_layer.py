@@ -507,6 +507,9 @@ def test_states_of_another_type(layer_of, wrong, cast):
         layer(torch.randn(T, B, I), (h, h.to(wrong)))
 
 
+every_path = pytest.mark.parametrize("path", ["forward", "reference", "step", "packed", "no batch"])
+
+
 @pytest.mark.parametrize("path", ["forward", "reference", "step"])
 def test_one_weight_of_another_type(layer_of, path):
     layer = layer_of("lstm")(I, H, proj_size=2)
@@ -521,14 +524,40 @@ def test_one_weight_of_another_type(layer_of, path):
         setattr(layer, key, weight)
 
 
+@pytest.mark.parametrize("wrong", [torch.complex64, torch.complex128, torch.int64, torch.bool], ids=str)
+def test_weights_are_real_numbers(layer_of, wrong):
+    """The adjoint of complex numbers would be another one."""
+    words = rf"LSTM: dtype should be float16, bfloat16, float32 or float64, got {wrong}"
+    with pytest.raises(TypeError, match=words):
+        layer_of("lstm")(I, H, dtype=wrong)
+
+
+@every_path
+@pytest.mark.filterwarnings("ignore:Complex modules:UserWarning")
+@pytest.mark.usefixtures("nothing_runs")
+def test_what_became_complex_is_not_run(layer_of, path):
+    layer = layer_of("lstm")(I, H)
+    words = r"LSTM: dtype should be float16, bfloat16, float32 or float64, got torch\.complex64"
+    with pytest.raises(TypeError, match=words):
+        call(copy.deepcopy(layer).to(torch.complex64), path)
+    with pytest.raises(TypeError, match=words):
+        call(layer.to(torch.complex64), path, dtype=torch.complex64)
+
+
+@every_path
+@pytest.mark.parametrize("wrong", [torch.complex64, torch.int64, torch.bool], ids=str)
+@pytest.mark.usefixtures("nothing_runs")
+def test_inputs_are_real_numbers(layer_of, path, wrong):
+    """No message tells to convert the layer to what it cannot be."""
+    with pytest.raises(ValueError, match=rf"RNN input dtype \({wrong}\) .* input\.to\(torch\.float32\)$"):
+        call(layer_of("lstm")(I, H), path, dtype=wrong)
+
+
 def test_a_scan_of_two_types(layer_of):
     layer = layer_of("lstm")(I, H)
     weights = [weight.double() if weight is layer.weight_hh_l0 else weight for weight in layer.parameters()]
     with pytest.raises(RuntimeError, match=r"must have one dtype, found torch\.float32 and torch\.float64"):
         layer.cell.run(torch.randn(T, B, I), (torch.zeros(B, H), torch.zeros(B, H)), weights)
-
-
-every_path = pytest.mark.parametrize("path", ["forward", "reference", "step", "packed", "no batch"])
 
 
 @every_path
@@ -539,7 +568,13 @@ def test_one_weight_of_another_shape(layer_of, name, path):
     layer = layer_of(name)(I, H, num_layers=2, proj_size=2, initial_state="learned")
     for key, weight in layer.named_parameters():
         shape = tuple(weight.shape)
-        for wrong in ((1, *shape[1:]), (2 * shape[0], *shape[1:]), (*shape[:-1], shape[-1] + 1), (1, *shape), shape[1:]):
+        for wrong in (
+            (1, *shape[1:]),
+            (2 * shape[0], *shape[1:]),
+            (*shape[:-1], shape[-1] + 1),
+            (1, *shape),
+            shape[1:],
+        ):
             words = rf"{type(layer).__name__}: Expected {key} size {shape}, got {wrong}"
             with pytest.raises(RuntimeError, match=re.escape(words)):
                 functional_call(Called(layer, path), {f"layer.{key}": torch.randn(wrong)}, ())
@@ -582,9 +617,9 @@ def not_at(kind: str, device: str, other: str, name: str) -> str:
     return re.escape(f"LSTM: {words}{other} ({name})")
 
 
-def call(layer, path: str, hx=None):
+def call(layer, path: str, hx=None, dtype: torch.dtype = torch.float32):
     """By one of the ways to call a layer."""
-    x = torch.randn(T, B, I)
+    x = torch.randn(T, B, I).to(dtype)
     given = {"packed": pack_padded_sequence(x, LENGTHS, enforce_sorted=False), "step": x[0], "no batch": x[:, 0]}
     method = getattr(layer, path if path in ("step", "reference") else "forward")
     return method(given.get(path, x), hx)

@@ -277,6 +277,16 @@ def test_nonlinearity(layer_of, cell, own, other):
         made(I, H, nonlinearity="gelu")
 
 
+def test_nonlinearity_in_the_place_of_torch(layer_of):
+    """Which is where every other layer has its bias."""
+    for name, word in (("rnn", "tanh"), ("rnn_relu", "tanh"), ("indrnn", "relu")):
+        words = rf"bias should be of type bool, got: str; a nonlinearity is given by name: nonlinearity='{word}'"
+        with pytest.raises(TypeError, match=words):
+            layer_of(name)(I, H, 1, word)
+    with pytest.raises(TypeError, match="bias should be of type bool, got: str$"):
+        layer_of("lstm")(I, H, 1, "tanh")
+
+
 def test_nonlinearity_of_other_cells(layer_of):
     layer = layer_of(OF_ONE)(I, H, nonlinearity="sigmoid")
     assert layer.nonlinearity == "sigmoid"

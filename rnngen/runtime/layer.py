@@ -18,6 +18,9 @@ from rnngen.runtime.scan import autocasting
 State = Tensor | tuple[Tensor, ...]
 Input = Tensor | PackedSequence
 
+# What kernels and derivatives are made for; those of complex numbers would be others.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class Layer(nn.Module):
     """A cell scanned over time; the classes of generated modules derive from this one.
@@ -65,7 +68,7 @@ class Layer(nn.Module):
             dropout: probability of a zero in the output of each layer but the last, in training.
             bidirectional: a second direction, from the last step to the first, whose output stands behind the first's.
             proj_size: features of the output after a projection, 0 for none; Sak et al. 2014.
-            device, dtype: of the parameters.
+            device, dtype: of the parameters; float16, bfloat16, float32 or float64.
             heads: blocks of the block-diagonal parameters; cells without one have 1.
             initial_state: where the state begins when a call gives none: "zeros", "learned" (a parameter for each
                 state) or "buffer" (saved and moved with the module, not trained).
@@ -82,6 +85,10 @@ class Layer(nn.Module):
         dropout that a single layer would make nothing of.
         """
         super().__init__()
+        if isinstance(bias, str) and self.cell.nonlinearity:
+            raise TypeError(
+                f"bias should be of type bool, got: str; a nonlinearity is given by name: nonlinearity={bias!r}"
+            )
         flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "reverse": reverse}
         flags |= {"last_only": last_only, "return_state": return_state}
         _check_types(flags, bool)
@@ -100,6 +107,8 @@ class Layer(nn.Module):
         if self.cell.nonlinearity:
             self.nonlinearity = self.cell.nonlinearity
         self._check_options()
+        if dtype is not None:
+            self._check_dtype(dtype)
         self.init = checked_init(init, self._weights())
         options = {"device": device, "dtype": dtype}
         for layer, direction in self._places():
@@ -138,6 +147,11 @@ class Layer(nn.Module):
             raise ValueError(
                 f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
             )
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        """Raises TypeError for a type that weights cannot have."""
+        if dtype not in DTYPES:
+            raise TypeError(f"{self._title}: dtype should be float16, bfloat16, float32 or float64, got {dtype}")
 
     def _check_nonlinearity(self, wanted: str) -> None:
         """Raises TypeError for a cell that has none to choose, ValueError for another than it was compiled with."""
@@ -421,10 +435,12 @@ class Layer(nn.Module):
         if x.shape[0] == 0:
             raise RuntimeError(f"{self._title}: Expected sequence length to be larger than 0 in RNN")
         some = self._some
+        self._check_dtype(some.dtype)  # a layer can be converted to any
         if not _fit(x, some):
+            other = f", or convert model: model.to({x.dtype})" if x.dtype in DTYPES else ""
             raise ValueError(
                 f"{self._title}: RNN input dtype ({x.dtype}) does not match weight dtype ({some.dtype}). "
-                f"Convert input: input.to({some.dtype}), or convert model: model.to({x.dtype})"
+                f"Convert input: input.to({some.dtype}){other}"
             )
 
     def _states(self, hx: State | None, x: Tensor, batched: bool) -> list[Tensor]:
