@@ -1,6 +1,9 @@
 """What code written for torch.nn's recurrent layers reads of them and does with them, beside calling them."""
 
 import copy
+import re
+import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -219,6 +222,56 @@ def test_quantization_says_what_to_do(name, layer_of):
     assert not hasattr(whole.rnn, "qconfig")
 
 
+class Quantizable(Model):
+    """With what static quantization needs around it."""
+
+    def __init__(self, rnn: nn.Module):
+        super().__init__(rnn)
+        self.quant, self.dequant = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+
+    def forward(self, x):
+        y, state = self.rnn(x)
+        return self.dequant(self.out(self.quant(y))), state
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*(reduce_range|quantize_per_tensor):UserWarning")
+@pytest.mark.filterwarnings("ignore:must run observer before calling calculate_qparams:UserWarning")
+@pytest.mark.parametrize("prepare", [torch.ao.quantization.prepare, torch.ao.quantization.prepare_qat])
+@every_pair
+def test_a_layer_is_kept_out_of_quantization(name, layer_of, prepare):
+    """By torch's own way, and with torch's own layer beside it."""
+    x = random(T, B, I).float()
+    ours = new_layer(name, layer_of, torch.float32)
+    for rnn in (ours, PAIRS[name](I, H)):
+        whole = Quantizable(rnn).float().train(prepare is torch.ao.quantization.prepare_qat)
+        whole.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
+        assert not hasattr(rnn, "qconfig")
+        with pytest.warns(UserWarning, match="stays in floating point") if rnn is ours else nullcontext():
+            rnn.qconfig = None
+        assert rnn.qconfig is None and copy.deepcopy(rnn).qconfig is None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*stays in floating point")  # said once
+            prepared = prepare(whole)
+        prepared(x)
+        assert prepared.rnn.qconfig is None and prepared.out.qconfig is not None
+        converted = torch.ao.quantization.convert(prepared)
+        assert type(converted.rnn) is type(rnn) and not isinstance(converted.out, nn.Linear)
+        assert not hasattr(converted.rnn, "qconfig")
+        torch.testing.assert_close(converted.rnn(x), rnn(x))
+        del rnn.qconfig
+        assert not hasattr(rnn, "qconfig")
+        with pytest.raises(AttributeError, match="qconfig"):
+            del rnn.qconfig
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*reduce_range:UserWarning")
+def test_static_quantization_says_what_to_do(layer_of):
+    whole = Quantizable(new_layer("lstm", layer_of))
+    whole.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
+    with pytest.raises(NotImplementedError, match=r"LSTM cannot be quantized.*set its qconfig to None"):
+        torch.ao.quantization.prepare(whole)
+
+
 @some_cells
 def test_per_sample_gradients_say_what_to_do(name, layer_of):
     layer = new_layer(name, layer_of)
@@ -280,10 +333,10 @@ def test_nonlinearity(layer_of, cell, own, other):
 def test_nonlinearity_in_the_place_of_torch(layer_of):
     """Which is where every other layer has its bias."""
     for name, word in (("rnn", "tanh"), ("rnn_relu", "tanh"), ("indrnn", "relu")):
-        words = rf"bias should be of type bool, got: str; a nonlinearity is given by name: nonlinearity='{word}'"
-        with pytest.raises(TypeError, match=words):
+        words = f"bias should be of type bool, got: str; a nonlinearity is given by name: nonlinearity='{word}'"
+        with pytest.raises(TypeError, match=re.escape(words)):
             layer_of(name)(I, H, 1, word)
-    with pytest.raises(TypeError, match="bias should be of type bool, got: str$"):
+    with pytest.raises(TypeError, match=r"bias should be of type bool, got: str$"):
         layer_of("lstm")(I, H, 1, "tanh")
 
 

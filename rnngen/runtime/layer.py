@@ -305,20 +305,36 @@ class Layer(nn.Module):
             f"{self._title}: torch.jit.script cannot read generated layers; use torch.export.export or torch.jit.trace"
         )
 
-    def _quantized(self, qconfig: object) -> None:
-        """What torch.ao.quantization asks for by setting `qconfig` on each module of a model: None is nothing."""
+    @property
+    def qconfig(self) -> None:
+        """What torch.ao.quantization sets on each module of a model, and whoever wants to keep one out of it: None."""
+        if "qconfig" not in vars(self):
+            raise AttributeError("qconfig")  # which nn.Module puts in its own words
+        return None
+
+    @qconfig.setter
+    def qconfig(self, value: object) -> None:
         remedy = (
             "convert it by .to(torch.bfloat16), or load its state_dict into the layer of torch.nn if there is one, "
             "and quantize that"
         )
-        if qconfig is not None:
-            raise NotImplementedError(f"{self._title} cannot be quantized, it computes in floating point; {remedy}")
-        warnings.warn(
-            f"{self._title} stays in floating point when the model is quantized; to make it smaller, {remedy}",
-            stacklevel=2,
-        )
+        if value is not None:
+            raise NotImplementedError(
+                f"{self._title} cannot be quantized, it computes in floating point; set its qconfig to None to keep it "
+                f"so in a model that is quantized. To make it smaller, {remedy}"
+            )
+        if "qconfig" not in vars(self):
+            warnings.warn(
+                f"{self._title} stays in floating point when the model is quantized; to make it smaller, {remedy}",
+                stacklevel=3,  # past nn.Module.__setattr__
+            )
+        vars(self)["qconfig"] = None
 
-    qconfig = property(fset=_quantized)  # never there to be read
+    @qconfig.deleter
+    def qconfig(self) -> None:
+        if "qconfig" not in vars(self):
+            raise AttributeError("qconfig")
+        del vars(self)["qconfig"]
 
     # Calls.
 
