@@ -627,6 +627,21 @@ def test_autocast(name, layer_of):
 
 
 @some_cells
+def test_autocast_of_the_reference(name, layer_of):
+    """Its types are torch's own; a sequence that one of the two has begun the other goes on with."""
+    layer = new_layer(name, layer_of, torch.float32)
+    x = random(T, B, I, dtype=torch.float32)
+    want = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        for first, second in ((layer, layer.reference), (layer.reference, layer)):
+            _, state = first(x[:2])
+            _, last = second(x[2:], state)
+            for one, other in zip(flat(last), flat(want[1]), strict=True):
+                assert one.dtype == torch.bfloat16 or second is not layer
+                assert (one.float() - other).norm() <= 0.05 * other.norm() + 2e-2
+
+
+@some_cells
 def test_autocast_takes_half_inputs(name, layer_of):
     layer = new_layer(name, layer_of, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

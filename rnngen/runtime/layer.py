@@ -349,7 +349,11 @@ class Layer(nn.Module):
         return (y, state) if self.return_state else y
 
     def reference(self, input: Input, hx: State | None = None) -> tuple[Input, State] | Input:
-        """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times."""
+        """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times.
+
+        Under autocast each operation has the type that torch gives it, and so have the results: float32 where those of
+        `forward` have autocast's type, if a sum with a state of float32 comes last. Each takes the other's states.
+        """
         y, state = self._call(self.cell.reference, input, hx)
         return (y, state) if self.return_state else y
 
