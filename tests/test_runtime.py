@@ -745,6 +745,28 @@ def test_vmap_over_weights(name, layer_of):
 
 
 @some_cells
+@pytest.mark.parametrize("size", [0, 2])
+def test_vmap_over_nothing(name, layer_of, size):
+    """As of torch's own operations: the shapes of a result, and no gradient; two as the comparison."""
+    layer = new_layer(name, layer_of)
+    weights = {key: value.detach().expand(size, *value.shape) for key, value in layer.named_parameters()}
+    weights = {key: value.clone().requires_grad_() for key, value in weights.items()}
+    x, one = random(size, T, B, I).requires_grad_(), random(T, B, I)
+    ways = {
+        "inputs": lambda: vmap(layer)(x),
+        "weights": lambda: vmap(lambda w: functional_call(layer, w, (one,)))(weights),
+        "both": lambda: vmap(lambda w, x: functional_call(layer, w, (x,)))(weights, x),
+    }
+    for way, results in ways.items():
+        found = flat(results())
+        assert [tensor.shape for tensor in found] == [(size, *tensor.shape) for tensor in flat(layer(one))]
+        leaves = [*([x] if way != "weights" else []), *(weights.values() if way != "inputs" else layer.parameters())]
+        grads = torch.autograd.grad(total(found), leaves, allow_unused=True)
+        assert all(g is None or g.shape == leaf.shape for g, leaf in zip(grads, leaves, strict=True))
+        assert size or not any(g is not None and g.any() for g in grads)
+
+
+@some_cells
 def test_gradients_for_each_sample(name, layer):
     """Of the reference by vmap of grad; torch has no torch.func.grad of its custom operators, so of the layer by an
     ensemble of equal weights.

@@ -311,7 +311,9 @@ class Scan:
             wanted = _wants_gradient(args)
             flags = [reverse, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
-        if any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
+        if size == 0:  # there is nothing to compute, and a sum of no weights has a gradient for none
+            parameters = [p if d is None else p.sum(d) for p, d in zip(parameters, parameter_dims, strict=True)]
+        elif any(dim is not None for dim in parameter_dims):  # an ensemble: each member has weights of its own
             members = []
             for member in range(size):
                 pairs = zip(args, dims, strict=False)
@@ -326,6 +328,7 @@ class Scan:
             )
             return moved.flatten(at, at + 1)
 
+        batch = next(length for dim, length in enumerate(states[0].shape) if dim != state_dims[0])
         inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims, strict=False)]
         states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims, strict=False)]
         results = operator(*inputs, *states, *parameters, *flags)
@@ -333,7 +336,7 @@ class Scan:
         for number, result in enumerate(results):
             at = 1 if number < len(which.outputs) else 0
             empty = result.dim() == 1  # an output that was not wanted
-            found.append(result if empty else result.unflatten(at, (size, -1)))
+            found.append(result if empty else result.unflatten(at, (size, batch)))
             found_dims.append(None if empty else at)
         return tuple(found), tuple(found_dims)
 
