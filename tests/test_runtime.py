@@ -1070,9 +1070,10 @@ def test_products_are_in_tf32_where_torch_is_told_so_and_nowhere_else(wanted, dt
     float32_products.fp32_precision = wanted
     state = torch.zeros(2, 4, dtype=dtype)
     scan = Arguments([state[None]], [state], [], [], [], backwards=False, save=True, keep=True, heads=1)
-    resident(Kernel())(scan, Choice("resident", {"BB": 16}, 1))
+    resident(Kernel())(scan, Choice("resident", {"BB": 16}, {"num_warps": 4}))
     on = wanted == "tf32" and dtype == torch.float32 and torch.version.hip is None
     assert given["PRECISION"] == ("tf32" if on else "ieee")
+    assert (given["BB"], given["num_warps"]) == (16, 4)
 
 
 def test_products_are_not_in_tf32_by_themselves():
