@@ -111,6 +111,41 @@ def test_a_stack_is_a_leaf_of_fx(layer_of, batch_first):
     assert_equal(graph(x), whole(x))
 
 
+class Streaming(nn.Module):
+    """A layer with an input of its own and a state from outside."""
+
+    def __init__(self, rnn: nn.Module, x):
+        super().__init__()
+        self.rnn, self.x = rnn, x
+
+    def forward(self, h, c):
+        return self.rnn(self.x, (h, c))[0]
+
+
+@pytest.mark.parametrize("kind", ["torch.nn", "layer", "stack"])
+def test_hooks_run_once_in_a_traced_model(kind, layer_of):
+    """And the node knows its place, as that of torch.nn's layer does."""
+    rnn = {"torch.nn": lambda: nn.LSTM(I, H), "layer": lambda: new_layer("lstm", layer_of)}
+    rnn["stack"] = lambda: Stack([new_layer("lstm", layer_of)])
+    whole = Model(rnn[kind]().double())
+    whole.rnn.register_forward_pre_hook(lambda module, args: (args[0] + 1, *args[1:]))
+    whole.rnn.register_forward_hook(lambda module, args, result: (result[0] * 2, result[1]))
+    graph = torch.fx.symbolic_trace(whole)
+    (node,) = (node for node in graph.graph.nodes if node.target == "rnn")
+    assert node.meta["nn_module_stack"] == {"rnn": ("rnn", type(whole.rnn))}
+    x = random(T, B, I)
+    assert_equal(graph(x), whole(x))
+
+
+def test_a_layer_is_a_leaf_of_fx_whose_state_alone_is_traced(layer_of):
+    x = random(T, B, I)
+    for given in (x, pack_padded_sequence(x, torch.tensor([T, 3, 2, 1][:B]), enforce_sorted=False)):
+        whole = Streaming(new_layer("lstm", layer_of), given)
+        graph = torch.fx.symbolic_trace(whole)
+        state = whole.rnn.initial_state(B)
+        assert_equal(flat(graph(*state)), flat(whole(*state)))
+
+
 def test_fx_does_not_look_into_a_layer(layer_of):
     for module in (layer_of("lstm")(I, H), Stack([layer_of("lstm")(I, H)])):
         with pytest.raises(TypeError, match=rf"{type(module).__name__}: torch\.fx .* trace a module that has it"):

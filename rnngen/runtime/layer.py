@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, filled
+from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
@@ -22,7 +22,7 @@ Input = Tensor | PackedSequence
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Layer(nn.Module):
+class Layer(Leaf):
     """A cell scanned over time; the classes of generated modules derive from this one.
 
     Shapes, with D the number of directions:
@@ -343,8 +343,7 @@ class Layer(nn.Module):
 
         Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input and states do not fit.
         """
-        if isinstance(input, Proxy):
-            return leaf(self, input, hx)
+        self._refuse_proxy(input)
         y, state = self._call(self.cell.run, input, hx, schedule=self.schedule)
         return (y, state) if self.return_state else y
 
@@ -549,19 +548,6 @@ class Layer(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         rows = zip(*last, strict=True)
         return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
-
-
-def leaf(module: nn.Module, input: Proxy, hx: object) -> Proxy:
-    """The call of a module in a graph of torch.fx, where the layers of torch.nn are leaves too.
-
-    Raises TypeError for the module that is traced itself.
-    """
-    path = input.tracer.path_of_module(module)
-    if not path:
-        raise TypeError(
-            f"{type(module).__name__}: torch.fx traces around a layer and not into it; trace a module that has it"
-        )
-    return input.tracer.create_proxy("call_module", path, (input, hx), {})
 
 
 def _fit(tensor: Tensor, other: Tensor) -> bool:

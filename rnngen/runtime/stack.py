@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
-from rnngen.runtime.layer import Input, Layer, State, leaf
+from rnngen.runtime.layer import Input, Layer, State
+from rnngen.runtime.leaf import Leaf
 
 
 def detach(state: State | Sequence[State]) -> State | tuple[State, ...]:
@@ -14,7 +14,7 @@ def detach(state: State | Sequence[State]) -> State | tuple[State, ...]:
     return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
 
 
-class Stack(nn.Module):
+class Stack(Leaf):
     """Layers one after another; the classes of models derive from this one.
 
     The input is (time, batch, features), or (time, features) without a batch, or with `batch_first` (batch, time,
@@ -47,8 +47,7 @@ class Stack(nn.Module):
         Raises what its layers raise, TypeError for states that are no list or tuple, and RuntimeError if they are not
         as many as the recurrent layers.
         """
-        if isinstance(input, Proxy):
-            return leaf(self, input, hx)
+        self._refuse_proxy(input)
         y, states = self._over_time(lambda layer: layer, input, hx)  # called, so that their hooks are
         return (y, states) if self.return_state else y
 
