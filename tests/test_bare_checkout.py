@@ -90,6 +90,63 @@ def test_the_comparison_with_cudnn_runs(bare, tmp_path):
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
 
 
+# A Triton that is there and no kernel can be had from, by the text of its file, and what is said of it.
+OLD = "import triton\ntriton.__version__ = '3.5.1'"  # this one, for torch looks far into it
+TRITONS = {
+    "old": (OLD, "Triton 3.5.1 is installed, and kernels need Triton 3.6 or newer"),
+    "broken": ("raise ImportError('undefined symbol: PyFoo')", "(ImportError: undefined symbol: PyFoo)"),
+    "without a package": ("import a_package_it_needs", "(ModuleNotFoundError: No module named 'a_package_it_needs')"),
+    "without a library": ("raise OSError('libcudart.so: cannot open')", "(OSError: libcudart.so: cannot open)"),
+    "without a version": ("", "(AttributeError: module 'triton' has no attribute '__version__')"),
+    "half there": ("__version__ = '3.6.0'", "(ModuleNotFoundError: No module named 'triton.language')"),
+}
+SURVIVED = {name: TRITONS[name] for name in ("old", "broken", "without a package")}  # torch fails beside the others
+LAYER = """
+import torch
+from generated.lstm import LSTM
+layer, x = LSTM(3, 4), torch.ones(2, 1, 3)
+for _ in range(2):
+    y, _ = layer(x)
+    y.sum().backward()
+torch.testing.assert_close(y, layer.reference(x)[0])
+"""
+
+
+@pytest.fixture
+def triton(tmp_path):
+    """Puts a package called triton, with this text, before the one that is installed, or makes that one old."""
+
+    def put(text: str) -> None:
+        (tmp_path / "triton").mkdir()
+        file = tmp_path / ("sitecustomize.py" if text == OLD else "triton/__init__.py")
+        with file.open("a") as stream:
+            stream.write(text)
+
+    return put
+
+
+@pytest.mark.parametrize("text, told", TRITONS.values(), ids=TRITONS)
+def test_a_generated_module_is_imported_beside_a_triton_without_kernels(bare, triton, text, told):
+    triton(text)
+    done = bare("-c", "import generated.lstm\nfrom rnngen.runtime.language import MISSING\nprint(MISSING)")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told in done.stdout
+    assert done.stdout.endswith("kernels need Triton 3.6 or newer\n")
+
+
+@pytest.mark.parametrize("text, told", SURVIVED.values(), ids=SURVIVED)
+def test_and_runs_its_torch_steps_and_says_so_where_the_interpreter_was_wanted(bare, triton, text, told):
+    triton(text)
+    done = bare("-W", "error", "-c", LAYER)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = bare("-c", LAYER, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stderr.count("TRITON_INTERPRET is set, and scans on 'cpu' run step by step in torch all the same: ") == 1
+    )
+    assert told in done.stderr
+
+
 # The whole file on six cards takes minutes; one cell on the smallest of them shows that it runs.
 ALL = "every_schedule or lengths or mistakes"
 CARDS = ["A10", "A100", "H100", "RTX5090", "MI300X"]

@@ -9,8 +9,10 @@ from pathlib import Path
 import kernels_for_interpreter as kernels
 import pytest
 import torch
+import triton
 
-from rnngen.runtime.interpreter import interpreting, mend
+from rnngen.runtime import language
+from rnngen.runtime.interpreter import mend
 
 mend()
 
@@ -345,12 +347,12 @@ def test_lstm_in_bfloat16(random):
 # The functions themselves
 
 
-@pytest.mark.parametrize("value, on", [("1", True), ("true", True), ("ON", True), ("0", False), ("", False)])
-def test_interpreting_follows_the_environment(value, on, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", value)
-    assert interpreting() is on
+@pytest.mark.parametrize("value", ["1", "true", "ON", "Yes", "y", "0", "", "off", "2", None])
+def test_the_wish_for_it_is_read_as_triton_reads_it(value, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert interpreting() is False
+    if value is not None:
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+    assert language._wanted() == triton.knobs.runtime.interpret
 
 
 def test_mending_twice_is_mending_once():

@@ -8,15 +8,9 @@ other differences it lists, from Triton 3.6 on. Compiled kernels are not affecte
 import functools
 
 import numpy as np
-import triton
 import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, ReduceOps, ScanOps, TensorHandle
-
-
-def interpreting() -> bool:
-    """Whether kernels decorated from now on are interpreted, as Triton itself reads TRITON_INTERPRET."""
-    return triton.knobs.runtime.interpret
 
 
 def mend() -> None:

@@ -1,10 +1,11 @@
 """Triton as generated modules see it: the language, whether kernels are interpreted, and what stands in its place where
-Triton is not installed.
+there is none that works.
 """
 
+import os
 from importlib import import_module
 
-__all__ = ["MISSING", "OutOfResources", "interpreting", "tl", "triton"]
+__all__ = ["MISSING", "WANTED", "OutOfResources", "interpreting", "tl", "triton"]
 
 OLDEST = (3, 6)  # its language has no less than the kernels use
 
@@ -23,19 +24,26 @@ class _Absent:
 
 def _missing() -> str:
     """Why no kernel can run, "" if one can."""
-    needed = "Triton {}.{} or newer".format(*OLDEST)
+    needed = "kernels need Triton {}.{} or newer".format(*OLDEST)
     try:
-        triton = import_module("triton")
-    except ModuleNotFoundError as missing:
-        if missing.name != "triton":
-            raise
-        return f"the package 'triton' is not installed, and kernels need {needed}"
-    number = triton.__version__
-    if tuple(int(part) for part in number.split(".")[:2]) < OLDEST:
-        return f"Triton {number} is installed, and kernels need {needed}"
+        number = import_module("triton").__version__
+        if tuple(int(part) for part in number.split(".")[:2]) < OLDEST:
+            return f"Triton {number} is installed, and {needed}"
+        for part in ("triton.language", "triton.runtime"):
+            import_module(part)
+    except Exception as error:  # one that is broken, or for another machine, raises whatever it likes
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return f"the package 'triton' is not installed, and {needed}"
+        return f"importing 'triton' fails ({type(error).__name__}: {error}), and {needed}"
     return ""
 
 
+def _wanted() -> bool:
+    """Whether TRITON_INTERPRET asks for the interpreter, as Triton reads it; it may not be there to be asked."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+WANTED = _wanted()
 MISSING = _missing()
 if MISSING:
     triton = tl = _Absent()

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rnngen.runtime.language import MISSING, OutOfResources, interpreting, tl
+from rnngen.runtime.language import MISSING, WANTED, OutOfResources, interpreting, tl
 from rnngen.runtime.linear import product, product_transposed
 from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, NotPossible, Sizes, choose, row_of
 
@@ -183,6 +183,10 @@ def _warn_once(text: str) -> None:
 def has_kernels(kind: str) -> bool:
     """Whether scans on this type of device run kernels; warns, once, of a device where they do not and could matter."""
     if kind == "cpu":
+        if WANTED and MISSING:
+            _warn_once(
+                f"TRITON_INTERPRET is set, and scans on 'cpu' run step by step in torch all the same: {MISSING}."
+            )
         return interpreting()
     if kind == "meta":  # nothing runs there
         return True
