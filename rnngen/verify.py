@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -97,7 +97,7 @@ class Case:
     """One layer class on one size. errors: relative RMS error by name, `OWN` among them.
 
     plain: the error of the judge itself in this type, where that is half precision. A cell may amplify the
-    rounding of its inputs, or compare numbers that rounding makes equal; then plain torch is as far off.
+    rounding of its inputs, or compare numbers that rounding makes equal; then the judge is as far off.
     skipped: why the schedule cannot run this. failure: the exception that was raised instead of an answer.
     """
 
@@ -111,7 +111,7 @@ class Case:
     failure: str = ""
 
     def limit(self, name: str) -> float:
-        """The largest error allowed: that of the type's table, or twice what plain torch in this type is off by."""
+        """The largest error allowed: that of the type's table, or twice what the judge in this type is off by."""
         if name == OWN:
             return TOLERANCES["float64"].limit
         return max(TOLERANCES[self.dtype].limit, 2 * self.plain.get(name, 0.0))
@@ -204,9 +204,15 @@ def child(order: str) -> None:
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
-    if path == "kernels" and find_spec("triton") is None:
-        answer("refused", "The package 'triton' is not installed; --path torch works without it.")
+    from rnngen.runtime.language import MISSING, interpreting
+    from rnngen.runtime.launch import has_kernels
+
+    if path == "kernels" and MISSING:
+        answer("refused", f"No kernel can run: {visible(MISSING)[:300]}; --path torch works without it.")
         return
+    device = torch.device("cpu" if path == "torch" or interpret else "cuda")
+    if (has_kernels(device.type), interpreting()) != (path == "kernels", path == "kernels" and interpret):
+        raise RuntimeError(f"what runs on '{device.type}' is not what was asked for")
     module = _imported(file)
     layers = _layers(module)
     cases = [case for layer in layers for case in _cases(module, layer, dtypes, path, schedules)]
@@ -221,7 +227,6 @@ def child(order: str) -> None:
         where = "The kernels, in Triton's interpreter on the CPU: slow, with the same results."
     else:
         where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
-    device = torch.device("cpu" if path == "torch" or interpret else "cuda")
     answer("plan", asdict(Plan(where, len(cases))))
     described = _described(model)
     for layer, schedule, dtype, run in cases:

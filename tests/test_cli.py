@@ -1120,6 +1120,28 @@ def test_verify_needs_torch(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "file, text, told",
+    [
+        ("triton.py", "raise ModuleNotFoundError(name='triton')", "the package 'triton' is not installed, and kernels"),
+        ("sitecustomize.py", "import triton\ntriton.__version__ = '3.5.1'", "Triton 3.5.1 is installed, and kernels"),
+        ("triton.py", "raise ImportError('a\x1b library')", "importing 'triton' fails (ImportError: a\\x1b library)"),
+    ],
+    ids=["missing", "old", "broken"],
+)
+def test_verify_runs_kernels_or_says_why_there_are_none(tmp_path, file, text, told):
+    (tmp_path / file).write_text(text)
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    result = python("-m", "rnngen", "verify", "indrnn", "--dtype", "float64", environment=environment, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"Error: No kernel can run: {told}" in result.stderr
+    assert result.stderr.endswith("; --path torch works without it.\n")
+    order = ("verify", "indrnn", "--dtype", "float64", "--path", "torch")
+    result = python("-m", "rnngen", *order, environment=environment, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("The CPU path, in torch.\n")
+
+
 def test_verify_runs_with_the_rnngen_that_was_called(tmp_path):
     """And not with another one that is installed too."""
     (tmp_path / "rnngen").mkdir()
