@@ -768,7 +768,7 @@ def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
             verdict = click.style("WRONG", fg="red", bold=True) if bad else click.style("ok", fg="green")
             line = f"  {name:<{width}}  {worst.errors[name]:8.1e}  {verdict}  {worst.schedule}, {worst.sizes}"
             if worst.errors[name] > tolerance.limit and name in worst.plain:
-                line += f" (plain torch in {dtype}: {worst.plain[name]:.1e})"
+                line += f" (the reference in {dtype}: {worst.plain[name]:.1e})"
             click.echo(line, color=color)
         failed = [case for case in group if case.failure]
         for failure in dict.fromkeys(case.failure for case in failed):
