@@ -2,11 +2,12 @@
 
 import re
 import warnings
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
 import torch
-from pretended_gpu import CARDS, OTHERS, Record, pretended
+from pretended_gpu import CARDS, OTHERS, Card, Record, pretended
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnngen.runtime import language, launch, machine
@@ -184,10 +185,26 @@ def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeyp
     finally:
         machine.choose.cache_clear()
     assert [str(one.message) for one in warned] == [
-        "The schedule 'resident' gives way to 'stepwise', which is slower: lstm_resident_forward needs 69632 of shared "
-        "memory, and 65536 are there."
+        "The schedule 'resident' cannot run here: lstm_resident_forward needs 69632 of shared memory, and 65536 are "
+        "there. It gives way to 'stepwise', which is slower."
     ]
     assert {one.kernel for one in gpu.launches} == {"lstm_stepwise_forward_stage_1"}
+
+
+NOTHING = Card("a card without shared memory", (8, 0), 108, -1)  # one on which no kernel fits
+
+
+@pytest.mark.parametrize("schedule, planned", [("stepwise", 0), ("auto", 0), ("auto", -1)])
+def test_where_stepwise_does_not_fit_either_the_user_is_told(schedule, planned, monkeypatch, forgetful):
+    monkeypatch.setattr(machine, "shared_bytes", lambda *_: planned)  # with -1 the plan is that `resident` fits
+    machine.choose.cache_clear()
+    told = "The schedule 'stepwise' cannot run here: lstm_stepwise_forward_stage_1 needs 0 of shared memory, and -1 are"
+    way = pytest.warns(UserWarning, match="It gives way to 'stepwise'") if planned < 0 else nullcontext()
+    try:
+        with pretended(NOTHING, compiling=True), way, pytest.raises(NotPossible, match=told):
+            layer_class("lstm")(8, 64, schedule=schedule, device="cuda")(torch.randn(3, 2, 8, device="cuda"))
+    finally:
+        machine.choose.cache_clear()
 
 
 # Some of each card, compiled: (cell, type, width, schedule, packed).

@@ -109,14 +109,13 @@ def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], st
     _launch(kernel, grid, scan, choice, tensors, step, H=hidden)
 
 
-class _TooLarge(Exception):
-    """A kernel, and in a sentence what it needs and what the GPU has."""
-
-
 def _launch(
     kernel, grid: tuple[int, int], scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants
 ) -> None:
-    """Launch with what every kernel takes. time: the number of steps, or the step that is meant."""
+    """Launch with what every kernel takes. time: the number of steps, or the step that is meant.
+
+    Raises NotPossible for a kernel that Triton finds too large for the GPU.
+    """
     device = scan.states[0].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current one
         try:
@@ -133,8 +132,8 @@ def _launch(
                 enable_fp_fusion=True,
             )
         except OutOfResources as error:
-            name, need, limit = kernel.__name__, error.required, error.limit
-            raise _TooLarge(f"{name} needs {need} of {error.name}, and {limit} are there") from error
+            reason = f"{kernel.__name__} needs {error.required} of {error.name}, and {error.limit} are there"
+            raise NotPossible(f"The schedule '{choice.schedule}' cannot run here: {reason}.") from error
 
 
 def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
@@ -165,12 +164,10 @@ def run(launchers: Mapping[str, Launcher], facts: Facts, scan: Arguments, schedu
     choice = choose(facts, scan.sizes, machine, wanted)
     try:
         launchers[choice.schedule](scan, choice)
-    except _TooLarge as error:  # before anything was written: only `stepwise` launches more than once
-        if "stepwise" in (wanted, choice.schedule):
+    except NotPossible as error:  # before anything was written: only `stepwise` launches more than once
+        if wanted != "auto" or choice.schedule == "stepwise":
             raise
-        if wanted != "auto":
-            raise NotPossible(f"The schedule '{wanted}' cannot run here: {error}.") from error
-        _warn_once(f"The schedule '{choice.schedule}' gives way to 'stepwise', which is slower: {error}.")
+        _warn_once(f"{error} It gives way to 'stepwise', which is slower.")
         launchers["stepwise"](scan, choose(facts, scan.sizes, machine, "stepwise"))
 
 
