@@ -23,10 +23,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from random_cells import FOUND, Call, Trial, Wrong, calls, cells, check, kept
 
+import rnngen
 from rnngen.errors import ModelError
 from rnngen.runtime.language import interpreting
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(rnngen.__file__).parent
 SHRINKING = 60  # seconds, for one failure
 CALLS = {"torch": 3, "kernels": 2}  # of each cell: to compile it takes longer than a call on the CPU path
 
@@ -162,7 +163,8 @@ def _kind(error: Exception) -> str:
     """Failures of one kind are taken for one fault: those of a path, or from one place in the code."""
     if isinstance(error, Wrong):
         return f"{error.path} wrong"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "rnngen" in Path(frame.filename).parts]
+    trace = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in trace if Path(frame.filename).is_relative_to(PACKAGE)]
     place = f" in {Path(frames[-1].filename).name}, {frames[-1].name}" if frames else ""
     return f"{type(error).__name__}{place}"
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import cells as known
+import fuzz
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
@@ -12,7 +13,9 @@ from random_cells import COUNTER, Call, Trial, calls, cells, check, found_cases
 from rnngen.emit.module import facts_of
 from rnngen.errors import ModelError
 from rnngen.ir import PRODUCTS, VIEWS, Program, origin
+from rnngen.runtime import machine
 
+NOT_OURS = "/home/me/rnngen/tests/random_cells.py"  # where a checkout has the name of the package
 FOUND = {name: (text, call) for name, text, call in found_cases()}
 
 
@@ -92,3 +95,15 @@ def test_draws_are_cells_of_every_kind():
     draw()
     assert tally["accepted"] >= 4 * tally["rejected"]
     assert not [name for name in FEATURES if tally[name] < 3]
+
+
+def test_failures_are_told_apart_by_their_place_in_the_package():
+    def kind(text: str) -> str:
+        try:
+            exec(compile(text, NOT_OURS, "exec"), vars(machine).copy())
+        except ValueError as error:
+            return fuzz._kind(error)
+        raise AssertionError("nothing failed")
+
+    assert kind("raise ValueError") == "ValueError"
+    assert kind("choose(Facts(), Sizes(1, 1), MACHINES['sm_90'], 'none')") == "NotPossible in machine.py, choose"
