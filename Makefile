@@ -13,7 +13,7 @@ help:
 	@echo "make test             run the tests"
 	@echo "make test-all         run those too that compile every kernel for every card; some hours"
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
-	@echo "make mutants          change the code in small ways and see whether a test notices, for 45 minutes at most (N=100 SEED=1)"
+	@echo "make mutants          change the code in small ways and see whether a test notices; none is begun after 45 minutes (N=100 SEED=1)"
 	@echo "make lint             check the style"
 	@echo "make generated        compile the checked-in modules in generated/ again"
 	@echo "make check-generated  say which of them are stale"

@@ -236,19 +236,28 @@ def rows(name: str) -> list[dict]:
 
 
 def handmade() -> list[Mutant]:
-    """The mutants that a person thought of. Raises Fault if the text that one replaces is not there exactly once."""
-    texts = {row["file"]: (ROOT / row["file"]).read_text() for row in rows("handmade")}
-    lost = [row for row in rows("handmade") if texts[row["file"]].count(row["old"]) != 1]
+    """The mutants that a person thought of. Raises Fault for a row whose file lies in no area, or has not exactly one
+    place with the text that is replaced.
+    """
+    areas = {file: area for area in AREAS for file in files(area)}
+    texts = {row["file"]: (ROOT / row["file"]).read_text() for row in rows("handmade") if row["file"] in areas}
+    lost = []
+    for row in rows("handmade"):
+        if row["file"] not in areas:
+            lost.append(f"{row['name']}: {row['file']} is no file of {', '.join(AREAS)}")
+        elif (count := texts[row["file"]].count(row["old"])) != 1:
+            lost.append(f"{row['name']}: {row['file']} has its text {count} times")
     if lost:
-        named = "\n".join(
-            f"{row['name']}: {row['file']} has its text {texts[row['file']].count(row['old'])} times" for row in lost
-        )
-        raise Fault(f"mutants/handmade.toml has to follow the code:\n{named}")
+        raise Fault("mutants/handmade.toml has to follow the code:\n" + "\n".join(lost))
     return [
-        Mutant(area, row["file"], text := texts[row["file"]], text.replace(row["old"], row["new"]), row["name"])
+        Mutant(
+            areas[row["file"]],
+            row["file"],
+            text := texts[row["file"]],
+            text.replace(row["old"], row["new"]),
+            row["name"],
+        )
         for row in rows("handmade")
-        for area in AREAS
-        if row["file"] in files(area)
     ]
 
 
