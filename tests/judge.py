@@ -1,7 +1,8 @@
 """Kernels judged by the equations of their cell in float64.
 
-The judge is the module's reference: the described step in plain torch, looped and differentiated by torch, which
-shares nothing with the adjoint, the schedules or the templates.
+The judge is the module's reference: the step as it was described, in plain torch, looped and differentiated by torch.
+It is emitted too, with the spellings of the CPU path, and shares nothing with the adjoint, the schedules and what the
+kernels are made of. `rnngen.reference`, which shares nothing with any of these, judges it in test_random_cells.py.
 """
 
 import torch

@@ -1,7 +1,6 @@
 """Every schedule of every cell, in Triton's interpreter, against the cell's equations in float64.
 
-The judge is the module's reference: the described step in plain torch, looped and differentiated by torch, which
-shares nothing with the adjoint, the schedules or the templates.
+What the judge shares with what it judges is said in judge.py.
 """
 
 import pytest
