@@ -7,6 +7,7 @@ import pytest
 import torch
 from pretended_gpu import CARDS, pretended
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from benchmarks import against_cudnn
 from benchmarks.against_cudnn import ARITHMETIC, Size, Wrong, compared, judged, main, products_in, rows, sensors, timed
@@ -51,19 +52,23 @@ def test_forward_rows_are_of_inference_on_both_sides(monkeypatch):
 
     def noted(functions, pairs, milliseconds):
         for name, function in functions.items():
-            layer = function.__closure__[function.__code__.co_freevars.index("layer")].cell_contents
-            hook = layer.register_forward_hook(
-                lambda m, args, result, name=name: seen.setdefault(name, []).append(
-                    (m.training, result[0].requires_grad)
+            calls = seen.setdefault(name, [])
+            hook = register_module_forward_hook(
+                lambda layer, args, result, calls=calls: calls.append(
+                    (type(layer), layer.training, result[0].requires_grad)
                 )
             )
-            function()
-            hook.remove()
+            try:
+                function()
+            finally:
+                hook.remove()
         return {name: [1.0, 1.0] for name in functions}
 
     monkeypatch.setattr(against_cudnn, "timed", noted)
     assert len(list(rows(Size("lstm", "float32", 3, 2, 4), 2, CPU))) == 2
-    assert seen == {side: [(False, False), (True, True)] for side in ("ours", "cudnn")}
+    assert seen == {
+        side: [(layer, False, False), (layer, True, True)] for side, layer in (("ours", LSTM), ("cudnn", nn.LSTM))
+    }
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
