@@ -225,7 +225,18 @@ MORE = [
 ]
 
 
-@every_card
+def widest(card: str, cell: str, dtype: str) -> int:
+    """Units of a head up to which `resident` runs, and beyond which it must be refused.
+
+    By type what the registers hold; by card what its memory does, where that is less: four matrices of 64 units and 4
+    bytes are all of a T4's 64 KiB, and three of 128 units and 2 bytes leave 3 of the 99 KiB of an A10.
+    """
+    by_type = {"float64": 32, "float32": 64}.get(dtype, 128)
+    by_card = {"T4": 32 if cell.startswith("lstm") else 64, "A10": 64, "RTX4090": 64, "RTX5090": 64}
+    return min(by_type, by_card.get(card, 128))
+
+
+@pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize(
     "cell, dtype, width, schedule, packed",
     [*COMPILED, *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE if row not in COMPILED)],
@@ -233,29 +244,31 @@ MORE = [
 def test_kernels_compile_for_a_card_and_take_the_memory_that_was_foretold(
     card, cell, dtype, width, schedule, packed, monkeypatch
 ):
-    foretold = []
+    foretold = {}  # by direction: the last estimate is that of the constants which the kernel gets
     whole = machine.shared_bytes
 
-    def noted(*args):
-        foretold.append(whole(*args))
-        return foretold[-1]
+    def noted(facts, *args):
+        bytes_ = foretold["adjoint" if facts.adjoint else "forward"] = whole(facts, *args)
+        return bytes_
 
     monkeypatch.setattr(machine, "shared_bytes", noted)
     machine.choose.cache_clear()
-    with pretended(card, compiling=True) as gpu:
-        try:
-            train(cell, dtype, width, packed, num_layers=1, bidirectional=False, schedule=schedule)
-        except NotPossible as error:
-            assert schedule == "resident"
-            assert re.search("do not fit|wider than|are needed", str(error))
+    with pretended(CARDS[card], compiling=True) as gpu:
+        if schedule == "resident" and width > widest(card, cell, dtype):
+            with pytest.raises(NotPossible, match=r"do not fit|wider than|are needed"):
+                train(cell, dtype, width, packed, num_layers=1, bidirectional=False, schedule=schedule)
             return
-    assert gpu.launches
+        train(cell, dtype, width, packed, num_layers=1, bidirectional=False, schedule=schedule)
     assert not gpu.faults
-    assert all(f"_{schedule}_" in one.kernel for one in gpu.launches)
+    seen = set()
     for one in gpu.launches:
-        assert one.shared <= card.shared
+        assert f"_{schedule}_" in one.kernel
+        assert one.shared <= CARDS[card].shared
+        direction = "adjoint" if "_adjoint" in one.kernel else "forward"
+        seen.add(direction)
         if schedule == "resident":
-            assert any(one.shared <= bytes_ <= 2.5 * one.shared for bytes_ in foretold), (one.shared, foretold)
+            assert one.shared <= foretold[direction] <= 2.5 * one.shared
+    assert seen == {"forward", "adjoint"}
 
 
 # Devices without kernels.
