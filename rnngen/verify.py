@@ -293,6 +293,10 @@ def _case(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Ru
         draws = [_draw(layer, described, schedule, getattr(torch, dtype), run, device, seed) for seed in range(_DRAWS)]
         errors = _errors([(draw.found, draw.exact) for draw in draws])
         errors[OWN] = max(_errors([(draw.own, draw.exact) for draw in draws]).values())
+        if unknown := _not_finite([draw.exact for draw in draws]):
+            failure = f"{', '.join(unknown)} cannot be compared: the cell as it was described is not finite there, for "
+            failure += "inputs and states drawn around zero"
+            errors = {name: error for name, error in errors.items() if name not in (*unknown, OWN)}
         if dtype in ("bfloat16", "float16"):
             plain = _errors([(draw.plain, draw.exact) for draw in draws])
     except NotPossible as reason:
@@ -407,6 +411,11 @@ def _answer_of(layer: Any, answer: _Answer, x: Any, states: list[Any], dtype: An
 def _errors(draws: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
     """By name the error over all draws of what was found and what was wanted."""
     return {name: _error([(found[name], wanted[name]) for found, wanted in draws]) for name in draws[0][1]}
+
+
+def _not_finite(answers: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of what the judge itself gives numbers of that are not finite."""
+    return [name for name in answers[0] if not all(answer[name].isfinite().all() for answer in answers)]
 
 
 def _error(pairs: Sequence[tuple[Any, Any]]) -> float:

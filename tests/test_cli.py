@@ -1011,6 +1011,15 @@ def test_verify_sees_a_wrong_spelling(run, monkeypatch):
         assert {"y", "d_x", "d_weight_hh_l0", OWN} <= set(wrong)
 
 
+def test_verify_approves_of_nothing_that_is_not_finite(run):
+    """No number is as right as any other."""
+    Path("leaky.toml").write_text(CELL.replace("tanh(", "tanh(log(h) + "))
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float64")
+    assert result.exit_code == 1
+    assert " cannot be compared: the cell as it was described is not finite there" in result.stdout
+    assert not re.search(r"^  (y|d_h) .* ok ", result.stdout, re.MULTILINE)
+
+
 def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):
     def stream(*_):
         yield Plan("Here.", 3)
