@@ -24,6 +24,8 @@ from rnngen.runtime.seal import FIRST_WORDS, FORMAT, condition, format_of, renew
 
 __all__ = ["OutOfReach", "diagnose", "examine", "report"]
 
+MOST_BYTES = 2**24  # of a generated module: several times what the largest model makes that compiles
+
 
 class OutOfReach(Exception):
     """A path that was to be examined is not there. `str()` of it is a sentence that is safe to print."""
@@ -95,7 +97,9 @@ def _examined(file: Path, named: bool = False) -> dict[str, Any]:
         if file.is_file():
             with file.open("rb") as stream:
                 start = stream.read(len(FIRST_WORDS))
-                content = start + stream.read() if start == FIRST_WORDS.encode() else b""
+                content = start + stream.read(MOST_BYTES) if start == FIRST_WORDS.encode() else b""
+            if len(content) > MOST_BYTES:
+                content, sentence = b"", "is larger than a module of rnngen's can be."
     except OSError as error:
         state, sentence = "unreadable", f"cannot be read: {error.strerror or 'unknown reason'}."
     format = format_of(content)
