@@ -799,7 +799,7 @@ def _badness(error: float) -> float:
 def doctor(modules: tuple[Path, ...], in_json: bool) -> None:
     """Say which versions are here, what will run where, and which generated modules are not as they were written.
 
-    MODULE is a file or a folder; this folder by default.
+    MODULE is a file, or a folder for the files right in it; this folder by default.
     """
     from rnngen.doctor import OutOfReach, report
 
