@@ -11,8 +11,9 @@ A model travels through these files from left to right, and each imports only fr
     ir            values and cells: the one form that every pass reads and writes
     cell          a described cell, and whether each name in it means something
     description   the TOML model, validated
+    chain         a scan's step as stages, with what looks across units between them
     build         a graph made value by value, each in its simplest form
-    passes/       resolve infer simplify pack hoist differentiate mask save lower verify
+    passes/       resolve infer simplify pack hoist differentiate expand mask save lower cut verify
     emit/         values to lines of Triton or torch; records for the templates
     audit         the last look at a generated text
     compile       the whole road on one page

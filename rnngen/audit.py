@@ -28,16 +28,16 @@ OF_LIBRARIES = frozenset(
     F.elu F.gelu F.hardswish F.hardtanh F.leaky_relu F.logsigmoid F.mish F.relu6 F.selu F.silu F.softplus F.softsign
     F.tanhshrink
     nn.Dropout nn.Linear
-    tl.PropagateNan.ALL tl.abs tl.arange tl.cast tl.constexpr tl.cos tl.dot tl.erf tl.exp tl.full tl.int64 tl.load
-    tl.log tl.maximum tl.minimum tl.program_id tl.range tl.sin tl.sqrt tl.store tl.where tl.zeros tl.zeros_like
+    tl.PropagateNan.ALL tl.abs tl.arange tl.cast tl.constexpr tl.cos tl.erf tl.exp tl.full tl.int64 tl.load tl.log
+    tl.maximum tl.minimum tl.program_id tl.range tl.sin tl.sqrt tl.where tl.zeros_like
     triton.jit
     """.split()
 )
 # What it may say of anything else: of a tensor, a pointer, a scan, super().
 _ATTRIBUTES = frozenset(
     """
-    __init__ accumulator buffer chunk clone copy_ dtype element_ty inputs last outputs parameters reshape states steps
-    sum to
+    __init__ accumulator buffer carry chunk clone copy_ expand_as inputs last mask outputs parameters reshape states
+    steps sum to
     """.split()
 )
 
@@ -45,7 +45,7 @@ _NODES = frozenset(
     """
     Module Expr Import ImportFrom alias FunctionDef ClassDef Return Assign AnnAssign For If arguments arg keyword Call
     Attribute Name Constant Tuple List Dict Subscript Slice Starred GeneratorExp comprehension BinOp UnaryOp Compare
-    Load Store USub Add Sub Mult Div Eq NotEq Lt LtE Gt GtE IsNot
+    Load Store USub Add Sub Mult Div Eq NotEq Lt LtE Gt GtE Is IsNot IfExp
     """.split()
 )
 _CONTEXTS = (ast.Load, ast.Store)

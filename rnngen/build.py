@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import chain, count
 
 from rnngen.equations import Expression, parse_expression
-from rnngen.ir import Shape, Value, block_shape, blocks_of
+from rnngen.ir import CHOICES, LEAVES, Shape, Value, block_shape, blocks_of
 from rnngen.ops import OPS
 
 
@@ -49,6 +49,8 @@ def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
             return (matrix[-1],)
         case "outer":
             return (*operands[0], *operands[1])
+        case "expand" | "kept" | "or_zero":
+            return operands[1]
         case op if op in OPS:
             shapes = {shape for shape in operands if shape != ()}
             if len(shapes) > 1:
@@ -135,7 +137,7 @@ class Builder:
 
 
 def _key(value: Value) -> tuple:
-    if value.op in ("input", "state", "parameter"):
+    if value.op in LEAVES - {"constant"}:
         return value.op, value.name
     return value.op, value.operands, value.attribute
 
@@ -276,6 +278,17 @@ def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
     return to.add(replace(value, op="slice", operands=first.operands, attribute=run))
 
 
+def _kept(to: Builder, value: Value, mask: str, new: str, old: str) -> Value | str | None:
+    """What is chosen where the step counts needs no choice of its own."""
+    chosen = to.values[new]
+    return to.add(replace(value, operands=(mask, chosen.operands[1], old))) if chosen.op in CHOICES else None
+
+
+def _or_zero(to: Builder, value: Value, mask: str, number: str) -> Value | str | None:
+    chosen = to.values[number]
+    return to.add(replace(value, operands=(mask, chosen.operands[1]))) if chosen.op in CHOICES else None
+
+
 _RULES: dict[str, Callable[..., Value | str | None]] = {
     "add": _add,
     "sub": _sub,
@@ -287,4 +300,6 @@ _RULES: dict[str, Callable[..., Value | str | None]] = {
     "pick": _pick,
     "slice": _slice,
     "stack": _stack,
+    "kept": _kept,
+    "or_zero": _or_zero,
 }

@@ -4,18 +4,22 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rnngen import VERSION
 from rnngen.audit import audit
 from rnngen.cell import Cell
+from rnngen.chain import Chained
 from rnngen.description import CellLayer, Description, describe, library
 from rnngen.document import parse
-from rnngen.emit.module import cell_view, model_view
+from rnngen.emit.module import cell_view, facts_of, model_view, schedules_of
 from rnngen.emit.render import render
 from rnngen.emit.views import ModuleView
 from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import PRODUCTS, Program
+from rnngen.passes.cut import cut
 from rnngen.passes.differentiate import differentiate
+from rnngen.passes.expand import expand
 from rnngen.passes.hoist import hoist
 from rnngen.passes.infer import infer
 from rnngen.passes.lower import lower
@@ -26,6 +30,7 @@ from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.verify import verify
 from rnngen.runtime import PUBLISHED
+from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
 from rnngen.source import STDIN, Source
 
@@ -36,11 +41,8 @@ _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)
 MOST_WORK = 1600  # values of the steps of a file; a compile takes 0.4 ms and 60 KB for each
 _WORK_OF_A_PRODUCT = 10  # a kernel of its own in either direction, with and without a mask, beside its operation
 _WORK_OF_A_CELL = 40  # what is written around its steps
-Pass = Callable[[Program], Program]
-TO_SCANS: tuple[Pass, ...] = (simplify, pack, hoist, differentiate)
-FROM_SCANS: tuple[Pass, ...] = (save, lower)
-PASSES = (*TO_SCANS, *FROM_SCANS)
-MASKED = (*TO_SCANS, mask, *FROM_SCANS)
+# Each takes the form of a program that the one before it gives.
+PASSES: tuple[Callable[[Any], Program], ...] = (simplify, pack, hoist, differentiate, expand, mask, save, lower, cut)
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,23 @@ class Module:
     text: str
 
 
-def stages(cell: Cell, passes: Sequence[Pass] = PASSES) -> Iterator[tuple[str, Program]]:
-    """The cell after each stage, by the stage's name. passes: those of the cell as it is, or MASKED.
-
-    Raises ModelError if the cell is rejected.
-    """
+def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
+    """The cell after each pass, by the pass's name. Raises ModelError if the cell is rejected."""
     program = resolve(cell)
     yield "resolve", program
     program = verify(infer(program, cell))
     yield "infer", program
-    for step in passes:
+    for step in PASSES:
         program = verify(step(program))
         yield step.__name__, program
 
 
-def programs_of(cells: Sequence[Cell], after: str = "", passes: Sequence[Pass] = PASSES) -> list[Program]:
-    """The cells after a stage, or after all of them, stage by stage, so that the mistakes of a stage come together.
+def programs_of(cells: Sequence[Cell], after: str = "") -> list[Program]:
+    """The cells after a pass, or after all of them, pass by pass, so that the mistakes that one finds come together.
 
-    Raises ModelError with every mistake of the first stage that finds any.
+    Raises ModelError with every mistake of the first pass that finds any.
     """
-    runs = [stages(cell, passes) for cell in cells]
+    runs = [forms_of(cell) for cell in cells]
     programs: list[Program] = []
     while True:
         found, errors = [], []
@@ -90,31 +89,16 @@ def programs_of(cells: Sequence[Cell], after: str = "", passes: Sequence[Pass] =
             return programs
 
 
-def variants_of(cells: Sequence[Cell]) -> list[tuple[Program, Program]]:
-    """Each cell after all stages: as it is, and with a mask for sequences of different lengths.
-
-    Raises ModelError with every mistake of the first stage that finds any.
-    """
-    programs = programs_of(cells, TO_SCANS[-1].__name__)
-    _check_work(cells, programs)
-    return [(_through(FROM_SCANS, p), _through((mask, *FROM_SCANS), p)) for p in programs]
-
-
-def _through(passes: Sequence[Pass], program: Program) -> Program:
-    for step in passes:
-        program = verify(step(program))
-    return program
-
-
 def compile_model(source: Source) -> Module:
     """The module that a model file describes.
 
     Raises ModelError with every mistake of the first stage that finds any.
     """
     description = describe(source)
-    variants = variants_of(description.cells)
-    _check_schedules(description, [program for program, _ in variants])
-    cells = tuple(cell_view(*v, c) for v, c in zip(variants, description.cells, strict=True))
+    programs = [program for program in programs_of(description.cells) if isinstance(program, Chained)]
+    _check_work(description.cells, programs)
+    _check_schedules(description, programs)
+    cells = tuple(cell_view(*pair) for pair in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     body = render("triton", "body.py.jinja", cells=cells, model=model)
     used = set(_WORD.findall(body))
@@ -148,7 +132,7 @@ def _renewal(description: Description) -> str:
     return f"rnngen compile {'-- ' if label.startswith('-') else ''}{quoted}"
 
 
-def _check_work(cells: Sequence[Cell], programs: Sequence[Program]) -> None:
+def _check_work(cells: Sequence[Cell], programs: Sequence[Chained]) -> None:
     """A short text may make a long module: each product that cannot be hoisted or packed has kernels of its own. Raises
     ModelError.
     """
@@ -163,22 +147,21 @@ def _check_work(cells: Sequence[Cell], programs: Sequence[Program]) -> None:
     mistakes.check()
 
 
-def _work(program: Program) -> int:
+def _work(program: Chained) -> int:
     values = (*program.scan.values, *program.adjoint.values)
     return _WORK_OF_A_CELL + len(values) + _WORK_OF_A_PRODUCT * sum(value.op in PRODUCTS for value in values)
 
 
-def _check_schedules(description: Description, programs: Sequence[Program]) -> None:
+def _check_schedules(description: Description, programs: Sequence[Chained]) -> None:
     """A schedule that a layer names has to have kernels for its cell. Raises ModelError."""
     mistakes = Mistakes(description.source)
     found = {program.cell.name: program for program in programs}
     for number, layer in enumerate(description.layers):
         if not isinstance(layer, CellLayer):
             continue
-        products = any(value.op in PRODUCTS for value in found[layer.cell.name].scan.values)
-        possible = ("auto", "resident" if products else "elementwise", "stepwise")
+        possible = ("auto", *schedules_of(found[layer.cell.name].forward))
         if layer.schedule not in possible:
-            reason = "a matrix is applied to a state" if products else "no matrix is applied to a state"
+            reason = SCHEDULES[layer.schedule].refusal(facts_of(found[layer.cell.name].forward))
             message = f"The schedule '{layer.schedule}' cannot run the cell '{layer.cell.name}': {reason}."
             span = parse(description.source).value_span(("layers", number, "schedule"))
             hint = f"leave it out, or name '{possible[1]}' or 'stepwise'."

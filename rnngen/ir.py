@@ -11,6 +11,8 @@ Operations are the rows of `ops.OPS` and these structural ones:
 
     input, state, parameter     leaves; a state's leaf is its value at t-1
     constant                    a leaf; `attribute` is its number
+    mask                        a leaf that may be absent: a number for each element of the batch, 0 where the step does
+                                not count
     pick                        block `attribute` of a pack
     slice                       blocks `attribute[0]` up to `attribute[1]` of a pack, again a pack
     stack                       vectors to a pack
@@ -19,6 +21,10 @@ Operations are the rows of `ops.OPS` and these structural ones:
     matmul_t                    the sum over blocks of M.T @ v: what a product passes back to its operand
     outer                       the sum over all rows of d v.T, laid out like a parameter, the third operand
     total                       the sum over all rows, down to the shape that the value has
+    expand                      the first operand, a number or a parameter, with the axes of the second, for each element
+                                of the batch
+    kept                        by a mask, the second operand where a step counts and the third where it does not
+    or_zero                     by a mask, the second operand where a step counts and zero where it does not
 """
 
 from collections.abc import Mapping
@@ -28,8 +34,9 @@ from rnngen.source import Span
 
 Shape = tuple[str | int, ...]
 
-LEAVES = frozenset({"input", "state", "parameter", "constant"})
-STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "matmul", "matmul_t", "outer", "total"})
+LEAVES = frozenset({"input", "state", "parameter", "constant", "mask"})
+CHOICES = frozenset({"kept", "or_zero"})
+STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "matmul", "matmul_t", "outer", "total", "expand"}) | CHOICES
 VIEWS = frozenset({"pick", "slice"})
 PRODUCTS = frozenset({"matmul", "matmul_t"})
 
@@ -81,13 +88,16 @@ class Equation:
 
 @dataclass(frozen=True)
 class CellGraph:
-    """One step. `outputs` are (label, value) pairs; `heads` names the parameters that are block-diagonal."""
+    """One step. outputs: (label, value) pairs. heads: names of the parameters that are block-diagonal. backwards:
+    whether it is an adjoint, which is scanned the other way.
+    """
 
     name: str
     values: tuple[Value, ...]
     states: tuple[State, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     heads: frozenset[str] = frozenset()
+    backwards: bool = False
 
     def by_name(self) -> dict[str, Value]:
         return {value.name: value for value in self.values}
@@ -125,35 +135,61 @@ class Binding:
     name: str
 
 
-@dataclass(frozen=True)
-class Program:
-    """A cell on its way through the passes; a field is None until its pass has run.
+# What a cell is on its way through the passes, as far as it has come. Each form has all that the one before it had.
 
-    cell: the step as a whole. output: its name for what it gives. described: the step before any product was
-    packed, for the reference. stand_ins: by a value of the scan another one that its adjoint may read instead,
-    since they are equal where it has a gradient.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """cell: the step as a whole. output: its name for what it gives."""
 
     cell: CellGraph
     parameters: tuple[Parameter, ...]
     equations: tuple[Equation, ...] = ()
     output: str = ""
-    described: CellGraph | None = None
-    once: CellGraph | None = None
-    before: CellGraph | None = None
-    scan: CellGraph | None = None
-    after: CellGraph | None = None
-    adjoint: CellGraph | None = None
-    gradients: CellGraph | None = None
-    stand_ins: Mapping[str, str] = field(default_factory=dict)
-    bindings: tuple[Binding, ...] = ()
-    stream_gradients: tuple[str | None, ...] = ()  # for each input of the scan its gradient among the adjoint's outputs
 
     def graphs(self) -> dict[str, CellGraph]:
-        """The graphs that exist by now, by name, in the order in which a training step runs them."""
-        names = ("once", "before", "scan", "after", "adjoint", "gradients")
-        found = {name: graph for name in names if (graph := getattr(self, name)) is not None}
-        return found or {"cell": self.cell}
+        """The graphs that the next pass works on, by name, in the order in which a training step runs them."""
+        return {"cell": self.cell}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed(Program):
+    """described: the step before any product was packed, for the reference."""
+
+    described: CellGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Packed):
+    """once: what is computed once a call. before, after: what is computed for all rows at once. scan: the loop.
+
+    results: what `after` calls the outputs of the scan, in their order.
+    """
+
+    once: CellGraph
+    before: CellGraph
+    scan: CellGraph
+    after: CellGraph
+    results: tuple[str, ...]
+
+    def graphs(self) -> dict[str, CellGraph]:
+        return {"once": self.once, "before": self.before, "scan": self.scan, "after": self.after}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differentiated(Split):
+    """stand_ins: by a value of the scan another one that its adjoint may read instead, since they are equal where it
+    has a gradient. stream_gradients: for each input of the scan its gradient among the adjoint's outputs.
+    """
+
+    adjoint: CellGraph
+    gradients: CellGraph
+    bindings: tuple[Binding, ...]
+    stream_gradients: tuple[str | None, ...]
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+    def graphs(self) -> dict[str, CellGraph]:
+        return {**super().graphs(), "adjoint": self.adjoint, "gradients": self.gradients}
 
 
 def blocks_of(shape: Shape) -> int:
@@ -201,6 +237,6 @@ def needed(graph: CellGraph, roots: set[str]) -> set[str]:
 def prune(graph: CellGraph, *, keep_leaves: bool = True) -> CellGraph:
     """Without the values that nothing needs; leaves other than constants are an interface and stay if asked."""
     alive = needed(graph, set(graph.roots()))
-    interface = {"input", "state", "parameter"} if keep_leaves else {"state"}
+    interface = LEAVES - {"constant"} if keep_leaves else {"state"}
     values = tuple(v for v in graph.values if v.name in alive or v.op in interface)
     return graph if len(values) == len(graph.values) else replace(graph, values=values)

@@ -66,7 +66,7 @@ def run(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The outputs by label and the new states by name of one step, or of many rows of a graph without a state.
 
-    With a projection R, (proj_size, features), a dense matrix of proj_size columns is applied to R @ v in place of v,
+    A mask, (..., 1), is among the inputs; without it every step counts. With a projection R, (proj_size, features), a dense matrix of proj_size columns is applied to R @ v in place of v,
     and a state that is only that wide is R @ its new value.
     """
     leaves = {"input": inputs, "state": states, "parameter": parameters}
@@ -78,6 +78,8 @@ def run(
             found[value.name] = some.new_tensor(value.attribute)
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
+        elif value.op == "mask":
+            found[value.name] = inputs.get(value.name, some.new_ones(1))
         else:
             operands = [found[operand] for operand in value.operands]
             if value.op == "matmul" and projection is not None and operands[0].dim() == 2:
@@ -189,6 +191,12 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> 
             like, columns = operands[2], operands[1].flatten(0, -2)
             rows = operands[0].flatten(0, -2).chunk(blocks_of(shapes[0]), dim=-1)
             return torch.cat([_cut(part.mT @ columns, like) for part in rows])
+        case "expand":
+            return torch.broadcast_tensors(*operands)[0]
+        case "kept":
+            return torch.where(operands[0] != 0, operands[1], operands[2])
+        case "or_zero":
+            return operands[1].masked_fill(operands[0] == 0, 0)
         case "total":
             rows = operands[0].flatten(0, -2).sum(0)
             return rows if value.shape else rows.sum().reshape(1)

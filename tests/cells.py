@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rnngen import reference
-from rnngen.compile import stages
+from rnngen.compile import forms_of
 from rnngen.description import describe, library
 from rnngen.ir import Program
 from rnngen.source import Source
@@ -752,15 +752,15 @@ ALL = LIBRARY | PAPERS | INVENTED
 
 
 @cache
-def stages_of(text: str) -> dict[str, Program]:
-    """The only cell of a file, or the cell of that name, after each stage."""
+def forms(text: str) -> dict[str, Program]:
+    """The only cell of a file, or the cell of that name, after each pass."""
     (cell,) = describe(Source("cell.toml", ALL.get(text, text))).cells
-    return dict(stages(cell))
+    return dict(forms_of(cell))
 
 
 def program(text: str) -> Program:
-    """The same after all stages."""
-    return list(stages_of(text).values())[-1]
+    """The same after all passes."""
+    return list(forms(text).values())[-1]
 
 
 def heads_of(text: str) -> int:
@@ -804,7 +804,7 @@ def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hid
 
 def whole(text: str, values: Values, reverse: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
     """The output and the last states by the cell as it was described."""
-    graph = stages_of(text)["infer"].cell
+    graph = forms(text)["infer"].cell
     outputs, last = reference.scan(graph, {"x": values.x}, values.states, values.weights, reverse)
     return outputs["y"], last
 
@@ -816,6 +816,6 @@ def in_parts(found: Program, values: Values, reverse: bool = False, scan=referen
     before, _ = reference.run(found.before, {"x": values.x}, {}, parameters)
     streams = before | {"x": values.x}
     outputs, last = scan(found.scan, streams, values.states, parameters, reverse)
-    named = {name: outputs[label] for label, name in found.scan.outputs}
+    named = {name: outputs[label] for name, (label, _) in zip(found.results, found.scan.outputs, strict=False)}
     results, _ = reference.run(found.after, streams | named, {}, parameters)
     return results["y"], last

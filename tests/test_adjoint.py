@@ -1,6 +1,6 @@
 """The adjoint step and the gradients of the parameters, run by the reference, against torch.autograd in float64."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import cells
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnngen import reference
-from rnngen.ir import Program, blocks_of
+from rnngen.ir import Program, Split, blocks_of
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.save import save
 
@@ -107,7 +107,7 @@ def test_gradients(name, reverse):
 @every_cell
 def test_gradients_of_derived_operations(name):
     """Before `lower` too: the partials of derived operations, and not of what they expand to."""
-    check(name, cells.stages_of(name)["save"], False)
+    check(name, cells.forms(name)["save"], False)
 
 
 @every_cell
@@ -129,11 +129,11 @@ def test_the_adjoint_reads_what_is_there(name):
 def test_a_wrong_adjoint_is_found(name, monkeypatch):
     from rnngen.ops import OPS
 
-    for op in {value.op for value in cells.stages_of(name)["hoist"].scan.values} & {"tanh", "sigmoid", "mul"}:
+    for op in {value.op for value in cells.forms(name)["hoist"].scan.values} & {"tanh", "sigmoid", "mul"}:
         with monkeypatch.context() as patch:
             partials = tuple(f"1.001 * ({partial})" for partial in OPS[op].partials)
             patch.setitem(OPS, op, replace(OPS[op], partials=partials))
-            broken = save(differentiate(cells.stages_of(name)["hoist"]))
+            broken = save(differentiate(cells.forms(name)["hoist"]))
         with pytest.raises(AssertionError):
             check(name, broken, False)
 
@@ -142,8 +142,9 @@ def test_a_wrong_adjoint_is_found(name, monkeypatch):
 @pytest.mark.parametrize("name", [name for name in cells.ALL if name != "automaton"])  # whose adjoint is zero
 def test_an_adjoint_has_an_adjoint(name, reverse):
     """The derivative of a derived step is right too: its products are transposed, its outputs are stacks."""
-    once = cells.stages_of(name)["differentiate"]
-    twice = save(differentiate(replace(once, scan=once.adjoint)))
+    once = cells.forms(name)["differentiate"]
+    step = {field.name: getattr(once, field.name) for field in fields(Split)}
+    twice = save(differentiate(Split(**step | {"scan": once.adjoint})))
     generator = torch.Generator().manual_seed(2)
     weights = cells.random_values(name).weights
     parameters, _ = reference.run(once.once, {}, {}, weights)

@@ -8,9 +8,9 @@ import torch
 
 from rnngen import reference
 from rnngen.build import Builder
-from rnngen.compile import PASSES, stages
+from rnngen.compile import PASSES, forms_of
 from rnngen.description import describe
-from rnngen.ir import CellGraph, State, Value, prune, reaching
+from rnngen.ir import CellGraph, Split, State, Value, prune, reaching
 from rnngen.ops import OPS
 from rnngen.passes.lower import lower
 from rnngen.passes.simplify import simplify, simplify_graph
@@ -60,21 +60,21 @@ def equations(graph: CellGraph) -> dict[str, str]:
 
 def test_simplify_folds_and_drops():
     step = "a = 2 * 3\ne = tanh(h)\nh' = a * e + 0 + W @ x"
-    graph = cells.stages_of(cell_text(step, W="W"))["simplify"].cell
+    graph = cells.forms(cell_text(step, W="W"))["simplify"].cell
     assert equations(graph)["h'"] == "((6 * e) + (weight_ih @ x))"
     assert "a" not in graph.by_name()
 
 
 def test_simplify_merges_equal_values():
     step = "a = tanh(h + W @ x)\ne = tanh(h + W @ x)\nh' = a * e"
-    graph = cells.stages_of(cell_text(step, W="W"))["simplify"].cell
+    graph = cells.forms(cell_text(step, W="W"))["simplify"].cell
     assert equations(graph)["h'"] == "(a * a)"
     assert [value.op for value in graph.values].count("tanh") == 1
 
 
 def test_pack_makes_one_product():
     step = "i = W_i @ x\nf = W_f @ x\nh' = i * f * h"
-    graph = cells.stages_of(cell_text(step, W="W_i W_f"))["pack"].cell
+    graph = cells.forms(cell_text(step, W="W_i W_f"))["pack"].cell
     found = equations(graph)
     assert found["weight_ih_x"] == "(weight_ih @ x)"
     assert (found["i"], found["f"]) == ("weight_ih_x[0]", "weight_ih_x[1]")
@@ -82,13 +82,13 @@ def test_pack_makes_one_product():
 
 def test_pack_makes_runs_of_neighbours():
     step = "h' = A @ h + B @ h + C @ (D @ h) + W @ x"
-    graph = cells.stages_of(cell_text(step, W="W", U="A B C D"))["pack"].cell
+    graph = cells.forms(cell_text(step, W="W", U="A B C D"))["pack"].cell
     products = [value for value in graph.values if value.op == "matmul"]
     assert sorted(len(value.shape) for value in products) == [1, 1, 1, 2]
 
 
 def test_hoist_takes_the_input_and_its_bias_along():
-    found = cells.stages_of(cell_text("h' = W @ x + U @ h + b", W="W", U="U", b="b"))["hoist"]
+    found = cells.forms(cell_text("h' = W @ x + U @ h + b", W="W", U="U", b="b"))["hoist"]
     (before,) = found.before.outputs
     assert equations(found.before)[before[1]] == "(weight_ih_x + bias)"
     assert equations(found.scan)["h'"] == f"({before[1]} + weight_hh_h)"
@@ -98,8 +98,8 @@ def test_hoist_takes_the_input_and_its_bias_along():
 def test_hoist_keeps_the_names_of_equations(name):
     """A sum that was put in another order is still the one that the user named."""
     values = cells.random_values(name, batch=2)
-    found = cells.stages_of(name)["hoist"]
-    want = all_named(cells.stages_of(name)["simplify"].cell, {"x": values.x[0]}, values.states, values.weights)
+    found = cells.forms(name)["hoist"]
+    want = all_named(cells.forms(name)["simplify"].cell, {"x": values.x[0]}, values.states, values.weights)
     got = dict(values.weights)
     for graph in (found.once, found.before, found.scan, found.after):
         got |= all_named(graph, got | {"x": values.x[0]} | values.states, values.states, got)
@@ -116,13 +116,13 @@ def all_named(graph: CellGraph, inputs: dict, states: dict, parameters: dict) ->
 
 
 def test_hoist_leaves_the_decoder_for_later():
-    found = cells.stages_of("decoder")["hoist"]
+    found = cells.forms("decoder")["hoist"]
     assert [value.op for value in found.scan.values].count("matmul") == 1
     assert "relu" in {value.op for value in found.after.values}
 
 
 def test_differentiate_elman():
-    found = cells.stages_of(cell_text("h' = tanh(W @ x + U @ h)", W="W", U="U"))["differentiate"]
+    found = cells.forms(cell_text("h' = tanh(W @ x + U @ h)", W="W", U="U"))["differentiate"]
     ops = [value.op for value in found.adjoint.values]
     assert ops.count("matmul_t") == 1 and ops.count("matmul") == 0
     assert [state.name for state in found.adjoint.states] == ["d_h"]
@@ -132,7 +132,7 @@ def test_differentiate_elman():
 
 def test_lower_expands_softplus():
     text = cell_text("h' = softplus(h) + W @ x", W="W")
-    before, after = cells.stages_of(text)["save"], cells.stages_of(text)["lower"]
+    before, after = cells.forms(text)["save"], cells.forms(text)["lower"]
     assert "softplus" in {value.op for value in before.scan.values}
     ops = {value.op for value in after.scan.values}
     assert "softplus" not in ops and {"max", "log1p", "exp", "neg", "abs"} <= ops
@@ -146,10 +146,10 @@ def test_lower_expands_softplus():
 def test_no_pass_changes_a_value(name):
     values = cells.random_values(name, time=3, batch=2)
     y, last = cells.whole(name, values)
-    for stage, found in cells.stages_of(name).items():
+    for stage, found in cells.forms(name).items():
         if stage == "resolve":
             continue
-        if found.scan is None:
+        if not isinstance(found, Split):
             outputs, states = reference.scan(found.cell, {"x": values.x}, values.states, values.weights)
             got, got_last = outputs["y"], states
         else:
@@ -162,7 +162,7 @@ def test_no_pass_changes_a_value(name):
 @every_cell
 def test_a_graph_serves_one_row_and_many(name):
     values = cells.random_values(name, time=2, batch=3)
-    graph = cells.stages_of(name)["infer"].cell
+    graph = cells.forms(name)["infer"].cell
     outputs, new = reference.run(graph, {"x": values.x[0]}, values.states, values.weights)
     row = {state: value[1] for state, value in values.states.items()}
     one, new_one = reference.run(graph, {"x": values.x[0, 1]}, row, values.weights)
@@ -173,7 +173,7 @@ def test_a_graph_serves_one_row_and_many(name):
 
 @every_cell
 def test_simplify_is_done_after_once(name):
-    found = cells.stages_of(name)["simplify"]
+    found = cells.forms(name)["simplify"]
     assert simplify(found) is found
     assert simplify_graph(found.cell) == found.cell
 
@@ -189,7 +189,7 @@ def test_simplify_keeps_hold_of_what_is_simple(name):
 
 @every_cell
 def test_passes_leave_their_program_alone(name):
-    programs = list(cells.stages_of(name).values())[1:]
+    programs = list(cells.forms(name).values())[1:]
     for step, found in zip(PASSES, programs, strict=False):
         shown = repr(found)
         step(found)
@@ -198,7 +198,7 @@ def test_passes_leave_their_program_alone(name):
 
 @every_cell
 def test_passes_are_deterministic(name):
-    programs = list(cells.stages_of(name).values())[1:]
+    programs = list(cells.forms(name).values())[1:]
     for step, found, want in zip(PASSES, programs, programs[1:], strict=False):
         assert step(found) == want
 
@@ -226,7 +226,7 @@ def test_what_is_after_the_scan_no_state_needs(name):
     found = cells.program(name)
     recurrent = {leaf.name for leaf in found.after.leaves("input")} - {"x"}
     streams = {label for label, _ in found.before.outputs}
-    assert recurrent <= streams | {value for _, value in found.scan.outputs}
+    assert recurrent <= streams | set(found.results)
     needed = {v.name for v in prune(replace(found.scan, outputs=())).values if v.op == "matmul"}
     assert needed == {v.name for v in found.scan.values if v.op == "matmul"} or name in (
         "tied",
@@ -306,7 +306,7 @@ def test_products_are_stored_or_not_needed(name):
 
 
 def broken(change) -> CellGraph:
-    graph = cells.stages_of("lstm")["simplify"].cell
+    graph = cells.forms("lstm")["simplify"].cell
     return change(graph, list(graph.values))
 
 
@@ -367,7 +367,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_verify_finds(mutation):
     change, message = MUTATIONS[mutation]
-    found = cells.stages_of("lstm")["simplify"]
+    found = cells.forms("lstm")["simplify"]
     assert verify(found) is found
     with pytest.raises(Malformed, match=message):
         verify(replace(found, cell=broken(change)))
@@ -378,7 +378,7 @@ def test_verify_finds_an_operation_without_a_derivative(monkeypatch):
     monkeypatch.setitem(OPS, "tanh", replace(OPS["tanh"], partials=("",)))
     (cell,) = describe(Source("cell.toml", cells.LIBRARY["rnn"])).cells
     with pytest.raises(Malformed, match="the adjoint of h is zero"):
-        list(stages(cell))
+        list(forms_of(cell))
 
 
 def test_verify_takes_a_product_with_the_first_block_of_a_pack_for_no_zero():
@@ -426,7 +426,7 @@ ADJOINTS = {
 @pytest.mark.parametrize("mutation", ADJOINTS)
 def test_verify_compares_an_adjoint_with_its_value(mutation):
     name, stage, change, message = ADJOINTS[mutation]
-    found = cells.stages_of(name)[stage]
+    found = cells.forms(name)[stage]
     assert verify(found) is found
     with pytest.raises(Malformed, match=message):
         verify(change(found))

@@ -41,7 +41,7 @@ def test_layers(name, options, lengths):
         want, last = layer(x, hx)
     wanted = [want, *(last if isinstance(last, tuple) else [last])]
     parameters = dict(layer.named_parameters())
-    described = cells.stages_of(name)["infer"].cell
+    described = cells.forms(name)["infer"].cell
     y, after = reference.layers(described, x, states, parameters, bidirectional=layer.bidirectional, lengths=lengths)
     got = [y, *after.values()]
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
@@ -64,5 +64,5 @@ def test_a_reversed_layer_is_the_second_half_of_a_bidirectional_one():
     want, _ = layer(x)
     own = {name.removesuffix("_reverse"): p for name, p in layer.named_parameters() if name.endswith("_reverse")}
     states = {name: torch.zeros(1, 2, 4, dtype=torch.float64) for name in ("h", "c")}
-    y, _ = reference.layers(cells.stages_of("lstm")["infer"].cell, x, states, own, reverse=True)
+    y, _ = reference.layers(cells.forms("lstm")["infer"].cell, x, states, own, reverse=True)
     torch.testing.assert_close(y, want[..., 4:])

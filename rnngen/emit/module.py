@@ -1,21 +1,20 @@
 """A compiled program as the records that the templates place."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
-from types import MappingProxyType
 
 from rnngen.cell import Cell
+from rnngen.chain import Chain, Chained
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.emit.layer import layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
-from rnngen.emit.stepwise import levels, stepwise_view
+from rnngen.emit.stepwise import StepwiseText
 from rnngen.emit.torch import SPELLING, TorchText
-from rnngen.emit.triton import TileWriter, VectorWriter
-from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, PassView, RunView, ScanView
-from rnngen.ir import PRODUCTS, CellGraph, Program, block_shape, blocks_of, origin
-from rnngen.runtime.machine import parts_of, runs_of
+from rnngen.emit.triton import SweepText
+from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, RunView, ScanView, SweepView
+from rnngen.ir import CellGraph
+from rnngen.runtime.plan import Facts, Product
+from rnngen.runtime.schedules import SCHEDULES
 
 _ABOUT = {
     "forward": "One step in torch: the new states, and of each output its blocks.",
@@ -41,21 +40,19 @@ _USUAL = {
 _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options", "filled", "rows"}
 
 
-def cell_view(program: Program, masked: Program, cell: Cell) -> CellView:
-    """The record of one cell, from its program and that of its masked scan."""
+def cell_view(program: Chained, cell: Cell) -> CellView:
+    """The record of one cell."""
     name = program.cell.name
-    scan = _scan(program, name, "")
-    same = {_but_for_its_name(function): function.name for function in scan.functions}
+    scan = _scan(program, name)
     return CellView(
         name=name,
         class_name=cell.class_name,
         about=cell.about or f"The cell {name}.",
         equations=tuple(equation.text for equation in program.equations),
         scan=scan,
-        masked=_scan(masked, f"{name}_masked", "The same, where a mask says which steps count.", same),
         run=_run(program),
         reference=_reference(program),
-        layer=layer_view(program, (scan.forward.kernel.schedule, "stepwise"), cell.activations),
+        layer=layer_view(program, schedules_of(program.forward), cell.activations),
     )
 
 
@@ -70,93 +67,94 @@ def tuple_text(items: list[str] | tuple[str, ...]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def _scan(
-    program: Program, name: str, title: str, known: Mapping[FunctionView, str] = MappingProxyType({})
-) -> ScanView:
-    """A scan whose functions are called after `name`; of those `known` by what they do, the existing one is used."""
-    forward = _pass("forward", name, program.scan, program)
-    adjoint = _pass("adjoint", name, program.adjoint, program)
+def _scan(program: Chained, name: str) -> ScanView:
+    forward = _sweep("forward", name, program.scan, program.forward, program)
+    adjoint = _sweep("adjoint", name, program.adjoint, program.backward, program)
     parameters = tuple(leaf.name for leaf in program.scan.leaves("parameter"))
     gradients = _gradients(f"{name}_gradients", program.gradients, parameters)
-    existing = known.get(_but_for_its_name(gradients))
+    computed = (program.scan, program.adjoint, program.gradients, program.bindings)
     return ScanView(
         name=f"{name}_scan",
-        title=title,
-        identity=f"{name}_{sha256(repr((forward, adjoint, program.bindings)).encode()).hexdigest()[:12]}",
+        identity=f"{name}_{sha256(repr(computed).encode()).hexdigest()[:12]}",
         parameters=parameters,
         forward=forward,
         adjoint=adjoint,
-        gradients=existing or gradients.name,
+        gradients=gradients,
         gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
         sources=_sources(program),
         stream_gradients=program.stream_gradients,
-        functions=(forward.step, adjoint.step, *(() if existing else (gradients,))),
     )
 
 
-def _but_for_its_name(function: FunctionView) -> FunctionView:
-    return replace(function, name="")
-
-
-def _pass(direction: str, prefix: str, graph: CellGraph, program: Program) -> PassView:
+def _sweep(direction: str, prefix: str, graph: CellGraph, chain: Chain, program: Chained) -> SweepView:
     name = f"{prefix}_step" if direction == "forward" else f"{prefix}_adjoint_step"
     text = TorchText(graph, equations=program.equations, apart=True)
-    arguments = text.arguments("input", "state", "parameter")
+    arguments = [*text.arguments("input", "state", "parameter"), _mask_of(graph, text)]
     states = tuple_text([text.text(state.update) for state in graph.states])
     outputs = tuple_text([tuple_text(text.blocks(value)) for _, value in graph.outputs])
-    shapes = graph.by_name()
-    return PassView(
-        inputs=tuple(leaf.name for leaf in graph.leaves("input")),
-        states=tuple(state.name for state in graph.states),
+    shapes = {value.name: value.shape for value in graph.values}
+    return SweepView(
+        inputs={leaf.name: leaf.shape for leaf in graph.leaves("input")},
+        states={state.name: shapes[state.name] for state in graph.states},
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
-        outputs={label: blocks_of(shapes[value].shape) for label, value in graph.outputs},
+        outputs={label: shapes[value] for label, value in graph.outputs},
         carried={label: s.name for label, v in reversed(graph.outputs) for s in graph.states if s.update == v},
         step=FunctionView(name, _ABOUT[direction], tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
-        facts=facts_of(graph),
-        kernel=_kernel(graph, prefix, direction, program),
-        stepwise=stepwise_view(graph, f"{prefix}_stepwise_{direction}", program.equations),
+        products=tuple(_product_text(product) for product in products_of(chain)),
+        levels=len(chain.links) - 1,
+        text=SweepText(chain, f"{prefix}_{direction}", program.equations),
+        kernels=tuple(_kernel(schedule, f"{prefix}_{direction}", chain, program) for schedule in schedules_of(chain)),
     )
 
 
-def _kernel(graph: CellGraph, prefix: str, direction: str, program: Program) -> KernelView:
-    """The kernel for the whole sequence: with products the resident one, without them the elementwise one."""
-    products = any(value.op in PRODUCTS for value in graph.values)
-    schedule, writer = ("resident", TileWriter) if products else ("elementwise", VectorWriter)
-    vectors = any(len(block_shape(leaf.shape)) == 1 for leaf in graph.leaves("parameter"))
-    text = writer(graph, program.equations).kernel()
-    return KernelView(f"{prefix}_{schedule}_{direction}", schedule, text, vectors)
+def _mask_of(graph: CellGraph, text: TorchText) -> str:
+    """The argument that says which steps count; a function that does not ask has it too."""
+    return next((text.names[leaf.name] for leaf in graph.leaves("mask")), "valid")
 
 
-def facts_of(graph: CellGraph) -> dict[str, object]:
-    """What the choice of a schedule rests on: the arguments of `rnngen.runtime.machine.Facts`."""
-    shapes = graph.by_name()
-    products = [value for value in graph.values if value.op in PRODUCTS]
-    stacks = [blocks_of(shapes[p.operands[0]].shape) * (1 if p.op == "matmul" else -1) for p in products]
-    streams = [blocks_of(leaf.shape) for leaf in graph.leaves("input") if leaf.shape]
-    stored = [blocks_of(shapes[value].shape) for _, value in graph.outputs]
-    loads = [parts_of(run) for blocks in streams for run in runs_of(range(blocks))]
-    others = [parts_of(run) for blocks in (*stored, *map(abs, stacks)) for run in runs_of(range(blocks))]
-    dense = {origin(shapes, p.operands[0])[0].name in graph.heads for p in products}
-    return {
-        "adjoint": graph.name.endswith("adjoint"),
-        "stacks": tuple(stacks),
-        "reads": sum(streams),
-        "tiles": sum(loads),
-        "widest": max(loads + others),
-        "stages": max(levels(graph).values()),
-        "mixed": len(dense) > 1,
-        "masked": any(not leaf.shape for leaf in graph.leaves("input")),
-    }
+def _kernel(schedule: str, prefix: str, chain: Chain, program: Chained) -> KernelView:
+    name = f"{prefix}_{schedule}"
+    text = SweepText(chain, prefix, program.equations)
+    return KernelView(schedule, name, StepwiseText(text, name) if schedule == "stepwise" else text)
+
+
+def _product_text(product: Product) -> str:
+    marks = [f"{mark}=True" for mark in ("transposed", "heads") if getattr(product, mark)]
+    return f"Product({', '.join([str(product.count), *marks])})"
+
+
+def schedules_of(chain: Chain) -> tuple[str, ...]:
+    """The schedules that can run a chain, whatever its sizes are."""
+    return tuple(name for name, schedule in SCHEDULES.items() if not schedule.refusal(facts_of(chain)))
+
+
+def facts_of(chain: Chain) -> Facts:
+    """What the choice of a schedule rests on."""
+    read = [name for name, _ in chain.streams]
+    written = [atom.value for write in chain.writes for atom in write.atoms]
+    values = [*read, *written, *(state for state, _ in chain.states)]
+    return Facts(
+        backwards=chain.graph.backwards,
+        products=products_of(chain),
+        streams=tuple(map(chain.blocks, read)),
+        outputs=tuple(len(write.atoms) for write in chain.writes),
+        levels=len(chain.links) - 1,
+        dimensions=tuple(sorted({dimension for name in values for dimension in chain.width(name)})),
+    )
+
+
+def products_of(chain: Chain) -> tuple[Product, ...]:
+    return tuple(Product(a.count, a.transposed, a.parameter in chain.graph.heads) for a in chain.across)
 
 
 def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> FunctionView:
     text = TorchText(graph)
-    arguments = [*text.arguments("input"), *(text.names[parameter] for parameter in parameters)]
+    arguments = [*text.arguments("input"), *(text.names[p] for p in parameters), _mask_of(graph, text)]
     returns = tuple_text([text.text(value) for _, value in graph.outputs])
     return FunctionView(name, _ABOUT["gradients"], tuple(arguments), tuple(text.lines), returns)
 
 
-def _sources(program: Program) -> dict[str, tuple[str, ...]]:
+def _sources(program: Chained) -> dict[str, tuple[str, ...]]:
     sources: dict[str, tuple[str, ...]] = {}
     for binding in program.bindings:
         kind = "output" if binding.kind == "saved" else binding.kind
@@ -165,7 +163,7 @@ def _sources(program: Program) -> dict[str, tuple[str, ...]]:
     return sources
 
 
-def _run(program: Program) -> RunView:
+def _run(program: Chained) -> RunView:
     graphs = (program.once, program.before, program.scan, program.after)
     names = Names(graphs, _RUN_NAMES - {"x"})
     once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
@@ -174,13 +172,13 @@ def _run(program: Program) -> RunView:
         before=(*once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
-        outputs=tuple(names[value] for label, value in program.scan.outputs if label != "saved"),
+        outputs=tuple(names[name] for name in program.results),
         after=tuple(after.lines),
         output=after.text(program.after.outputs[0][1]),
     )
 
 
-def _reference(program: Program) -> FunctionView:
+def _reference(program: Chained) -> FunctionView:
     text = TorchText(program.described, equations=program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
     weights = tuple(text.names[parameter.name] for parameter in program.parameters)

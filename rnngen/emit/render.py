@@ -5,11 +5,14 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rnngen.emit.triton import LoadText
 
 # What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
 _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
@@ -28,6 +31,8 @@ def environment(target: str) -> Environment:
     )
     made.filters |= {
         "lines": lines,
+        "filled": filled,
+        "loaded": loaded,
         "text": literal,
         "tuple_of": lambda items: _tuple(items),
         "tuple_of_text": lambda items: _tuple([literal(item) for item in items]),
@@ -48,6 +53,17 @@ def render(target: str, template: str, **values: object) -> str:
 def lines(items: Sequence[str], indent: int) -> str:
     """Lines at an indentation."""
     return "\n".join(" " * indent + item for item in items)
+
+
+def filled(items: Sequence[str], indent: int) -> str:
+    """Items with commas, as many to a line as fit."""
+    return textwrap.fill(", ".join(items) + ",", 120, initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+def loaded(load: LoadText, call: str) -> str:
+    """A call for each run of blocks that is read; together they are one tuple."""
+    about = {"pointer": load.pointer, "total": load.total, "width": load.width}
+    return " + ".join(call.format(first=first, count=count, **about) for first, count in load.runs)
 
 
 def literal(item: object) -> str:

@@ -71,8 +71,11 @@ class Names:
     def __getitem__(self, name: str) -> str:
         if name not in self._found:
             stem = identifier(name.split(".")[0])
-            self._counts[stem] = number = self._counts.get(stem, 0) + 1
-            self._found[name] = self._free(f"{stem}_{number}")
+            if stem not in self._taken:
+                self._found[name] = self._free(stem)
+            else:
+                self._counts[stem] = number = self._counts.get(stem, 0) + 1
+                self._found[name] = self._free(f"{stem}_{number}")
         return self._found[name]
 
     def made(self, key: tuple[str, ...], wanted: str) -> str:
@@ -116,7 +119,7 @@ def statements(
     comments = {equation.target: equation for equation in equations}
     texts: dict[str, tuple[str, int]] = {}
     found: list[Statement] = []
-    backwards = graph.name.endswith("adjoint")
+    backwards = graph.backwards
     for value in graph.values:
         known = atom(value)
         if value.op == "constant":
@@ -165,6 +168,8 @@ def _expression(
         form = (None if exact else spelling.with_fraction.get(value.op)) or spelling.with_number.get(value.op)
     form = form or spelling.calls[value.op]
     atoms = [text for text, _ in operands]
+    if value.op == "expand" and values[value.operands[0]].op == "constant":
+        return spelling.filled.format(atoms[1], atoms[0]), _ATOM
     if value.op == "where" and all(values[operand].op == "constant" for operand in value.operands[1:]):
         like = next(o for o in values[value.operands[0]].operands if values[o].op != "constant")
         atoms[1] = spelling.filled.format(texts[like][0], atoms[1])

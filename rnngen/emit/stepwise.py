@@ -1,215 +1,241 @@
-"""The stepwise schedule: a step in stages, with the products of one time step between two kernels.
+"""The stepwise schedule in Triton: a kernel for each stage, and the loop that launches them between torch's products.
 
-Stage s computes what depends on no more than s products in a row. It gets everything of earlier stages by computing it
-again from streams, states and products, which is pointwise and costs nothing beside the launches; so only operands of
-products pass through memory between two stages.
+What passes from one kernel to a later one lies in memory: results of products and their operands in the type of the
+matrices, what a stage gives to another one in that of the accumulators. A state is overwritten by the last kernel of a
+step, so that whatever reads it before reads the old value.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
+from rnngen.chain import Across, Atom, Link, Write
 from rnngen.emit.statements import identifier
-from rnngen.emit.triton import SPELLING, VectorWriter
-from rnngen.ir import LEAVES, PRODUCTS, VIEWS, CellGraph, Equation, block_shape, blocks_of, needed, viewed
+from rnngen.emit.triton import CallText, LoadText, StoreText, SweepText
+
+_STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step
 
 
 @dataclass(frozen=True, slots=True)
-class StageView:
-    """One kernel. products: the launcher's lines before it; tensors: its pointer arguments as the launcher has them."""
+class KernelText:
+    """One kernel. products: the launcher's lines before it. tensors: its pointers as the launcher has them.
+
+    loads and stores: each with the row of the tensor.
+    """
 
     name: str
     products: tuple[str, ...]
     tensors: tuple[str, ...]
     pointers: tuple[str, ...]
-    masks: tuple[str, ...]
-    once: tuple[str, ...]
-    loads: tuple[str, ...]
-    step: tuple[str, ...]
-    stores: tuple[str, ...]
-    keeps: tuple[str, ...]
-    saves: tuple[str, ...]
+    masked: bool
+    vectors: tuple[LoadText, ...]
+    loads: tuple[tuple[LoadText, str], ...]
+    call: CallText | None
+    stores: dict[str, tuple[tuple[StoreText, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class StepwiseView:
-    """The launcher and its stages. opening: its lines before time begins; states: their names, carried in float32."""
+class _Tensor:
+    """What a kernel reads or writes: its name in the launcher and in the kernel. row: which row of it."""
 
     name: str
-    inputs: tuple[str, ...]
-    states: tuple[str, ...]
-    parameters: tuple[str, ...]
-    outputs: tuple[str, ...]
-    opening: tuple[str, ...]
-    stages: tuple[StageView, ...]
+    pointer: str
+    row: str
 
 
-def stepwise_view(graph: CellGraph, name: str, equations: tuple[Equation, ...]) -> StepwiseView:
-    """A direction of a scan as stages and the loop that launches them."""
-    return _Stepwise(graph, name, equations).view()
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A block that a kernel writes: when, of which tensor, which of its `total` blocks."""
+
+    atom: Atom
+    when: str
+    tensor: _Tensor
+    block: int
+    total: int
 
 
-def levels(graph: CellGraph) -> dict[str, int]:
-    """How many products in a row each value depends on."""
-    found: dict[str, int] = {}
-    for value in graph.values:
-        found[value.name] = max((found[o] for o in value.operands), default=0) + (value.op in PRODUCTS)
-    return found
+class StepwiseText:
+    """The kernels and their launcher, for the template."""
 
+    def __init__(self, text: SweepText, name: str):
+        self.text, self.chain, self.name = text, text.chain, name
+        self._last = len(self.chain.links) - 1
+        self._made = self.chain.made_by()
+        self._carried = self._passed_on()
+        self.states = tuple(text.names[state] for state, _ in self.chain.states)
+        self.inputs, self.parameters = self._leaves("input"), self._leaves("parameter")
+        self.outputs = tuple(self._output(write.label).name for write in self.chain.writes)
+        stores = list(self._stores())
+        self.kernels = tuple(
+            self._kernel(number, link, [store for at, store in stores if at == number])
+            for number, link in enumerate(self.chain.links)
+        )
+        self.opening = tuple(dict.fromkeys(self._opening()))
 
-class _Stage(VectorWriter):
-    """A stage: products are inputs at the current step only, states are read and, at the end, written in place.
+    def _leaves(self, op: str) -> tuple[str, ...]:
+        return tuple(self.text.names[leaf.name] for leaf in self.chain.graph.leaves(op))
 
-    operands: the outputs that hold what products of a later stage are applied to, at the current step only.
-    """
+    # Tensors.
 
-    def __init__(self, graph: CellGraph, whole: "_Stepwise", operands: set[str]):
-        super().__init__(graph, whole.equations)
-        self.products = {value.name for value in whole.products}
-        self.operands, self.copies, self.updates = operands, whole.copied, whole.updates
+    def _value(self, name: str) -> _Tensor:
+        """Of a leaf, a product, or what is carried."""
+        row = _STREAM if self.chain.values[name].op == "input" else _STEP
+        return _Tensor(self.text.names[name], self.text.pointer(name), row)
 
-    def _input_row(self, leaf: str) -> str:
-        return "batch" if leaf in self.products else super()._input_row(leaf)
+    def _output(self, label: str) -> _Tensor:
+        name = self.text.names.made(("tensor", "output", label), identifier(label))
+        return _Tensor(name, self.text.output(label), _STREAM)
 
-    def _output_row(self, label: str) -> str:
-        return "batch" if label in self.operands else super()._output_row(label)
+    def _operand_of(self, name: str) -> _Tensor:
+        """Of what a product is applied to: a state's copy, or a buffer."""
+        made = self.text.names.made(("tensor", "operand", name), f"{identifier(name)}_operand")
+        return _Tensor(made, self.text.names.made(("pointer", "operand", name), f"{made}_ptr"), _STEP)
 
-    def _is_left_out(self, label: str, value: str) -> bool:
-        return label not in self.operands and super()._is_left_out(label, value)
+    # What products are applied to.
 
-    def loads(self) -> list[str]:
-        states = [self._load_state(leaf.name) for leaf in self.graph.leaves("state")]
-        return states + [line for leaf in self.graph.leaves("input") for line in self._load_input(leaf)]
+    def _is_state(self, operand: tuple[Atom, ...]) -> bool:
+        return len(operand) == 1 and self.chain.values[operand[0].value].op == "state"
 
-    def state_stores(self) -> list[str]:
-        lines = []
-        for state in self.graph.states:
-            text = self._new(state.name, state.update)
-            pointers = [self._pointer(state.name)]
-            pointers += [self._output(f"{state.name} operand")] if state.name in self.copies else []
-            lines += [f"tl.store({pointer} + batch * H + unit, {text}, mask=inside)" for pointer in pointers]
-        return lines
+    def _product(self, operand: tuple[Atom, ...]) -> Across | None:
+        """The product whose result an operand is."""
+        return next((across for across in self.chain.across if across.gives == operand), None)
 
+    def _written(self, operand: tuple[Atom, ...]) -> Write | None:
+        """The output that an operand is, at every step."""
+        return next((w for w in self.chain.writes if w.when == "always" and w.atoms == operand), None)
 
-class _Stepwise:
-    def __init__(self, graph: CellGraph, name: str, equations: tuple[Equation, ...]):
-        self.graph, self.name, self.equations = graph, name, equations
-        self.values = graph.by_name()
-        self.level = levels(graph)
-        self.last = max(self.level.values())
-        self.products = [value for value in graph.values if value.op in PRODUCTS]
-        self.updates = {state.update for state in graph.states}
-        self.labels = {value: label for label, value in reversed(graph.outputs)}
-        reserved = SPELLING.reserved | {"scan", "choice", "stage", "zip", "blocks", "product_into"}
-        self.names = VectorWriter(graph).names
-        for word in reserved | {"step", "product_transposed_into", "state", "last"}:
-            self.names.made(("reserved", word), word)
-        self.operands = dict.fromkeys(value.operands[1] for value in self.products)
-        self.copied = {name for name in self.operands if self.values[name].op == "state"}
+    def _buffers(self) -> dict[tuple[Atom, ...], _Tensor]:
+        """The operands that have to be written for a product alone, each called after the first one."""
+        found: dict[tuple[Atom, ...], _Tensor] = {}
+        for across in self.chain.across:
+            operand = across.operand
+            if not (self._is_state(operand) or self._product(operand) or self._written(operand) or operand in found):
+                found[operand] = self._operand_of(across.name)
+        return found
 
-    def view(self) -> StepwiseView:
-        stages = [self._stage(number) for number in range(self.last + 1)]
-        return StepwiseView(
-            name=self.name,
-            inputs=self._leaf_names("input"),
-            states=self._leaf_names("state"),
-            parameters=self._leaf_names("parameter"),
-            outputs=tuple(self._tensor(label) for label, _ in self.graph.outputs),
-            opening=tuple(self._opening()),
-            stages=tuple(stage for stage in stages if stage),
+    def _operand(self, across: Across) -> str:
+        operand = across.operand
+        if self._is_state(operand):
+            return self._operand_of(operand[0].value).name
+        if product := self._product(operand):
+            return self.text.names[product.name]
+        if write := self._written(operand):
+            return f"{self._output(write.label).name}[step]"
+        return self._buffers()[operand].name
+
+    def _matrix(self, across: Across) -> tuple[str, int, int]:
+        """The name of the matrices, and which of a parameter they are."""
+        whole = self.text.names[across.parameter]
+        part = across.count < self.chain.blocks(across.parameter)
+        key = ("tensor", "part", across.parameter, str(across.start), str(across.count))
+        name = self.text.names.made(key, f"{whole}_{across.start}") if part else whole
+        return name, across.start, across.start + across.count
+
+    def _product_line(self, across: Across) -> str:
+        arguments = f"{self.text.names[across.name]}, {self._matrix(across)[0]}, {self._operand(across)}"
+        if across.transposed:
+            return f"product_transposed_into({arguments}, {across.count})"
+        return f"product_into({arguments})"
+
+    # What lies in memory.
+
+    def _opening(self) -> Iterator[str]:
+        """The launcher's lines before time begins."""
+        for number, (state, _) in enumerate(self.chain.states):
+            if self._is_multiplied(state):
+                yield f"{self._operand_of(state).name} = scan.states[{number}].clone()"
+        for operand, tensor in self._buffers().items():
+            yield f"{tensor.name} = scan.buffer({len(operand)}, {self._dimensions(operand[0])})"
+        for atom in self._carried:
+            yield f"{self.text.text(atom)} = scan.carry({self._dimensions(atom)})"
+        for across in self.chain.across:
+            size = f"{len(across.gives)}, {self._dimensions(across.gives[0])}"
+            yield f"{self.text.names[across.name]} = scan.buffer({size})"
+            name, start, stop = self._matrix(across)
+            whole = self.text.names[across.parameter]
+            if name != whole:
+                yield f"{name} = blocks({whole}, {self.chain.blocks(across.parameter)}, {start}, {stop})"
+
+    def _dimensions(self, atom: Atom) -> str:
+        return ", ".join(f'"{dimension}"' for dimension in self.chain.width(atom.value))
+
+    def _passed_on(self) -> tuple[Atom, ...]:
+        """What a stage gives to a later one."""
+        later = [(number, atom) for number, link in enumerate(self.chain.links) for atom in link.stage.takes]
+        later += [(self._last, atom) for _, atom in self.chain.states]
+        return tuple(dict.fromkeys(atom for number, atom in later if self._made.get(atom, number) < number))
+
+    def _stores(self) -> Iterator[tuple[int, _Store]]:
+        """Everything that is written, with the number of the kernel that does it."""
+        level = {across.operand: n for n, link in reversed(list(enumerate(self.chain.links))) for across in link.across}
+        for write in self.chain.writes:
+            yield from self._blocks(write.atoms, write.when, self._output(write.label), level)
+        for operand, tensor in self._buffers().items():
+            yield from self._blocks(operand, "always", tensor, level)
+        for atom in self._carried:
+            yield self._made[atom], _Store(atom, "always", self._value(atom.value), 0, 1)
+        for state, atom in self.chain.states:
+            yield self._last, _Store(atom, "always", self._value(state), 0, 1)
+            if self._is_multiplied(state):
+                yield self._last, _Store(atom, "always", self._operand_of(state), 0, 1)
+
+    def _is_multiplied(self, state: str) -> bool:
+        return any(across.operand == (Atom(state, 0),) for across in self.chain.across)
+
+    def _blocks(
+        self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor, level: dict[tuple[Atom, ...], int]
+    ) -> Iterator[tuple[int, _Store]]:
+        """Atoms, each by the stage that makes it; what none makes, before a product wants it."""
+        for block, atom in enumerate(atoms):
+            at = self._made.get(atom, level.get(atoms, self._last + 1) - 1)
+            yield at, _Store(atom, when, tensor, block, len(atoms))
+
+    # Kernels.
+
+    def _kernel(self, number: int, link: Link, stores: list[_Store]) -> KernelText:
+        text = self.text
+        given = set(link.stage.gives)
+        read = [*link.stage.takes, *(store.atom for store in stores if store.atom not in given)]
+        tensors: dict[str, str] = {}  # by pointer
+
+        def pointer(tensor: _Tensor) -> str:
+            tensors[tensor.pointer] = tensor.name
+            return tensor.pointer
+
+        vectors, loads = [], []
+        for name in dict.fromkeys(atom.value for atom in read):
+            tensor = self._value(name)
+            load = text.load(name, pointer(tensor))
+            if self.chain.values[name].op == "parameter":
+                vectors.append(load)
+            else:
+                loads.append((load, tensor.row))
+        if link.stage.masked:
+            tensors[text.mask_pointer] = text.mask
+        written: dict[str, tuple[tuple[StoreText, str], ...]] = {}
+        for when in ("always", "keep", "save"):
+            runs = _runs([store for store in stores if store.when == when])
+            written[when] = tuple(
+                (
+                    text.store(pointer(run[0].tensor), tuple(s.atom for s in run), run[0].block, run[0].total),
+                    run[0].tensor.row,
+                )
+                for run in runs
+            )
+        return KernelText(
+            name=f"{self.name}_{number}",
+            products=tuple(map(self._product_line, link.across)),
+            tensors=tuple(tensors.values()),
+            pointers=tuple(tensors),
+            masked=link.stage.masked,
+            vectors=tuple(vectors),
+            loads=tuple(loads),
+            call=text.call(number),
+            stores=written,
         )
 
-    def _leaf_names(self, op: str) -> tuple[str, ...]:
-        return tuple(self.names[leaf.name] for leaf in self.graph.leaves(op))
 
-    def _tensor(self, label: str) -> str:
-        return self.names.made(("tensor", label), identifier(label))
-
-    def _opening(self) -> Iterable[str]:
-        states = [leaf.name for leaf in self.graph.leaves("state")]
-        for name in self.operands:
-            if name in self.copied:
-                yield f"{self._tensor(f'{name} operand')} = scan.states[{states.index(name)}].clone()"
-            elif not self._is_output(name):
-                yield f"{self._tensor(f'{name} operand')} = scan.buffer({blocks_of(self.values[name].shape)})"
-        for value in self.products:
-            yield f"{self.names[value.name]} = scan.buffer({blocks_of(value.shape)})"
-        for value in self.graph.values:
-            if value.op in VIEWS and len(block_shape(value.shape)) == 2:
-                whole, count = value.operands[0], blocks_of(self.values[value.operands[0]].shape)
-                shown = viewed(value)
-                yield f"{self.names[value.name]} = blocks({self.names[whole]}, {count}, {shown.start}, {shown.stop})"
-
-    def _operand(self, name: str) -> str:
-        """What a product is applied to, as the launcher has it."""
-        return f"{self._tensor(self.labels[name])}[step]" if self._is_output(name) else self._tensor(f"{name} operand")
-
-    def _is_output(self, name: str) -> bool:
-        """An output's row serves as the operand, unless it may be left out: see `KernelText.keeps`."""
-        return name not in self.copied and name in self.labels and name not in self.updates
-
-    def _product_lines(self, level: int) -> list[str]:
-        lines = []
-        for value in self.products:
-            if self.level[value.name] == level:
-                matrix, vector = value.operands
-                arguments = f"{self.names[value.name]}, {self.names[matrix]}, {self._operand(vector)}"
-                if value.op == "matmul":
-                    lines.append(f"product_into({arguments})")
-                else:
-                    count = blocks_of(self.values[matrix].shape)
-                    lines.append(f"product_transposed_into({arguments}, {count})")
-        return lines
-
-    def _stage(self, number: int) -> StageView | None:
-        """The kernel of a stage, None if it has nothing to store."""
-        outputs = [(label, value) for label, value in self.graph.outputs if self.level[value] == number]
-        operands = [
-            (f"{name} operand", name)
-            for name in self.operands
-            if self.level[name] == number and name not in self.copied and not self._is_output(name)
-        ]
-        states = self.graph.states if number == self.last else ()
-        if not outputs and not operands and not states:
-            return None
-        graph = self._subgraph(number, [*outputs, *operands], states)
-        writer = _Stage(graph, self, {label for label, _ in operands})
-        text = writer.kernel()
-        copies = [f"{state.name} operand" for state in states if state.name in self.copied]
-        tensors, pointers = [], []
-        for op in ("input", "state", "parameter"):
-            for leaf in graph.leaves(op):
-                tensors.append(self.names[leaf.name])
-                pointers.append(writer._pointer(leaf.name))
-        for label in [label for label, _ in graph.outputs] + copies:
-            tensors.append(self._tensor(label))
-            pointers.append(writer._output(label))
-        return StageView(
-            name=f"{self.name}_stage_{number}",
-            products=tuple(self._product_lines(number)),
-            tensors=tuple(tensors),
-            pointers=tuple(pointers),
-            masks=text.masks,
-            once=text.once,
-            loads=tuple(writer.loads()),
-            step=text.step,
-            stores=(*text.stores, *writer.state_stores()),
-            keeps=text.keeps,
-            saves=text.saves,
-        )
-
-    def _subgraph(self, number: int, outputs: list[tuple[str, str]], states: tuple) -> CellGraph:
-        """What the outputs and new states need, with products of earlier stages as inputs."""
-        cut = replace(
-            self.graph,
-            values=tuple(
-                replace(value, op="input", operands=(), attribute=None)
-                if value.op in PRODUCTS and self.level[value.name] <= number
-                else value
-                for value in self.graph.values
-                if self.level[value.name] <= number or value.op in LEAVES
-            ),
-        )
-        alive = needed(cut, {name for _, name in outputs} | {state.update for state in states})
-        alive |= {state.name for state in states}
-        values = tuple(value for value in cut.values if value.name in alive)
-        return CellGraph(self.graph.name, values, states, tuple(outputs), self.graph.heads)
+def _runs(stores: list[_Store]) -> Iterator[list[_Store]]:
+    """Neighbouring blocks of one tensor together."""
+    for _, group in groupby(enumerate(stores), key=lambda pair: (pair[1].tensor, pair[1].block - pair[0])):
+        yield [store for _, store in group]

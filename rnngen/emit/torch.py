@@ -23,6 +23,9 @@ _CALLS = {
     "max": "torch.maximum({0}, {1})",
     "min": "torch.minimum({0}, {1})",
     "where": "torch.where({0}, {1}, {2})",
+    "kept": "{1} if {0} is None else torch.where({0}, {1}, {2})",
+    "or_zero": "{1} if {0} is None else torch.where({0}, {1}, 0)",
+    "expand": "{0}.expand_as({1})",
     "matmul": "product({0}, {1})",
     "linear": "product({0}, {1}, {2})",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward({0}, {1})",
@@ -105,7 +108,7 @@ class TorchText:
         if value.op == "pick":
             named = "." not in value.name
             return self.names[value.name] if named else self.names.block(value.operands[0], value.attribute)
-        return self.names[value.name] if value.op in ("input", "state", "parameter") else None
+        return self.names[value.name] if value.op in ("input", "state", "parameter", "mask") else None
 
     def _unpacked(self, value: Value) -> list[str]:
         """A line that gives the blocks of a pack their names, if anything uses them one by one."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rnngen.emit.stepwise import StepwiseView
-from rnngen.emit.triton import KernelText
+from rnngen.emit.stepwise import StepwiseText
+from rnngen.emit.triton import SweepText
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,48 +19,48 @@ class FunctionView:
 
 @dataclass(frozen=True, slots=True)
 class KernelView:
-    """A kernel that runs over the whole sequence. schedule: its name, and that of its template and its launcher."""
+    """A sweep by one schedule. schedule: its name, and that of its template. name: of what its launcher is given.
 
-    name: str
+    text: what the template places.
+    """
+
     schedule: str
-    text: KernelText
-    has_vectors: bool
+    name: str
+    text: SweepText | StepwiseText
 
 
 @dataclass(frozen=True, slots=True)
-class PassView:
-    """One direction of a scan, as the fields of `rnngen.runtime.Pass`. facts: the arguments of its `Facts`."""
+class SweepView:
+    """One direction of a scan, as the fields of `rnngen.runtime.Sweep`."""
 
-    inputs: tuple[str, ...]
-    states: tuple[str, ...]
+    inputs: dict[str, tuple[int | str, ...]]
+    states: dict[str, tuple[int | str, ...]]
     parameters: tuple[str, ...]
-    outputs: dict[str, int]
+    outputs: dict[str, tuple[int | str, ...]]
     carried: dict[str, str]
     step: FunctionView
-    facts: dict[str, object]
-    kernel: KernelView
-    stepwise: StepwiseView
+    products: tuple[str, ...]
+    levels: int
+    text: SweepText
+    kernels: tuple[KernelView, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ScanView:
     """A scan in both directions, as the fields of `rnngen.runtime.Scan`.
 
-    name: of what it is called in the module; title: the comment above it. identity: the cell's name and a digest of
-    what the scan computes, for the operators' names. functions: what is to be written before it.
+    identity: the cell's name and a digest of what the scan computes, for the operators' names.
     """
 
     name: str
-    title: str
     identity: str
     parameters: tuple[str, ...]
-    forward: PassView
-    adjoint: PassView
-    gradients: str
+    forward: SweepView
+    adjoint: SweepView
+    gradients: FunctionView
     gradient_inputs: tuple[str, ...]
     sources: dict[str, tuple[str, ...]]
     stream_gradients: tuple[str | None, ...]
-    functions: tuple[FunctionView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,13 @@ class LayerView:
 
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """Everything about one cell. scan: as it is; masked: with a mask for sequences of different lengths."""
+    """Everything about one cell."""
 
     name: str
     class_name: str
     about: str
     equations: tuple[str, ...]
     scan: ScanView
-    masked: ScanView
     run: RunView
     reference: FunctionView
     layer: LayerView

@@ -20,21 +20,21 @@ from itertools import count, pairwise
 
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
-from rnngen.ir import PRODUCTS, Binding, CellGraph, Program, State, Value, blocks_of, origin, prune
+from rnngen.ir import PRODUCTS, Binding, CellGraph, Differentiated, Split, State, Value, blocks_of, origin, prune
 from rnngen.ops import OPS
 
 _PRIME = "'"
 
 
-def differentiate(program: Program) -> Program:
+def differentiate(program: Split) -> Differentiated:
     """The program with `adjoint` and `gradients`.
 
     Every value of the forward step is still in the adjoint, computed again from its leaves; products are inputs, since
     they are never computed twice. The pass `save` decides what is kept instead.
     """
     work = _Differentiation(program.scan)
-    return replace(
-        program,
+    return Differentiated(
+        **vars(program),
         adjoint=work.adjoint(),
         gradients=work.gradients(),
         bindings=tuple(work.bindings),
@@ -81,7 +81,8 @@ class _Differentiation:
         outputs = tuple((label, value) for value, label in labels.items())
         name = f"{self.scan.name} adjoint"
         values = tuple(self.to.values.values())
-        return prune(CellGraph(name, values, tuple(states), outputs, self.scan.heads), keep_leaves=False)
+        graph = CellGraph(name, values, tuple(states), outputs, self.scan.heads, backwards=not self.scan.backwards)
+        return prune(graph, keep_leaves=False)
 
     def stream_gradients(self) -> tuple[str | None, ...]:
         """For each input of the scan the label of the adjoint's output that is its gradient."""

@@ -19,7 +19,8 @@ from rnngen.ir import (
     LEAVES,
     VIEWS,
     CellGraph,
-    Program,
+    Packed,
+    Split,
     State,
     Value,
     block_shape,
@@ -36,7 +37,7 @@ from rnngen.passes.simplify import renamed
 _SUMS = frozenset({"add", "sub"})
 
 
-def hoist(program: Program) -> Program:
+def hoist(program: Packed) -> Split:
     """The program with its cell split into `once`, `before`, `scan` and `after`."""
     graph, biased = _with_biases(_regrouped(program.cell))
     phase = _phases(graph, biased)
@@ -52,7 +53,7 @@ def hoist(program: Program) -> Program:
     once = _extract(graph, phase, "once", (), [n for n in dict.fromkeys(leaves) if phase[n] == "once"])
     scan = replace(scan, outputs=tuple((_label(name, output), name) for name in from_scan))
     after = replace(after, outputs=(("y", output),))
-    return replace(program, once=once, before=before, scan=scan, after=after)
+    return Split(**vars(program), once=once, before=before, scan=scan, after=after, results=tuple(from_scan))
 
 
 def _label(name: str, output: str) -> str:

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
-from rnngen.ir import CellGraph, Program
+from rnngen.ir import CellGraph, Differentiated
 from rnngen.ops import OPS
 from rnngen.passes.simplify import renamed
 
 
-def lower(program: Program) -> Program:
+def lower(program: Differentiated) -> Differentiated:
     """Every graph but the described cell, in primitives; the same object if nothing was derived."""
-    graphs = {name: graph for name, graph in program.graphs().items() if name != "cell"}
+    graphs = program.graphs()
     lowered = {name: _lowered(graph) for name, graph in graphs.items()}
     changed = {name: graph for name, graph in lowered.items() if graph is not graphs[name]}
     return replace(program, **changed) if changed else program

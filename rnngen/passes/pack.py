@@ -13,13 +13,13 @@ from dataclasses import replace
 from itertools import groupby
 
 from rnngen.build import Builder
-from rnngen.ir import Program, blocks_of, prune
+from rnngen.ir import Packed, Program, blocks_of, prune
 from rnngen.passes.simplify import renamed
 
 _PRIME = "'"
 
 
-def pack(program: Program) -> Program:
+def pack(program: Program) -> Packed:
     """Products packed, and each product without a name named after its operands."""
     graph = program.cell
     definitions = graph.by_name()
@@ -50,7 +50,8 @@ def pack(program: Program) -> Program:
         product = builder.make(_product_name(name, vector), "matmul", part, names[vector])
         number = definitions[value.operands[0]].attribute - run[0]
         names[value.name] = builder.add(replace(value, op="pick", operands=(product,), attribute=number))
-    return replace(program, cell=prune(renamed(graph, builder, names)), described=graph)
+    packed = replace(program, cell=prune(renamed(graph, builder, names)))
+    return Packed(**vars(packed), described=graph)
 
 
 def _product_name(matrix: str, vector: str) -> str:

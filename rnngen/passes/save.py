@@ -13,17 +13,16 @@ from itertools import count
 import networkx as nx
 
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Program, Value, blocks_of, needed, origin, prune
+from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Differentiated, Value, blocks_of, needed, origin, prune
 from rnngen.ops import COMPARISONS
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
 # read. Anything else is written and read. To keep an input of the scan alive takes as much memory as writing it would,
-# so it costs the same, except in a tie; and it is kept whole. A number
-# for each element of the batch costs next to nothing. Of two equal cuts the one with fewer values is taken.
+# so it costs the same, except in a tie; and it is kept whole. Of two equal cuts the one with fewer values is taken.
 _READ, _KEEP, _WRITE_AND_READ = 101, 199, 201
 
 
-def save(program: Program) -> Program:
+def save(program: Differentiated) -> Differentiated:
     """The program with a scan that stores, under the label "saved", what its adjoint and gradients read."""
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     forward = scan.by_name()
@@ -68,11 +67,11 @@ def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
     in_memory = outputs | {state.name for state in scan.states if state.update in outputs}
     network = nx.DiGraph()
     for value in scan.values:
-        if origin(definitions, value.name)[0].op in ("constant", "parameter"):
+        if origin(definitions, value.name)[0].op in ("constant", "parameter", "mask"):
             continue
         entry, exit_ = (value.name, "in"), (value.name, "out")
         if value.op == "input":
-            cost, readable = _KEEP * blocks_of(value.shape) if value.shape else 1, True
+            cost, readable = _KEEP * blocks_of(value.shape), True
         else:
             cost = _READ if value.name in in_memory else _WRITE_AND_READ
             readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS

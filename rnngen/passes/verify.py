@@ -1,23 +1,25 @@
 """verify: what must hold of a program between any two passes."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rnngen.build import ShapeConflict, shape_of
-from rnngen.ir import LEAVES, STRUCTURAL, CellGraph, Program, Shape, Value
+from rnngen.ir import CHOICES, LEAVES, STRUCTURAL, CellGraph, Differentiated, Program, Shape, Value
 from rnngen.ops import COMPARISONS, OPS
 
 _Must = Callable[[bool, str], None]
+_Form = TypeVar("_Form", bound=Program)
 
 
 class Malformed(AssertionError):
     """A pass has broken a graph: a fault of ours, never of a user."""
 
 
-def verify(program: Program) -> Program:
+def verify(program: _Form) -> _Form:
     """The program as it is. Raises Malformed if a graph of it is no graph, or the adjoint none of its scan."""
     for name, graph in program.graphs().items():
         _verify(name, graph)
-    if program.adjoint is not None and program.gradients is not None:
+    if isinstance(program, Differentiated):
         _verify_adjoint(program)
     return program
 
@@ -54,7 +56,7 @@ def _verify(name: str, graph: CellGraph) -> None:
         must(value in defined, f"the output {label} is missing")
 
 
-def _verify_adjoint(program: Program) -> None:
+def _verify_adjoint(program: Differentiated) -> None:
     """Every adjoint has the shape of its value, and is there where the value has an effect that has a derivative."""
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     must = _must(scan, "adjoint")
@@ -107,8 +109,10 @@ def _differentiated(value: Value, numbers: dict[str, float]) -> Sequence[str]:
     """The operands by which a value has a derivative other than zero."""
     if value.op in COMPARISONS:
         return ()
-    if value.op == "where":
+    if value.op in CHOICES or value.op == "where":
         return value.operands[1:]
+    if value.op == "expand":
+        return value.operands[:1]
     if value.op == "mul" and 0 in [numbers.get(operand) for operand in value.operands]:
         return ()
     return () if value.op == "div" and numbers.get(value.operands[0]) == 0 else value.operands

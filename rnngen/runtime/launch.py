@@ -1,51 +1,79 @@
-"""From tensors to kernels: the arguments of a scan, and the launchers of the schedules."""
+"""From tensors to kernels: the arguments of a sweep, which schedule runs it, and where there are kernels at all."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
 
+from rnngen.runtime.choose import choose
 from rnngen.runtime.language import MISSING, WANTED, OutOfResources, interpreting, tl
-from rnngen.runtime.linear import product, product_transposed
-from rnngen.runtime.machine import MACHINES, Choice, Facts, Machine, NotPossible, Sizes, choose, row_of
+from rnngen.runtime.machine import MACHINES, Machine, row_of
+from rnngen.runtime.plan import LETTERS, Choice, Facts, NotPossible, Sizes
+from rnngen.runtime.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors of one direction of a scan, all contiguous.
+    """The tensors of one sweep, all contiguous.
 
-    inputs and outputs (time, batch, blocks * hidden), a mask (time, batch, 1), states and last (batch, hidden).
-    backwards: time runs from T - 1 to 0. save: whether the output "saved" is wanted. keep: whether outputs are that are
-    a state's new value. heads: of the block-diagonal parameters.
+    inputs and outputs (time, batch, blocks * width), states and last (batch, width). mask (time, batch, 1) in int32, or
+    None. sizes: of the dimensions, by name. backwards: time runs from T - 1 to 0. save: whether the output "saved" is
+    wanted. keep: whether outputs are that are a state's new value. heads: of the block-diagonal parameters.
     """
 
     inputs: Sequence[Tensor]
+    mask: Tensor | None
     states: Sequence[Tensor]
     parameters: Sequence[Tensor]
     outputs: Sequence[Tensor]
     last: Sequence[Tensor]
+    sizes: Mapping[str, int]
     backwards: bool
     save: bool
     keep: bool
     heads: int
 
     @property
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor | None]:
         """Every tensor in the order of a kernel's arguments."""
-        return [*self.inputs, *self.states, *self.parameters, *self.outputs, *self.last]
+        return [*self.inputs, self.mask, *self.states, *self.parameters, *self.outputs, *self.last]
 
     @property
-    def sizes(self) -> Sizes:
-        batch, hidden = self.states[0].shape
-        return Sizes(batch, hidden, self.heads, self.states[0].element_size())
+    def call(self) -> Sizes:
+        itemsize = self.states[0].element_size()
+        return Sizes(self.batch, self.hidden, self.heads, itemsize, self.mask is not None)
 
     @property
     def time(self) -> int:
         return self.inputs[0].shape[0]
+
+    @property
+    def batch(self) -> int:
+        return self.states[0].shape[0]
+
+    @property
+    def hidden(self) -> int:
+        return self.sizes["hidden"]
+
+    @property
+    def widest(self) -> int:
+        return max(self.sizes.values())
+
+    @property
+    def letters(self) -> dict[str, int]:
+        """The dimensions as constants of a kernel."""
+        return {LETTERS[dimension]: size for dimension, size in self.sizes.items()}
+
+    @property
+    def precision(self) -> str:
+        """How float32 is multiplied: by torch's own switch for it, on hardware that has another way."""
+        tf32 = torch.version.hip is None and torch.backends.cuda.matmul.fp32_precision == "tf32"
+        return "tf32" if self.states[0].dtype == torch.float32 and tf32 else "ieee"
 
     @property
     def accumulator(self) -> torch.dtype:
@@ -56,119 +84,66 @@ class Arguments:
         """The time steps in the order of the scan."""
         return iter(range(self.time - 1, -1, -1) if self.backwards else range(self.time))
 
-    def buffer(self, blocks: int) -> Tensor:
-        """Room for blocks of every element of the batch: (batch, blocks * hidden)."""
-        batch, hidden = self.states[0].shape
-        return self.states[0].new_empty(batch, blocks * hidden)
+    def buffer(self, blocks: int, *width: str) -> Tensor:
+        """Room for blocks of every element of the batch, in the type of the tensors: (batch, blocks * width)."""
+        return self.states[0].new_empty(self.batch, blocks * prod(self.sizes[name] for name in width))
+
+    def carry(self, *width: str) -> Tensor:
+        """Room for one block of every element of the batch, in the type of the accumulators: (batch, width)."""
+        return self.buffer(1, *width).to(self.accumulator)
+
+    def launch(
+        self,
+        kernel,
+        grid: tuple[int, int],
+        choice: Choice,
+        tensors: Sequence[Tensor | None],
+        time: int,
+        **constants: int | bool | str,
+    ) -> None:
+        """Launch with what every kernel takes. time: the number of steps, or the step that is meant.
+
+        Raises NotPossible for a kernel that Triton finds too large for the GPU.
+        """
+        device = self.states[0].device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current
+            try:
+                kernel[grid](
+                    *tensors,
+                    time,
+                    self.batch,
+                    **constants,
+                    **choice.constants,
+                    SAVE=self.save,
+                    KEEP=self.keep,
+                    ACC=tl.float64 if self.accumulator == torch.float64 else tl.float32,
+                    **choice.options,
+                    enable_fp_fusion=True,
+                )
+            except OutOfResources as error:
+                reason = f"{kernel.__name__} needs {error.required} of {error.name}, and {error.limit} are there"
+                raise NotPossible(f"The schedule '{choice.schedule}' cannot run here: {reason}.") from error
 
 
-Launcher = Callable[[Arguments, Choice], None]
+def run(kernels: Mapping[str, Callable], facts: Facts, scan: Arguments, schedule: str) -> None:
+    """Run a sweep by the schedule that suits its sizes and device, or by the one that is named.
 
-
-def resident(kernel) -> Launcher:
-    """A launcher of a kernel that keeps its matrices on the chip: a program for each head and tile of the batch."""
-
-    def launch(scan: Arguments, choice: Choice) -> None:
-        batch, hidden = scan.states[0].shape
-        _launch(
-            kernel,
-            (-(-batch // choice.constants["BB"]), scan.heads),  # the first dimension is the one without a limit
-            scan,
-            choice,
-            scan.tensors,
-            scan.time,
-            HEADS=scan.heads,
-            D=hidden // scan.heads,
-            PRECISION="tf32" if scan.states[0].dtype == torch.float32 and _tf32_is_wanted() else "ieee",
-            BACKWARDS=scan.backwards,
-        )
-
-    return launch
-
-
-def _tf32_is_wanted() -> bool:
-    """Whether torch's own switch for float32 products asks for it, on hardware that has it."""
-    return torch.version.hip is None and torch.backends.cuda.matmul.fp32_precision == "tf32"
-
-
-def elementwise(kernel) -> Launcher:
-    """A launcher of a kernel without products: a program for each element of the batch and block of units."""
-
-    def launch(scan: Arguments, choice: Choice) -> None:
-        batch, hidden = scan.states[0].shape
-        grid = (batch, -(-hidden // choice.constants["BLOCK"]))
-        _launch(kernel, grid, scan, choice, scan.tensors, scan.time, H=hidden, BACKWARDS=scan.backwards)
-
-    return launch
-
-
-def stage(kernel, scan: Arguments, choice: Choice, tensors: Sequence[Tensor], step: int) -> None:
-    """Run one pointwise stage of one time step."""
-    batch, hidden = scan.states[0].shape
-    grid = (batch, -(-hidden // choice.constants["BLOCK"]))
-    _launch(kernel, grid, scan, choice, tensors, step, H=hidden)
-
-
-def _launch(
-    kernel, grid: tuple[int, int], scan: Arguments, choice: Choice, tensors: Sequence[Tensor], time: int, **constants
-) -> None:
-    """Launch with what every kernel takes. time: the number of steps, or the step that is meant.
-
-    Raises NotPossible for a kernel that Triton finds too large for the GPU.
+    kernels: of each schedule that can run it, what its launcher is given. A name is for the sweeps that have kernels of
+    it: the adjoint of a cell may have no product where the cell has one. A kernel that was not asked for and that
+    Triton finds too large for the GPU gives way to `stepwise`, with a warning. Raises NotPossible if the schedule
+    cannot run these sizes here.
     """
-    device = scan.states[0].device
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton launches on the current one
-        try:
-            kernel[grid](
-                *tensors,
-                time,
-                scan.states[0].shape[0],
-                **constants,
-                **choice.constants,
-                SAVE=scan.save,
-                KEEP=scan.keep,
-                ACC=tl.float64 if scan.accumulator == torch.float64 else tl.float32,
-                **choice.options,
-                enable_fp_fusion=True,
-            )
-        except OutOfResources as error:
-            reason = f"{kernel.__name__} needs {error.required} of {error.name}, and {error.limit} are there"
-            raise NotPossible(f"The schedule '{choice.schedule}' cannot run here: {reason}.") from error
-
-
-def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
-    """M @ v for each matrix of the stack, (batch, columns) to (batch, k * rows)."""
-    if stack.dim() == 2:
-        torch.mm(vector, stack.T, out=out)
-    else:
-        out.copy_(product(stack, vector))
-
-
-def product_transposed_into(out: Tensor, stack: Tensor, pack: Tensor, count: int) -> None:
-    """The sum of M.T @ v over the `count` matrices of the stack, (batch, count * rows) to (batch, columns)."""
-    if stack.dim() == 2:
-        torch.mm(pack, stack, out=out)
-    else:
-        out.copy_(product_transposed(stack, pack, count))
-
-
-def run(launchers: Mapping[str, Launcher], facts: Facts, scan: Arguments, schedule: str) -> None:
-    """Run a scan by the schedule that suits its sizes and device, or by the one that is named.
-
-    A name is for the directions that have kernels of it: the adjoint of a cell may have no product where the cell has
-    one. A kernel that was not asked for and that Triton finds too large for the GPU gives way to `stepwise`, with a
-    warning. Raises NotPossible if the schedule cannot run these sizes here.
-    """
-    wanted = schedule if schedule in launchers else "auto"
+    wanted = schedule if schedule in kernels else "auto"
     machine = machine_of(scan.states[0].device)
-    choice = choose(facts, scan.sizes, machine, wanted)
+    choice = choose(facts, scan.call, machine, wanted)
     try:
-        launchers[choice.schedule](scan, choice)
+        SCHEDULES[choice.schedule].launch(kernels[choice.schedule], scan, choice)
     except NotPossible as error:  # before anything was written: only `stepwise` launches more than once
         if wanted != "auto" or choice.schedule == "stepwise":
             raise
         _warn_once(f"{error} It gives way to 'stepwise', which is slower.")
-        launchers["stepwise"](scan, choose(facts, scan.sizes, machine, "stepwise"))
+        choice = choose(facts, scan.call, machine, "stepwise")
+        SCHEDULES["stepwise"].launch(kernels["stepwise"], scan, choice)
 
 
 @cache

@@ -53,3 +53,19 @@ def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:
     """Blocks `start` up to `stop` of a parameter that stacks `count` of them; a view."""
     rows = stack.shape[0] // count
     return stack[start * rows : stop * rows]
+
+
+def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
+    """M @ v for each matrix of the stack, (batch, columns) to (batch, k * rows)."""
+    if stack.dim() == 2:
+        torch.mm(vector, stack.T, out=out)
+    else:
+        out.copy_(product(stack, vector))
+
+
+def product_transposed_into(out: Tensor, stack: Tensor, pack: Tensor, count: int) -> None:
+    """The sum of M.T @ v over the `count` matrices of the stack, (batch, count * rows) to (batch, columns)."""
+    if stack.dim() == 2:
+        torch.mm(pack, stack, out=out)
+    else:
+        out.copy_(product_transposed(stack, pack, count))

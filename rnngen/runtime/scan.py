@@ -7,40 +7,77 @@ over the torch steps that serves a CPU.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rnngen.runtime.launch import Arguments, Launcher, has_kernels, run
-from rnngen.runtime.machine import Facts
-from rnngen.runtime.reference import like_state
+from rnngen.runtime.launch import Arguments, has_kernels, run
+from rnngen.runtime.plan import Facts, Product
 from rnngen.runtime.seal import edition
 
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One direction of a scan.
+Shape = tuple[int | str, ...]  # the dimensions by name, after the number of blocks of a pack
 
-    inputs: names of the per-step inputs, (time, batch, blocks * hidden), or (time, batch, 1) in int32 for a mask.
-    states: names of (batch, hidden) each.
+
+@dataclass(frozen=True)
+class Sweep:
+    """One direction of a scan: forwards, or the adjoint.
+
+    inputs: of each per-step input, (time, batch, blocks * width), its shape. states: of each, (batch, width).
     parameters: those of the scan that this direction uses, in the order of its arguments.
-    outputs: label and number of blocks of each per-step output; "saved" is written only when a gradient is wanted.
-    step: step(*inputs_t, *states, *parameters) gives the new states and, for each output, the tuple of its blocks.
-    launchers: for each schedule the function that runs its kernels. facts: what the choice among them rests on.
-    carried: for an output that is a state's new value, that state.
+    outputs: of each per-step output, by its label; "saved" is written only when a gradient is wanted.
+    step: step(*inputs_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
+    kernels: for each schedule what it launches. products, levels: what the choice among them rests on.
+    carried: for an output that is a state's new value, that state. backwards: whether it is the adjoint.
     """
 
-    inputs: tuple[str, ...]
-    states: tuple[str, ...]
+    inputs: Mapping[str, Shape]
+    states: Mapping[str, Shape]
     parameters: tuple[str, ...]
-    outputs: Mapping[str, int]
+    outputs: Mapping[str, Shape]
     step: Step
-    launchers: Mapping[str, Launcher]
-    facts: Facts
+    kernels: Mapping[str, Callable]
+    products: tuple[Product, ...] = ()
+    levels: int = 0
     carried: Mapping[str, str] = field(default_factory=dict)
+    backwards: bool = False
+
+    @cached_property
+    def facts(self) -> Facts:
+        shapes = (*self.inputs.values(), *self.states.values(), *self.outputs.values())
+        return Facts(
+            backwards=self.backwards,
+            products=self.products,
+            streams=tuple(map(blocks_of, self.inputs.values())),
+            outputs=tuple(map(blocks_of, self.outputs.values())),
+            levels=self.levels,
+            dimensions=tuple(sorted({name for shape in shapes for name in shape if isinstance(name, str)})),
+        )
+
+    def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> dict[str, int]:
+        """The dimensions of tensors, by name."""
+        shapes = (*self.states.values(), *self.inputs.values())
+        found: dict[str, int] = {}
+        for shape, tensor in zip(shapes, (*states, *inputs), strict=False):
+            for name in shape:
+                if isinstance(name, str):
+                    found.setdefault(name, tensor.shape[-1] // blocks_of(shape))
+        return found
+
+
+def blocks_of(shape: Shape) -> int:
+    """How many blocks a value of this shape packs."""
+    return shape[0] if isinstance(shape[0], int) else 1
+
+
+def _row(shape: Shape, sizes: Mapping[str, int]) -> int:
+    """The elements of a row."""
+    return prod(name if isinstance(name, int) else sizes[name] for name in shape)
 
 
 _OPERATORS: dict[str, tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]] = {}
@@ -62,8 +99,8 @@ class Scan:
         name: str,
         *,
         parameters: tuple[str, ...],
-        forward: Pass,
-        adjoint: Pass,
+        forward: Sweep,
+        adjoint: Sweep,
         sources: Mapping[str, tuple[str, ...]],
         stream_gradients: tuple[str | None, ...],
         gradient_inputs: tuple[str, ...],
@@ -88,6 +125,7 @@ class Scan:
         streams: Sequence[Tensor],
         states: Sequence[Tensor],
         parameters: Sequence[Tensor],
+        valid: Tensor | None = None,
         *,
         reverse: bool = False,
         last_only: bool = False,
@@ -95,9 +133,10 @@ class Scan:
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Run over a sequence.
 
-        streams (time, batch, blocks * hidden), states (batch, hidden), all of one dtype and device. Gives the outputs,
-        (time, batch, blocks * hidden), and the states after the last step; with `reverse` time runs backwards. With
-        `last_only` outputs are those after the last step, (batch, hidden), and each must be a state's new value.
+        streams (time, batch, blocks * width), states (batch, width), all of one dtype and device. Gives the outputs,
+        (time, batch, blocks * width), and the states after the last step; with `reverse` time runs backwards.
+        valid, (time, batch, 1) in int32, is 0 where a step does not count: there states stay as they are. With
+        `last_only` outputs are those after the last step, (batch, width), and each must be a state's new value.
         Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
         NotImplementedError for derivatives in forward mode or by torch.func, which takes none of torch's custom
         operators.
@@ -106,8 +145,8 @@ class Scan:
         device = tensors[0].device.type
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
-            tensors = [t if t.dtype == torch.float64 or not t.is_floating_point() else t.to(dtype) for t in tensors]
-        types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+            tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
+        types = {tensor.dtype for tensor in tensors}
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
             raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")
@@ -118,7 +157,7 @@ class Scan:
         # A trace is checked, and may be used, in another mode than the one that it was made in.
         save = _wants_gradient(tensors) or torch.jit.is_tracing()
         try:
-            results = self.forward_op(*tensors, reverse, save, save or not last_only, schedule)
+            results = self.forward_op(*tensors, valid, reverse, save, save or not last_only, schedule)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
@@ -131,7 +170,8 @@ class Scan:
         outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
         last = tuple(results[count:])
         if last_only:
-            outputs |= {label: last[self.forward.states.index(s)] for label, s in self.forward.carried.items()}
+            states = list(self.forward.states)
+            outputs |= {label: last[states.index(state)] for label, state in self.forward.carried.items()}
         return [output for label, output in outputs.items() if label != "saved"], last
 
     @property
@@ -151,25 +191,25 @@ class Scan:
         adjoint.register_vmap(lambda info, dims, *args: self._vmap(adjoint, self.adjoint, info, dims, args))
         return forward, adjoint
 
-    def _counts(self, which: Pass, states: int) -> tuple[int, int]:
+    def _counts(self, which: Sweep, states: int) -> tuple[int, int]:
         """Numbers of tensors in and out."""
         return len(which.inputs) + states + len(self.parameters), len(which.outputs) + len(which.states)
 
     def _operator(self, suffix: str, function: Callable, counts: tuple[int, int], flags: str):
         arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
         results = ", ".join(["Tensor"] * counts[1])
-        schema = f"({arguments}, bool reverse, {flags}str schedule) -> ({results})"
+        schema = f"({arguments}, Tensor? valid, bool reverse, {flags}str schedule) -> ({results})"
         name = f"rnngen::{self._own_name}_{suffix}"
         return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
 
-    def _split(self, which: Pass, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
-        """Arguments of an operator as inputs, states, parameters and flags."""
+    def _split(self, which: Sweep, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
+        """Arguments of an operator as inputs, states, parameters, and the mask with the flags."""
         inputs = len(which.inputs)
         states = inputs + self._states
         parameters = states + len(self.parameters)
         return list(args[:inputs]), list(args[inputs:states]), list(args[states:parameters]), list(args[parameters:])
 
-    def _used(self, which: Pass, parameters: Sequence[Tensor]) -> list[Tensor]:
+    def _used(self, which: Sweep, parameters: Sequence[Tensor]) -> list[Tensor]:
         """The parameters of one direction, in the order of its arguments."""
         named = dict(zip(self.parameters, parameters, strict=False))
         return [named[name] for name in which.parameters]
@@ -177,50 +217,52 @@ class Scan:
     # The forward operator.
 
     def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
-        streams, states, _, (_, save, keep, _) = self._split(self.forward, args)
-        outputs = self._empty_outputs(self.forward, streams[0].shape[0], states[0], save, keep)
+        streams, states, _, (_, _, save, keep, _) = self._split(self.forward, args)
+        outputs = self._empty_outputs(self.forward, streams, states, save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args) -> tuple[Tensor, ...]:
-        streams, states, parameters, (reverse, save, keep, schedule) = self._split(self.forward, args)
+        streams, states, parameters, (valid, reverse, save, keep, schedule) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
         used = self._used(self.forward, parameters)
-        _run(self.forward, streams, states, used, results, reverse, schedule, save, keep)
+        _run(self.forward, streams, valid, states, used, results, reverse, schedule, save, keep)
         return results
 
     def _empty_outputs(
-        self, which: Pass, time: int, state: Tensor, save: bool = True, keep: bool = True
+        self, which: Sweep, inputs: Sequence[Tensor], states: Sequence[Tensor], save: bool = True, keep: bool = True
     ) -> list[Tensor]:
-        batch, hidden = state.shape
+        time, batch, sizes = inputs[0].shape[0], states[0].shape[0], which.sizes(inputs, states)
         unwanted = {"saved"} if not save else set()
         unwanted |= which.carried.keys() if not keep else set()
         return [
-            state.new_empty((time, batch, blocks * hidden) if label not in unwanted else (0,))
-            for label, blocks in which.outputs.items()
+            states[0].new_empty((time, batch, _row(shape, sizes)) if label not in unwanted else (0,))
+            for label, shape in which.outputs.items()
         ]
 
     # The adjoint operator.
 
     def _adjoint_outputs(self, *args) -> tuple[Tensor, ...]:
         inputs, states, _, _ = self._split(self.adjoint, args)
-        outputs = self._empty_outputs(self.adjoint, inputs[0].shape[0], states[0])
-        last = [torch.empty_like(states[0], memory_format=torch.contiguous_format) for _ in self.adjoint.states]
+        outputs = self._empty_outputs(self.adjoint, inputs, states)
+        sizes = self.adjoint.sizes(inputs, states)
+        last = [states[0].new_empty(len(states[0]), _row(shape, sizes)) for shape in self.adjoint.states.values()]
         return (*outputs, *last)
 
     def _adjoint(self, *args) -> tuple[Tensor, ...]:
-        inputs, states, parameters, (reverse, schedule) = self._split(self.adjoint, args)
+        inputs, states, parameters, (valid, reverse, schedule) = self._split(self.adjoint, args)
         results = self._adjoint_outputs(*args)
-        accumulators = len(self.adjoint.states) - self._states
-        states = [*states, *(torch.zeros_like(states[0]) for _ in range(accumulators))]
-        _run(self.adjoint, inputs, states, self._used(self.adjoint, parameters), results, reverse, schedule)
+        sizes = self.adjoint.sizes(inputs, states)
+        accumulators = list(self.adjoint.states.values())[self._states :]
+        states = [*states, *(states[0].new_zeros(len(states[0]), _row(shape, sizes)) for shape in accumulators)]
+        _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, reverse, schedule)
         return results
 
     # Autograd.
 
     def _keep_for_backward(self, ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        streams, states, parameters, (ctx.reverse, _, _, ctx.schedule) = self._split(self.forward, inputs)
-        ctx.time = streams[0].shape[0]
+        streams, states, parameters, (valid, ctx.reverse, _, _, ctx.schedule) = self._split(self.forward, inputs)
+        ctx.time, ctx.sizes = streams[0].shape[0], self.forward.sizes(streams, states)
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
         kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams, strict=False)}
@@ -229,32 +271,31 @@ class Scan:
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
         ctx.differentiable = not _uses_kernels(streams[0])
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
-        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters)
+        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid)
 
     def _backward(self, ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
-        saved = ctx.saved_tensors
+        *saved, valid = ctx.saved_tensors
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
         states = saved[count : count + self._states]
         parameters = saved[count + self._states :]
-        flags = (None, None, None, None)
+        flags = (None, None, None, None, None)  # of the mask too
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
-            return (*self._differentiable_backward(ctx, streams, states, parameters, gradients), *flags)
+            return (*self._differentiable_backward(ctx, streams, valid, states, parameters, gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))
-        time = ctx.time
         values: dict[str, Tensor] = {}
 
         def value(name: str) -> Tensor:
             if name not in values:
                 kind, *where = self.sources[name]
                 if kind == "previous":
-                    state = states[self.forward.states.index(where[1])]
+                    state = states[list(self.forward.states).index(where[1])]
                     values[name] = _previous(kept["output", where[0]], state, ctx.reverse)
                 elif kind == "gradient":
                     given = outputs[where[0]]
-                    shape = (time, states[0].shape[0], self.forward.outputs[where[0]] * states[0].shape[-1])
+                    shape = (ctx.time, len(states[0]), _row(self.forward.outputs[where[0]], ctx.sizes))
                     values[name] = states[0].new_zeros(shape) if given is None else given
                 else:
                     values[name] = kept[kind, where[0]]
@@ -263,36 +304,31 @@ class Scan:
         last = gradients[len(self.forward.outputs) :]
         last = [torch.zeros_like(state) if g is None else g for g, state in zip(last, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
-        results = self.adjoint_op(*inputs, *last, *parameters, ctx.reverse, ctx.schedule)
+        results = self.adjoint_op(*inputs, *last, *parameters, valid, ctx.reverse, ctx.schedule)
         values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
         values |= zip(self.adjoint.states, first, strict=False)
         needs = ctx.needs_input_grad[len(self.forward.inputs) + self._states :][: len(parameters)]
         d_parameters: Sequence[Tensor | None] = [None] * len(parameters)
         if any(needs):
-            d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters)
+            counts = None if valid is None else valid > 0
+            d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters, counts)
         d_streams = [None if label is None else values[label] for label in self.stream_gradients]
         return (*d_streams, *first[: self._states], *d_parameters, *flags)
 
-    def _differentiable_backward(self, ctx, streams, states, parameters, gradients) -> tuple[Tensor | None, ...]:
+    def _differentiable_backward(self, ctx, streams, valid, states, parameters, gradients) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
-            inputs = [
-                t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
-                for t in (*streams, *states, *parameters)
-            ]
-            parts = self._split(self.forward, inputs)
-            outputs, last = _steps(self.forward, parts[0], parts[1], self._used(self.forward, parts[2]), ctx.reverse)
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
+            streams, states, parameters, _ = self._split(self.forward, inputs)
+            used = self._used(self.forward, parameters)
+            outputs, last = _steps(self.forward, streams, valid, states, used, ctx.reverse)
             outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
             pairs = zip((*outputs, *last), gradients, strict=True)
             pairs = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
-            wanted = [t for t in inputs if t.requires_grad]
-            found = iter(
-                torch.autograd.grad(
-                    [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
-                )
+            return torch.autograd.grad(
+                [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
             )
-        return tuple(next(found) if t.requires_grad else None for t in inputs)
 
     def _no_second_derivative(self, ctx, *gradients: Tensor) -> None:
         raise NotImplementedError(
@@ -302,14 +338,14 @@ class Scan:
 
     # vmap.
 
-    def _vmap(self, operator: Callable, which: Pass, info, dims: tuple, args: tuple) -> tuple[tuple, tuple]:
+    def _vmap(self, operator: Callable, which: Sweep, info, dims: tuple, args: tuple) -> tuple[tuple, tuple]:
         inputs, states, parameters, flags = self._split(which, args)
-        input_dims, state_dims, parameter_dims, _ = self._split(which, dims)
+        input_dims, state_dims, parameter_dims, (mask_dim, *_) = self._split(which, dims)
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
-            reverse, save, keep, schedule = flags
+            valid, reverse, save, keep, schedule = flags
             wanted = _wants_gradient(args)
-            flags = [reverse, save or wanted, keep or wanted, schedule]
+            flags = [valid, reverse, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
         if size == 0:  # there is nothing to compute, and a sum of no weights has a gradient for none
             parameters = [p if d is None else p.sum(d) for p, d in zip(parameters, parameter_dims, strict=True)]
@@ -331,6 +367,8 @@ class Scan:
         batch = next(length for dim, length in enumerate(states[0].shape) if dim != state_dims[0])
         inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims, strict=False)]
         states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims, strict=False)]
+        if flags[0] is not None:
+            flags[0] = folded(flags[0], mask_dim, 1)
         results = operator(*inputs, *states, *parameters, *flags)
         found, found_dims = [], []
         for number, result in enumerate(results):
@@ -361,8 +399,9 @@ def _uses_kernels(tensor: Tensor) -> bool:
 
 
 def _run(
-    which: Pass,
+    which: Sweep,
     inputs: Sequence[Tensor],
+    valid: Tensor | None,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     results: Sequence[Tensor],
@@ -373,20 +412,27 @@ def _run(
 ) -> None:
     """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
-    backwards = reverse != which.facts.adjoint
+    backwards = reverse != which.backwards
     with torch.autocast(states[0].device.type, enabled=False):
         if _uses_kernels(states[0]) and states[0].shape[0] > 0:
-            groups = ([tensor.contiguous() for tensor in group] for group in (inputs, states, parameters))
-            heads = _heads(parameters, states[0].shape[-1])
-            arguments = Arguments(*groups, outputs, last, backwards, save, keep, heads)
-            run(which.launchers, which.facts, arguments, schedule)
+            arguments = Arguments(
+                inputs=[tensor.contiguous() for tensor in inputs],
+                mask=None if valid is None else valid.contiguous(),
+                states=[tensor.contiguous() for tensor in states],
+                parameters=[tensor.contiguous() for tensor in parameters],
+                outputs=outputs,
+                last=last,
+                sizes=which.sizes(inputs, states),
+                backwards=backwards,
+                save=save,
+                keep=keep,
+                heads=_heads(parameters, states[0].shape[-1]),
+            )
+            run(which.kernels, which.facts, arguments, schedule)
             return
         dtype = torch.float32 if states[0].dtype in (torch.float16, torch.bfloat16) else states[0].dtype
-        cast = [
-            [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in group]
-            for group in (inputs, states, parameters)
-        ]
-        rows, found = _steps(which, *cast, backwards)
+        inputs, states, parameters = ([tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters))
+        rows, found = _steps(which, inputs, valid, states, parameters, backwards)
         for output, blocks in zip(outputs, rows, strict=False):
             if output.numel() > 0:  # else it is not wanted, or there are no steps
                 _write(output, blocks, dtype)
@@ -412,8 +458,9 @@ def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -
 
 
 def _steps(
-    which: Pass,
+    which: Sweep,
     inputs: Sequence[Tensor],
+    valid: Tensor | None,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     backwards: bool,
@@ -421,11 +468,11 @@ def _steps(
     """The torch steps over time: for each output its blocks at every step, and the last states."""
     steps = list(zip(*(tensor.unbind(0) for tensor in inputs), strict=False))
     order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
+    counts = [None] * len(steps) if valid is None else (valid > 0).unbind(0)
     rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
     states = tuple(states)
     for t in order:
-        new, outputs = which.step(*steps[t], *states, *parameters)
-        states = tuple(map(like_state, new, states))
+        states, outputs = which.step(*steps[t], *states, *parameters, counts[t])
         for row, blocks in zip(rows, outputs, strict=False):
             row[t] = blocks
     return rows, states

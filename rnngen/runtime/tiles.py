@@ -86,6 +86,34 @@ def first(stack, P: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):
     return a
 
 
+@triton.jit
+def unpack(stack, COUNT: tl.constexpr, P: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):
+    """The first COUNT parts of a stack. P: how many it has where one is wanted, otherwise as few as hold them."""
+    if COUNT == 1:
+        return (first(stack, P, BD, BB),)
+    elif COUNT == 2:
+        return unpack2(stack, BD, BB)
+    else:
+        a, b, c, d = unpack4(stack, BD, BB)
+        if COUNT == 3:
+            return a, b, c
+        else:
+            return a, b, c, d
+
+
+@triton.jit
+def pack(tiles, BD: tl.constexpr, BB: tl.constexpr):
+    """One to four tiles as a stack; of three the fourth part is 0."""
+    if len(tiles) == 1:
+        return tiles[0]
+    elif len(tiles) == 2:
+        return pack2(tiles[0], tiles[1], BD, BB)
+    elif len(tiles) == 3:
+        return pack4(tiles[0], tiles[1], tiles[2], tl.zeros_like(tiles[0]), BD, BB)
+    else:
+        return pack4(tiles[0], tiles[1], tiles[2], tiles[3], BD, BB)
+
+
 # Streams are (time, batch, total * H). `row` is time * B + the first batch element of the tile, in int64; the offsets
 # within a tile fit 32 bits. A single block is loaded as three dimensions: of a two-dimensional tile that a matrix
 # instruction's layout consumes Triton 3.9 makes no asynchronous copies.
@@ -143,27 +171,8 @@ def load_row(pointer, row, left, BB: tl.constexpr):
 
 
 @triton.jit
-def load2(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
-          H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    return unpack2(load_stack(pointer, row, head, left, block, 2, total, 2, H, D, BD, BB, ACC), BD, BB)
-
-
-@triton.jit
-def load3(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
-          H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    a, b, c, _ = unpack4(load_stack(pointer, row, head, left, block, 3, total, 4, H, D, BD, BB, ACC), BD, BB)
-    return a, b, c
-
-
-@triton.jit
-def load4(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
-          H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    return unpack4(load_stack(pointer, row, head, left, block, 4, total, 4, H, D, BD, BB, ACC), BD, BB)
-
-
-@triton.jit
-def load_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr,
-                  HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+def stack_of_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr,
+                      HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """`count` neighbouring matrices of a parameter (blocks, heads, D, D) as a stack of P: [P * BD, BD]."""
     part, unit = row_part(P, BD)[:, None], row_unit(P, BD)[:, None]
     column = tl.arange(0, BD)[None, :]
@@ -172,8 +181,8 @@ def load_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl
 
 
 @triton.jit
-def load_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr, MP: tl.constexpr,
-                    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+def stack_of_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr, MP: tl.constexpr,
+                        HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """The same matrices transposed, [MP * BD, P * BD], so that a product with a stack sums over its parts.
 
     The rows of all parts but the first are 0: padding to the 64 rows of a warpgroup's matrix instruction, which makes
@@ -183,3 +192,138 @@ def load_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr, P: 
     padding, row = row_part(MP, BD)[:, None], row_unit(MP, BD)[:, None]
     at = pointer + head * (D * D) + ((block + part) * (HEADS * D * D) + unit * D + row)
     return tl.load(at, mask=(part < count) & (padding == 0) & (unit < D) & (row < D), other=0.0)
+
+
+# What is written for any number of blocks takes them four at a time: one stack is one access, or one product.
+
+
+@triton.jit
+def load_tiles(pointer, row, head, left, block: tl.constexpr, COUNT: tl.constexpr, total: tl.constexpr,
+               H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """COUNT neighbouring blocks of a stream, each as a tile."""
+    if COUNT == 1:
+        return (load1(pointer, row, head, left, block, total, H, D, BD, BB, ACC),)
+    elif COUNT <= 4:
+        P: tl.constexpr = COUNT if COUNT == 2 else 4
+        stack = load_stack(pointer, row, head, left, block, COUNT, total, P, H, D, BD, BB, ACC)
+        return unpack(stack, COUNT, P, BD, BB)
+    else:
+        tiles = load_tiles(pointer, row, head, left, block, 4, total, H, D, BD, BB, ACC)
+        return tiles + load_tiles(pointer, row, head, left, block + 4, COUNT - 4, total, H, D, BD, BB, ACC)
+
+
+@triton.jit
+def store_tiles(pointer, tiles, row, head, left, block: tl.constexpr, total: tl.constexpr,
+                H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+    """Tiles as neighbouring blocks of a stream."""
+    COUNT: tl.constexpr = len(tiles)
+    if COUNT == 1:
+        store1(pointer, tiles[0], row, head, left, block, total, H, D, BD, BB)
+    elif COUNT <= 4:
+        P: tl.constexpr = COUNT if COUNT == 2 else 4
+        store_stack(pointer, pack(tiles, BD, BB), row, head, left, block, COUNT, total, P, H, D, BD, BB)
+    else:
+        store_tiles(pointer, tiles[:4], row, head, left, block, total, H, D, BD, BB)
+        store_tiles(pointer, tiles[4:], row, head, left, block + 4, total, H, D, BD, BB)
+
+
+@triton.jit
+def load_vectors(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+                 BD: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """Neighbouring blocks of a parameter of vectors, each as a column."""
+    unit = tl.arange(0, BD)
+    at = pointer + block * H + head * D + unit
+    column = (tl.load(at, mask=unit < D, other=0.0).to(ACC)[:, None],)
+    if COUNT == 1:
+        return column
+    else:
+        return column + load_vectors(pointer, head, block + 1, COUNT - 1, H, D, BD, ACC)
+
+
+@triton.jit
+def load_matrices(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
+                  HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+    """COUNT neighbouring matrices of a parameter: in stacks, or one by one where a stack does not fit the registers."""
+    if WIDE:
+        if COUNT == 1:
+            return (stack_of_matrices(pointer, head, block, 1, MP, HEADS, D, BD),)
+        elif COUNT <= 4:
+            P: tl.constexpr = COUNT if COUNT == 2 else 4
+            return (stack_of_matrices(pointer, head, block, COUNT, P, HEADS, D, BD),)
+        else:
+            stack = (stack_of_matrices(pointer, head, block, 4, 4, HEADS, D, BD),)
+            return stack + load_matrices(pointer, head, block + 4, COUNT - 4, MP, WIDE, HEADS, D, BD)
+    else:
+        matrix = (stack_of_matrices(pointer, head, block, 1, 1, HEADS, D, BD),)
+        if COUNT == 1:
+            return matrix
+        else:
+            return matrix + load_matrices(pointer, head, block + 1, COUNT - 1, MP, WIDE, HEADS, D, BD)
+
+
+@triton.jit
+def load_transposed(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
+                    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+    """The same, transposed."""
+    if WIDE:
+        if COUNT <= 4:
+            P: tl.constexpr = COUNT if COUNT <= 2 else 4
+            return (stack_of_transposed(pointer, head, block, COUNT, P, MP, HEADS, D, BD),)
+        else:
+            stack = (stack_of_transposed(pointer, head, block, 4, 4, MP, HEADS, D, BD),)
+            return stack + load_transposed(pointer, head, block + 4, COUNT - 4, MP, WIDE, HEADS, D, BD)
+    else:
+        matrix = (stack_of_transposed(pointer, head, block, 1, 1, 1, HEADS, D, BD),)
+        if COUNT == 1:
+            return matrix
+        else:
+            return matrix + load_transposed(pointer, head, block + 1, COUNT - 1, MP, WIDE, HEADS, D, BD)
+
+
+@triton.jit
+def multiply(matrices, tile, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr,
+             BD: tl.constexpr, BB: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """M @ v for each of COUNT matrices."""
+    operand = bounded(tile, 1, D, BD).to(matrices[0].dtype)
+    product = tl.dot(matrices[0], operand, input_precision=PRECISION, out_dtype=ACC)
+    if WIDE:
+        if COUNT <= 4:
+            return unpack(product, COUNT, MP, BD, BB)
+        else:
+            tiles = unpack(product, 4, MP, BD, BB)
+            return tiles + multiply(matrices[1:], tile, COUNT - 4, MP, WIDE, D, BD, BB, PRECISION, ACC)
+    else:
+        if COUNT == 1:
+            return (product,)
+        else:
+            return (product,) + multiply(matrices[1:], tile, COUNT - 1, MP, WIDE, D, BD, BB, PRECISION, ACC)
+
+
+@triton.jit
+def operands(tiles, dtype: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):
+    """Tiles as what stacks of transposed matrices are applied to."""
+    COUNT: tl.constexpr = len(tiles)
+    if COUNT <= 4:
+        P: tl.constexpr = COUNT if COUNT <= 2 else 4
+        return (bounded(pack(tiles, BD, BB), P, D, BD).to(dtype),)
+    else:
+        return operands(tiles[:4], dtype, D, BD, BB) + operands(tiles[4:], dtype, D, BD, BB)
+
+
+@triton.jit
+def multiply_transposed(matrices, tiles, MP: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+                        BB: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """The sum of M.T @ v over as many matrices and tiles."""
+    if WIDE:  # all operands before the first product: else a step of the NAS cell takes 2131 cycles instead of 1968
+        packed = operands(tiles, matrices[0].dtype, D, BD, BB)
+        product = first(tl.dot(matrices[0], packed[0], input_precision=PRECISION, out_dtype=ACC), MP, BD, BB)
+        for n in tl.static_range(1, len(packed)):
+            more = tl.dot(matrices[n], packed[n], input_precision=PRECISION, out_dtype=ACC)
+            product = product + first(more, MP, BD, BB)
+    else:
+        operand = bounded(tiles[0], 1, D, BD).to(matrices[0].dtype)
+        product = tl.dot(matrices[0], operand, input_precision=PRECISION, out_dtype=ACC)
+        for n in tl.static_range(1, len(tiles)):
+            operand = bounded(tiles[n], 1, D, BD).to(matrices[n].dtype)
+            product = tl.dot(matrices[n], operand, product, input_precision=PRECISION, out_dtype=ACC)
+    return product

@@ -1,0 +1,27 @@
+"""Which schedule runs a call."""
+
+from functools import lru_cache
+
+from rnngen.runtime.machine import Machine
+from rnngen.runtime.plan import Choice, Facts, NotPossible, Plan, Sizes
+from rnngen.runtime.schedules import SCHEDULES
+
+
+@lru_cache(maxsize=1024)  # a call asks twice, and the answer takes longer than a launch
+def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -> Choice:
+    """The schedule with the lowest estimate among those that can run, or the one that is wanted.
+
+    Raises NotPossible, with the reason, if that one cannot run.
+    """
+    answers = {name: _answer(name, facts, sizes, machine) for name in SCHEDULES}
+    plans = {name: answer for name, answer in answers.items() if isinstance(answer, Plan)}
+    reasons = {name: f"{a.time:.2f} us a step, estimated" if isinstance(a, Plan) else a for name, a in answers.items()}
+    if wanted != "auto" and wanted not in plans:
+        reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
+        raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")
+    name = wanted if wanted != "auto" else min(plans, key=lambda name: plans[name].time)
+    return Choice(name, plans[name].constants, plans[name].options, reasons)
+
+
+def _answer(name: str, facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    return SCHEDULES[name].refusal(facts) or SCHEDULES[name].plan(facts, sizes, machine)

@@ -1,0 +1,10 @@
+"""The schedules, in the order in which `explain` lists them. Each is a file here: when it can run a sweep, how it would
+run a call and at what cost, and how it is launched; its loop is a template of each target that has it.
+"""
+
+from collections.abc import Mapping
+
+from rnngen.runtime.plan import Schedule
+from rnngen.runtime.schedules import elementwise, resident, stepwise
+
+SCHEDULES: Mapping[str, Schedule] = {"elementwise": elementwise, "resident": resident, "stepwise": stepwise}

@@ -1,0 +1,31 @@
+"""elementwise: no product in the loop, so every unit is by itself. A program for a block of units of one element of the
+batch runs over the whole sequence and loads a few steps ahead.
+"""
+
+from rnngen.runtime.machine import Machine
+from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Plan, Sizes, power_of_two
+
+
+def refusal(facts: Facts) -> str:
+    return "a matrix is applied to a state" if facts.products else ""
+
+
+def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    # At least 4 bytes a thread and load, or the loads are not asynchronous copies: 242 cycles a step instead of 688.
+    block = min(power_of_two(32, sizes.hidden), 128 if sizes.itemsize < 4 else 64)
+    if sizes.itemsize < 4:
+        block = max(block, 64)
+    if -(-sizes.hidden // block) > MOST_PROGRAMS:
+        most = f"{MOST_PROGRAMS} programs of {block}"
+        return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
+    programs = sizes.batch * -(-sizes.hidden // block)
+    waves = -(-programs // (machine.processors * 16))
+    bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
+    time = max(waves * 250 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
+    stages = 3 if machine.backend == "cuda" else 1
+    return Plan(time, {"BLOCK": block, "STAGES": stages}, {"num_warps": 1})
+
+
+def launch(kernel, scan, choice: Choice) -> None:
+    grid = (scan.batch, -(-scan.widest // choice.constants["BLOCK"]))
+    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards)

@@ -1,0 +1,168 @@
+"""resident: one program for a head and a tile of the batch runs over the whole sequence, and its matrices and states
+stay on the chip.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from rnngen.runtime.machine import Machine
+from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Plan, Sizes, power_of_two
+
+
+def refusal(facts: Facts) -> str:
+    if not facts.products:
+        return "no matrix is applied to a state, so there is nothing to keep on the chip"
+    if facts.dimensions != ("hidden",):
+        return f"its values are as wide as {' and '.join(facts.dimensions)}, and tiles have one width"
+    return ""
+
+
+def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    if len({product.heads for product in facts.products}) > 1 and sizes.heads > 1:
+        return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
+    if machine.kin == "sm_75":
+        sizes = replace(sizes, itemsize=max(4, sizes.itemsize))  # half types are widened, and then multiplied
+    width = sizes.hidden // sizes.heads
+    tile = power_of_two(16, width)
+    matrices = facts.matrices
+    widest = {2: 128, 4: 64, 8: 32}[sizes.itemsize]  # beyond it the accumulators spill
+    if tile > widest:
+        return f"heads of {width} units are wider than the {widest} whose products fit the registers"
+    if tile * matrices > 4 * widest:
+        return f"{matrices} matrices of {width} units do not fit the registers"
+    constants, options = _constants(facts, sizes, machine, tile)
+    while (need := shared_bytes(facts, sizes, machine, constants)) > machine.shared_bytes and constants["STAGES"] > 1:
+        constants["STAGES"] -= 1
+    if need > machine.shared_bytes:
+        return f"{need // 1024} KiB of on-chip memory are needed and {machine.shared_bytes // 1024} KiB are there"
+    if sizes.heads > MOST_PROGRAMS:
+        return f"{sizes.heads} heads are more than the {MOST_PROGRAMS} programs that a grid has beside each other"
+    programs = sizes.heads * -(-sizes.batch // constants["BB"])
+    waves = -(-programs // machine.processors)
+    # A line through the estimates for sm_90: latency of the chain, and a share for each matrix.
+    speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
+    cycles = 400 + speed * matrices * tile * tile * constants["BB"] / 256
+    time = waves * cycles / machine.clock_ghz / 1000
+    return Plan(time, constants, options)
+
+
+def launch(kernel, scan, choice: Choice) -> None:
+    """A program for each head and tile of the batch; the first dimension of a grid is the one without a limit."""
+    grid = (-(-scan.batch // choice.constants["BB"]), scan.heads)
+    sizes = {"HEADS": scan.heads, "D": scan.hidden // scan.heads, "PRECISION": scan.precision}
+    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **sizes, BACKWARDS=scan.backwards)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What the constants of a kernel depend on. tile: units, in bytes of `itemsize`."""
+
+    facts: Facts
+    tile: int
+    itemsize: int
+    machine: Machine
+    masked: bool
+
+
+def _constants(
+    facts: Facts, sizes: Sizes, machine: Machine, tile: int
+) -> tuple[dict[str, int | bool], dict[str, int]]:
+    """Constants and launch options: those of half precision on sm_90 as the rules that apply change them, in order."""
+    constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
+    options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
+    case = _Case(facts, tile, sizes.itemsize, machine, sizes.masked)
+    for applies, changes in _RULES:
+        if applies(case):
+            for name, value in changes.items():
+                (constants if name in constants else options)[name] = value
+    return constants, options
+
+
+# What else a kernel needs to have no spills and to fit, from compiling the library for each target: every cell, width
+# and type, with masks and without, with Triton 3.6 and 3.9. Registers are those of a thread, cycles are estimates.
+_RULES: tuple[tuple[Callable[[_Case], bool], dict[str, int | bool]], ...] = (
+    # The sums of a product take twice the registers of half precision, or four times: one product for each matrix.
+    (lambda case: case.itemsize > 2, {"WIDE": False, "STAGES": 2, "num_warps": 4}),
+    # Matrices of 64 units in float32 are multiplied by ordinary instructions. With 8 of the batch operands take up to
+    # 255 registers, and masked scans spill up to 48 bytes. With 4 they take 142, and a step of half as many sequences
+    # 0.61 - 0.75 of the cycles: faster until programs queue for the multiprocessors, then up to 1.5 times slower.
+    (
+        lambda case: case.itemsize == 4 and case.tile == 64 and case.machine.backend == "cuda",
+        {"BB": 4, "num_warps": 8},
+    ),
+    # Left alone, ptxas gives up registers for more blocks on a multiprocessor, where as a rule there is one, and even
+    # spills for them: masked adjoints 16 bytes. With all registers a step takes 0.86 - 0.99 of the cycles.
+    (lambda case: (case.itemsize, case.tile, case.machine.backend) == (2, 16, "cuda"), {"maxnreg": 255}),
+    # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
+    (lambda case: case.machine.backend == "hip", {"BB": 16, "STAGES": 1}),
+    # Two steps ahead some cells spill, or the streams do not fit.
+    (
+        lambda case: (
+            case.machine.kin == "sm_80"
+            and case.tile > (64 if not case.facts.backwards else 32 if case.facts.levels < 2 else 16)
+        ),
+        {"STAGES": 2},
+    ),
+    # 1057 cycles instead of 1300.
+    (
+        lambda case: (
+            (case.itemsize, case.tile, case.machine.name) == (2, 64, "sm_90")
+            and not case.facts.backwards
+            and max(product.count for product in case.facts.products) > 1
+        ),
+        {"num_warps": 8},
+    ),
+    # With Triton 3.6 a stack spills, and on sm_80 ptxas as above: 8 bytes. With 3.9 all take as long, but for 2 %.
+    (
+        lambda case: case.itemsize == 2 and case.tile == 128 and case.masked and case.facts.backwards,
+        {"WIDE": False},
+    ),
+    (
+        lambda case: (
+            (case.itemsize, case.tile, case.machine.kin) == (2, 128, "sm_80")
+            and case.masked
+            and case.facts.backwards
+        ),
+        {"maxnreg": 255},
+    ),
+    # A stack of matrices passes through local memory, which holds a half of it.
+    (lambda case: case.itemsize == 2 and case.tile == 128 and case.machine.backend == "hip", {"WIDE": False}),
+)
+
+
+def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
+    """On-chip memory of a resident program: what Triton 3.6 to 3.9 take at most, on NVIDIA nearly always exactly that.
+
+    On NVIDIA the matrices stay there for the whole sequence, beside the streams that are loaded ahead and the largest
+    stack on its way between the layouts of a product and of an access. On AMD the matrices are in registers: one stack
+    of them or of sums is there at a time, on its way to them. Sums travel in full precision there, and on sm_100, where
+    they come from tensor memory.
+    """
+    tile, batch = constants["BD"], constants["BB"]
+    matrices: list[int] = []
+    counts = (*facts.streams, *facts.outputs, *(product.count for product in facts.products))
+    widest = max(parts_of(run) for blocks in counts for run in runs_of(blocks))
+    full = machine.backend == "hip" or machine.name == "sm_100"
+    for product in facts.products:
+        for run in runs_of(product.count):
+            padding = constants["MP"] if constants["WIDE"] and (product.transposed or run == 1) else 1
+            matrices += [parts_of(run) * padding] if constants["WIDE"] else [1] * run
+            widest = max(widest, padding if full else 1)
+    stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
+    if machine.backend == "hip":
+        return max(max(matrices) * tile * tile * sizes.itemsize, stack)
+    ahead = 0 if machine.kin == "sm_75" else constants["STAGES"] - 1  # it has no asynchronous copies
+    tiles = sum(parts_of(run) for blocks in facts.streams for run in runs_of(blocks))
+    streams = tiles * tile * batch * sizes.itemsize + sizes.masked * batch * 4
+    barriers = 16 if machine.name == "sm_100" else 0
+    return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + barriers
+
+
+def runs_of(blocks: int) -> list[int]:
+    """How many of some neighbouring blocks are one stack: four, as long as there are so many."""
+    return [min(4, blocks - start) for start in range(0, blocks, 4)]
+
+
+def parts_of(run: int) -> int:
+    """The parts of a stack that holds so many blocks."""
+    return {1: 1, 2: 2}.get(run, 4)

@@ -1,0 +1,40 @@
+"""What every schedule says of one time step: which one it is, and whether it counts."""
+
+from rnngen.runtime.language import tl, triton
+
+
+@triton.jit
+def step_at(count, T, BACKWARDS: tl.constexpr):
+    """The time step that comes after `count` others."""
+    if BACKWARDS:
+        time = T - 1 - count
+    else:
+        time = count
+    return time
+
+
+# A mask is 0 where a step does not count. Where none is given it is None, and the compiler drops the choice.
+
+
+@triton.jit
+def kept(valid, new, old):
+    """What a step makes new, or the old value where the step does not count."""
+    if valid is None:
+        return new
+    else:
+        return tl.where(valid > 0, new, old)
+
+
+@triton.jit
+def or_zero(valid, value):
+    """A value, or zero where the step does not count."""
+    if valid is None:
+        return value
+    else:
+        return tl.where(valid > 0, value, 0.0)
+
+
+@triton.jit
+def expand(value, like):
+    """A number or a parameter with the axes of `like`."""
+    return tl.zeros_like(like) + value
