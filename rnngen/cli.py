@@ -275,15 +275,15 @@ def _cells() -> Sequence[str]:
 
 
 def _stages() -> Sequence[str]:
-    from rnngen.compile import MASKED
+    from rnngen.compile import PASSES
 
-    return ("resolve", "infer", *(step.__name__ for step in MASKED))
+    return ("resolve", "infer", *(step.__name__ for step in PASSES))
 
 
 def _schedules() -> Sequence[str]:
-    from rnngen.runtime.machine import SCHEDULES
+    from rnngen.runtime.schedules import SCHEDULES
 
-    return SCHEDULES
+    return tuple(SCHEDULES)
 
 
 def _machines() -> Sequence[str]:
@@ -589,21 +589,17 @@ def _code(results: Sequence[_Compiled], check: bool) -> int:
     "--after",
     metavar="STAGE",
     type=_OneOf("stage", _stages),
-    help="resolve, infer, simplify, pack, hoist, differentiate, mask, save or lower; the last by default.",
+    help="resolve, infer, simplify, pack, hoist, differentiate, expand, mask, save, lower or cut; the last by default.",
 )
-@click.option("--masked", is_flag=True, help="The scan for sequences of different lengths.")
 @click.option("--format", "form", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True)
-def show(model: str, after: str | None, masked: bool, form: str) -> None:
-    """Show the cells of MODEL as a pass leaves them.
-
-    The pass mask is that of a scan for sequences of different lengths, which every cell has too.
-    """
-    from rnngen.compile import MASKED, PASSES, programs_of
+def show(model: str, after: str | None, form: str) -> None:
+    """Show the cells of MODEL as a pass leaves them."""
+    from rnngen.compile import programs_of
     from rnngen.description import describe
     from rnngen.emit import listing
 
     after = after or _stages()[-1]
-    programs = programs_of(describe(_open(model)).cells, after, MASKED if masked or after == "mask" else PASSES)
+    programs = programs_of(describe(_open(model)).cells, after)
     if form == "mermaid":
         click.echo(listing.as_mermaid(programs), nl=False)
     elif form == "json":

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from rnngen.compile import programs_of
 from rnngen.description import CellLayer, Description, describe
 from rnngen.emit.module import facts_of
-from rnngen.runtime.machine import Facts, Machine, NotPossible, Sizes, choose
+from rnngen.runtime.choose import choose
+from rnngen.runtime.machine import Machine
+from rnngen.runtime.plan import NotPossible, Sizes
 from rnngen.source import Source
 
 HIDDEN = 128  # units of a cell for which no number is given
@@ -31,8 +33,8 @@ def explain_model(
     for name, sizes, wanted in _scans(description, hidden or HIDDEN, heads or 1, batch, ITEM_SIZES[dtype]):
         by_heads = f" in {sizes.heads} heads" if sizes.heads > 1 else ""
         lines.append(f"{name}: {sizes.hidden} units{by_heads}, batch {batch}, {dtype}, on {machine.name}")
-        for direction, graph in (("forward", programs[name].scan), ("adjoint", programs[name].adjoint)):
-            facts = Facts(**facts_of(graph))
+        for direction, chain in (("forward", programs[name].forward), ("adjoint", programs[name].backward)):
+            facts = facts_of(chain)
             lines.append(f"  {direction}")
             try:
                 chosen = choose(facts, sizes, machine, wanted).schedule

@@ -265,7 +265,7 @@ def _layers(module: ModuleType) -> list[type]:
 def _schedules(module: ModuleType, layer: type) -> list[str]:
     """The schedules that have kernels for both directions of a layer's scan."""
     scan = getattr(module, f"{layer.cell.name}_scan")
-    return [name for name in scan.forward.launchers if name in scan.adjoint.launchers]
+    return [name for name in scan.forward.kernels if name in scan.adjoint.kernels]
 
 
 def _cases(
@@ -284,7 +284,7 @@ def _cases(
 def _case(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Run, device: Any) -> Case:
     import torch
 
-    from rnngen.runtime.machine import NotPossible
+    from rnngen.runtime.plan import NotPossible
 
     errors: dict[str, float] = {}
     plain: dict[str, float] = {}

@@ -24,7 +24,7 @@ from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.ir import CellGraph
 from rnngen.runtime.language import interpreting
-from rnngen.runtime.machine import NotPossible
+from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
 
 FOUND = Path(__file__).parent / "found"
@@ -296,8 +296,7 @@ class Trial:
         """What this process can run: the CPU path, or every schedule where kernels are interpreted."""
         if not interpreting():
             return ["torch"]
-        kind = "_masked" if call.lengths else ""
-        return list(getattr(self.module, f"{self.layer_class.cell.name}{kind}_scan").forward.launchers)
+        return list(getattr(self.module, f"{self.layer_class.cell.name}_scan").forward.kernels)
 
 
 class Wrong(AssertionError):

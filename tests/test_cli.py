@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 
 from rnngen import write as write_module
 from rnngen.cli import main
-from rnngen.compile import MASKED, compile_model, stages
+from rnngen.compile import PASSES, compile_model, forms_of
 from rnngen.description import _CellLayer, describe, library
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.emit.torch import SPELLING
 from rnngen.errors import MOST_COUNTED
-from rnngen.runtime.machine import SCHEDULES
+from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.seal import condition
 from rnngen.source import Source
 from rnngen.verify import OWN, TOLERANCES, Case, Plan
@@ -743,7 +743,7 @@ def test_products_keep_their_brackets():
     text = text.replace("constants = { alpha = 0.3 }\n", "").replace(
         'bias      = { shape = ["hidden"],           blocks = ["b"] }\n', ""
     )
-    shown = as_text(next(stages(describe(Source("t.toml", text)).cells[0]))[1])
+    shown = as_text(next(forms_of(describe(Source("t.toml", text)).cells[0]))[1])
     assert "y = weight_hh @ (r * h) * (r * (weight_hh @ h)) - (r - (h - -x_2))" in shown
     assert "x_2 = weight_ih @ x / (r * h) * 2" in shown
 
@@ -757,24 +757,20 @@ def test_the_way_back_reads_like_the_paper(run):
 
 def test_a_chart_has_no_sign_in_a_label_that_mermaid_would_read():
     text = CELL.replace("h' = (1 - alpha) * h + alpha * n", "h' = where(alpha < n, n, where(h > 1, h, 1))")
-    chart = as_mermaid([next(stages(describe(Source("t.toml", text)).cells[0]))[1]])
+    chart = as_mermaid([next(forms_of(describe(Source("t.toml", text)).cells[0]))[1]])
     assert "where(alpha #lt; n, n, where(h #gt; 1, h, 1))" in chart
     assert not [label for label in re.findall(r'"(.*)"', chart) if set(label) & set('<>"')]
 
 
 def test_the_stages_are_the_compilers(run):
-    names = ["resolve", "infer", *(step.__name__ for step in MASKED)]
+    names = ["resolve", "infer", *(step.__name__ for step in PASSES)]
     (cell,) = describe(library()["rnn"]).cells
-    assert names == [name for name, _ in stages(cell, MASKED)]
-    assert [name for name in names if name != "mask"] == [name for name, _ in stages(cell)]
+    assert names == [name for name, _ in forms_of(cell)]
     listed = " ".join(run("show", "--help").stdout.split())
     assert ", ".join(names[:-1]) + f" or {names[-1]};" in listed
     assert run("show", "rnn").stdout == run("show", "rnn", "--after", names[-1]).stdout
-    shown = run("show", "rnn", "--after", "mask").stdout
-    assert "where(valid > 0, h', h)" in shown
-    assert run("show", "rnn", "--masked", "--after", "mask").stdout == shown
-    assert "valid" in run("show", "rnn", "--masked", "--after", "save").stdout
-    assert "valid" not in run("show", "rnn", "--after", "save").stdout
+    assert "kept(valid, h', h)" in run("show", "rnn", "--after", "mask").stdout
+    assert "valid" not in run("show", "rnn", "--after", "expand").stdout
     result = run("show", "rnn", "--after", "hoits")
     assert result.exit_code == 2
     assert "there is no stage 'hoits'; did you mean 'hoist'?" in result.stderr
@@ -783,7 +779,7 @@ def test_the_stages_are_the_compilers(run):
 
 @pytest.mark.parametrize("cell", sorted(library()))
 def test_every_stage_of_every_cell_can_be_shown(cell):
-    for stage, program in stages(describe(library()[cell]).cells[0]):
+    for stage, program in forms_of(describe(library()[cell]).cells[0]):
         text = as_text(program)
         assert all(f"\n{name}: " in f"\n{text}" for name, graph in program.graphs().items() if graph.values)
         assert not any(line != line.rstrip() for line in text.splitlines())
@@ -921,7 +917,7 @@ def test_words_are_completed(run):
     assert completions(run, "compile", "lstm", "ind") == ["indrnn"]
     assert completions(run, "compile", "[") == []
     assert completions(run, "cells", "gru") == ["gru", "gru_flux", "gru_v3"]
-    passes = [step.__name__ for step in MASKED]
+    passes = [step.__name__ for step in PASSES]
     assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", *passes]
     assert completions(run, "verify", "lstm", "--schedule", "") == list(SCHEDULES)
     assert completions(run, "explain", "lstm", "--machine", "sm_9") == ["sm_90"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from judge import TOLERANCES, compare
 
-from rnngen.runtime.machine import NotPossible
+from rnngen.runtime.plan import NotPossible
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU here that torch can use", allow_module_level=True)
@@ -49,10 +49,10 @@ def compare_where_possible(name, dtype, sizes, schedule, reverse, lengths=None):
         pytest.skip(f"{CARD}: {reason}")
 
 
-def scheduled(scan: str) -> list:
+def scheduled() -> list:
     """The rows of (name, schedule): every schedule that the scan of a cell has kernels for."""
-    scans = {name: getattr(import_module(f"generated.{name}"), scan.format(name)) for name in CLASSES}
-    return [(name, schedule) for name, found in scans.items() for schedule in found.forward.launchers]
+    scans = {name: getattr(import_module(f"generated.{name}"), f"{name}_scan") for name in CLASSES}
+    return [(name, schedule) for name, found in scans.items() for schedule in found.forward.kernels]
 
 
 def test_our_warnings_are_mistakes_and_torchs_are_not():
@@ -65,7 +65,7 @@ def test_our_warnings_are_mistakes_and_torchs_are_not():
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize("name, schedule", scheduled("{}_scan"))
+@pytest.mark.parametrize("name, schedule", scheduled())
 def test_every_schedule(name, schedule, dtype, sizes, reverse):
     skip_without(dtype)
     found = compare_where_possible(name, dtype, sizes, schedule, reverse)
@@ -76,7 +76,7 @@ def test_every_schedule(name, schedule, dtype, sizes, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name, schedule", scheduled("{}_masked_scan"))
+@pytest.mark.parametrize("name, schedule", scheduled())
 def test_sequences_of_different_lengths(name, schedule, dtype, reverse):
     skip_without(dtype)
     lengths = [1 + 5 * n % 7 for n in range(19)]

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -9,35 +10,32 @@ import pytest
 import torch
 from conftest import imported
 
-import rnngen.runtime.tiles
 from rnngen.compile import compile_model
 from rnngen.description import library
 from rnngen.runtime.seal import NO_DIGEST, sealed
 
 NUMBERS = count()
 # (a text of the module or of the tiles, what becomes of it)
-STEPWISE = [
-    (r"(tl\.load\(h_ptr \+ batch \* H \+ unit), mask=inside, other=0\.0", r"\1"),
-    (r"(tl\.load\(weight_hh_h_ptr \+ batch \* \(4 \* H\) \+ 3 \* H \+ unit), mask=inside, other=0\.0", r"\1"),
-    (r"(tl\.store\(c_ptr \+ batch \* H \+ unit, c_next_1), mask=inside", r"\1"),
-    (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1"),
+# (a module of the runtime, a function, a text of it, what becomes of it)
+DROPPED = [
+    ("units", "load_units", "mask=unit < width, other=0.0", "mask=unit < width + 1, other=0.0"),
+    ("units", "store_units", ", mask=unit < width", ""),
+    ("tiles", "load1", "(unit < D) & (batch < left)", "(unit < D)"),
+    ("tiles", "load1", "(unit < D) & (batch < left)", "(batch < left)"),
+    ("tiles", "load_stack", " & (batch < left)", ""),
+    ("tiles", "store1", "(unit < D) & (batch < left)", "(unit < D)"),
+    ("tiles", "load_row", "batch < left", "batch < BB"),
+    ("tiles", "stack_of_matrices", "(unit < D) & (column < D)", "(unit < D)"),
+    ("tiles", "stack_of_transposed", " & (row < D)", ""),
 ]
-TILES = [
-    ("load1", "(unit < D) & (batch < left)", "(unit < D)"),
-    ("load1", "(unit < D) & (batch < left)", "(batch < left)"),
-    ("load_stack", " & (batch < left)", ""),
-    ("store1", "(unit < D) & (batch < left)", "(unit < D)"),
-    ("load_row", "batch < left", "batch < BB"),
-    ("load_matrices", "(unit < D) & (column < D)", "(unit < D)"),
-    ("load_transposed", " & (row < D)", ""),
-]
+ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
 
 
 def lstm(tmp_path, change):
     """The class of a module of the LSTM whose text was changed."""
     text = change(compile_model(library()["lstm"]).text)
     # Scans of one name share torch's operators, with the kernels of the module that was imported first.
-    text = re.sub(r'"(lstm|lstm_masked)_[0-9a-f]{12}"', rf'"\1_{next(NUMBERS)}"', text)
+    text = re.sub(r'"lstm_[0-9a-f]{12}"', f'"lstm_{next(NUMBERS)}"', text)
     text = sealed(re.sub(r"(?<=# Body:   sha256 )[0-9a-f]{64}", NO_DIGEST, text, count=1))
     path = tmp_path / "changed.py"
     path.write_text(text)
@@ -57,10 +55,9 @@ def test_every_access_of_a_kernel_is_within_its_tensor(tmp_path):
         run(lstm(tmp_path, str), schedule)
 
 
-@pytest.mark.parametrize(("wanted", "instead"), STEPWISE)
-def test_a_dropped_mask_of_a_stage_is_seen(tmp_path, wanted, instead):
+def test_a_row_too_far_is_seen(tmp_path):
     def change(text):
-        changed, count = re.subn(wanted, instead, text)
+        changed, count = re.subn(*ROW, text)
         assert count
         return changed
 
@@ -68,20 +65,20 @@ def test_a_dropped_mask_of_a_stage_is_seen(tmp_path, wanted, instead):
         run(lstm(tmp_path, change), "stepwise")
 
 
-@pytest.mark.parametrize(("function", "wanted", "instead"), TILES)
-def test_a_dropped_mask_of_a_tile_is_seen(tmp_path, monkeypatch, function, wanted, instead):
-    head, name, rest = Path(rnngen.runtime.tiles.__file__).read_text().partition(f"def {function}(")
+@pytest.mark.parametrize(("part", "function", "wanted", "instead"), DROPPED)
+def test_a_dropped_mask_is_seen(tmp_path, monkeypatch, part, function, wanted, instead):
+    own = import_module(f"rnngen.runtime.{part}")
+    head, name, rest = Path(own.__file__).read_text().partition(f"def {function}(")
     body, end, rest = rest.partition("@triton.jit")
     assert body.count(wanted) == 1
-    path = tmp_path / "changed_tiles.py"
+    path = tmp_path / f"changed_{part}.py"
     path.write_text(head + name + body.replace(wanted, instead) + end + rest)
-    tiles = imported(path, f"changed_tiles_{tmp_path.name}")
-    # Functions call one another by their names in the module: load4 calls load_stack.
-    names = [name for name in vars(rnngen.runtime.tiles) if name.startswith(("load", "store"))]
+    changed = imported(path, f"changed_{part}_{tmp_path.name}")
+    # Functions call one another by their names in their module: load_tiles calls load_stack.
     layer_class = lstm(tmp_path, str)
     module = sys.modules[layer_class.__module__]
-    for name in names:
+    for name in [name for name in vars(own) if name.startswith(("load", "store"))]:
         if hasattr(module, name):
-            monkeypatch.setattr(module, name, getattr(tiles, name))
+            monkeypatch.setattr(module, name, getattr(changed, name))
     with pytest.raises(Exception, match="out of bounds"):
-        run(layer_class, "resident")
+        run(layer_class, "resident" if part == "tiles" else "stepwise")

@@ -31,8 +31,8 @@ def cases(names) -> list[tuple[str, str]]:
 
 def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=None):
     key = name if name in LIBRARY else ALL[name]
-    scan = getattr(module_of(key), f"{layer_of(key).cell.name}{'_masked' if lengths else ''}_scan")
-    assert scan.forward.launchers.keys() == {case for cell, case in cases([name])}
+    scan = getattr(module_of(key), f"{layer_of(key).cell.name}_scan")
+    assert scan.forward.kernels.keys() == {case for cell, case in cases([name])}
     # Dense and block-diagonal matrices together: the resident schedule takes them only as one head.
     mixed = scan.forward.facts.mixed or scan.adjoint.facts.mixed
     heads = 1 if schedule == "resident" and mixed else heads_of(ALL[name])

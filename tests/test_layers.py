@@ -64,7 +64,10 @@ def test_imports_go_one_way(path):
         if "runtime" in own:  # arithmetic that both halves need, and no torch with it
             child = {"rnngen.runtime.language", "rnngen.runtime.launch"} if stage == "verify" else set()  # it has torch
             assert {n for n in imports_of(path) if "runtime" in n} <= child | {
+                "rnngen.runtime.choose",
                 "rnngen.runtime.machine",
+                "rnngen.runtime.plan",
+                "rnngen.runtime.schedules",
                 "rnngen.runtime.seal",
                 "rnngen.runtime",
             }

@@ -6,16 +6,20 @@ import pytest
 from click.testing import CliRunner
 
 from rnngen.cli import main
-from rnngen.runtime.machine import MACHINES, SCHEDULES, Facts, NotPossible, Sizes, choose, row_of, shared_bytes
+from rnngen.runtime.choose import choose
+from rnngen.runtime.machine import MACHINES, row_of
+from rnngen.runtime.plan import Facts, NotPossible, Product, Sizes
+from rnngen.runtime.schedules import SCHEDULES
+from rnngen.runtime.schedules.resident import shared_bytes
 
-LSTM = Facts(stacks=(4,), reads=4, tiles=4, widest=4, stages=1)
-INDRNN = Facts(reads=1)
+LSTM = Facts(products=(Product(4),), streams=(4,), outputs=(1, 5), levels=1)
+INDRNN = Facts()
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=lambda machine: machine.name)
 def test_every_schedule_has_a_reason(machine):
     choice = choose(LSTM, Sizes(16, 64, 1, 2), machine)
-    assert tuple(choice.reasons) == SCHEDULES
+    assert choice.reasons.keys() == SCHEDULES.keys()
     assert all(choice.reasons.values())
 
 
@@ -88,9 +92,9 @@ def test_fewer_stages_where_memory_is_short():
     assert choose(LSTM, sizes, short, "resident").constants["STAGES"] < plenty
 
 
-LSTM_ADJOINT = Facts(adjoint=True, stacks=(-4,), reads=6, tiles=6, widest=4, stages=1)
-GRU_V3 = Facts(stacks=(2, 1), reads=3, tiles=4, widest=4, stages=2)
-RNN_ADJOINT = Facts(adjoint=True, stacks=(-1,), reads=2, tiles=2, widest=1, stages=1)
+LSTM_ADJOINT = Facts(True, (Product(4, transposed=True),), streams=(5, 1), outputs=(4,), levels=1)
+GRU_V3 = Facts(products=(Product(2), Product(1)), streams=(3,), outputs=(1, 3), levels=2)
+RNN_ADJOINT = Facts(True, (Product(1, transposed=True),), streams=(1, 1), outputs=(1,), levels=1)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,6 @@ RNN_ADJOINT = Facts(adjoint=True, stacks=(-1,), reads=2, tiles=2, widest=1, stag
         ("sm_80", GRU_V3, 32, 8, 40960),
         ("sm_90", LSTM, 64, 4, 73728),
         ("sm_90", GRU_V3, 128, 2, 122880),
-        ("sm_90", dataclasses.replace(GRU_V3, masked=True), 128, 2, 122944),
         ("sm_100", LSTM, 32, 2, 16384),
         ("sm_100", LSTM_ADJOINT, 128, 2, 172048),
         ("sm_100", RNN_ADJOINT, 32, 2, 8192),
@@ -116,6 +119,9 @@ def test_on_chip_memory_is_reckoned_as_it_was_compiled(name, facts, width, items
     """By Triton 3.9; tests/test_aot.py compiles the library and compares all of it."""
     sizes = Sizes(16, width, 1, itemsize)
     constants = choose(facts, sizes, MACHINES[name], "resident").constants
+    masked = dataclasses.replace(sizes, masked=True)
+    mask = shared_bytes(facts, masked, MACHINES[name], constants) - shared_bytes(facts, sizes, MACHINES[name], constants)
+    assert mask == (0 if MACHINES[name].backend == "hip" else 4 * constants["BB"] * (constants["STAGES"] - 1))
     most = compiled * (2 if MACHINES[name].backend == "hip" else 1.5)
     assert compiled <= shared_bytes(facts, sizes, MACHINES[name], constants) <= most
 
@@ -126,7 +132,7 @@ def test_a_schedule_by_name():
     with pytest.raises(NotPossible, match="a matrix is applied to a state"):
         choose(LSTM, Sizes(16, 64, 1, 2), machine, "elementwise")
     with pytest.raises(NotPossible, match="dense and block-diagonal"):
-        choose(dataclasses.replace(LSTM, mixed=True), Sizes(16, 64, 2, 2), machine, "resident")
+        choose(dataclasses.replace(LSTM, products=(Product(4), Product(1, heads=True))), Sizes(16, 64, 2, 2), machine, "resident")
 
 
 def test_the_choice_needs_no_more_time_for_a_longer_sequence():

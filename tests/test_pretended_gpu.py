@@ -11,7 +11,7 @@ from pretended_gpu import CARDS, OTHERS, Card, Record, pretended
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnngen.runtime import language, launch, machine
-from rnngen.runtime.machine import NotPossible
+from rnngen.runtime.plan import NotPossible
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "lstm_heads": "LSTMHeads"}
 DTYPES = {dtype: getattr(torch, dtype) for dtype in ("float32", "float64", "bfloat16", "float16")}
@@ -27,7 +27,7 @@ def layer_class(cell: str) -> type:
 
 
 def schedules(cell: str) -> list[str]:
-    return list(getattr(import_module(f"generated.{cell}"), f"{cell}_scan").forward.launchers)
+    return list(getattr(import_module(f"generated.{cell}"), f"{cell}_scan").forward.kernels)
 
 
 def train(cell: str, dtype: str, width: int = WIDTH, packed: bool = False, device: str = "cuda", **options) -> None:
@@ -45,9 +45,8 @@ def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) 
     assert gpu.faults == []
     scans = 4  # layers times directions
     hidden, heads = WIDTH * HEADS.get(cell, 1), HEADS.get(cell, 1)
-    name = f"{cell}_masked" if packed else cell
     for direction in ("forward", "adjoint"):
-        found = [one for one in gpu.launches if one.kernel.startswith(f"{name}_{schedule}_{direction}")]
+        found = [one for one in gpu.launches if one.kernel.startswith(f"{cell}_{direction}_{schedule}")]
         stages = {one.kernel for one in found}
         assert len(found) == scans * (TIME * len(stages) if schedule == "stepwise" else 1)
         if schedule == "stepwise":
@@ -58,7 +57,8 @@ def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) 
         else:
             assert [one.constants["BACKWARDS"] for one in found].count(True) == scans / 2
     for one in gpu.launches:
-        assert one.kernel.startswith(f"{name}_{schedule}_")
+        assert one.kernel.startswith((f"{cell}_forward_{schedule}", f"{cell}_adjoint_{schedule}"))
+        assert (one.arguments.get("valid_ptr") is not None) == packed
         if schedule == "resident":
             assert one.grid == (-(-BATCH // one.constants["BB"]), heads, 1)
         else:

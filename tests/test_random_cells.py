@@ -13,7 +13,8 @@ from random_cells import COUNTER, Call, Trial, calls, cells, check, found_cases
 from rnngen.emit.module import facts_of
 from rnngen.errors import ModelError
 from rnngen.ir import PRODUCTS, VIEWS, Program, origin
-from rnngen.runtime import machine
+from rnngen.runtime import choose
+from rnngen.runtime.machine import MACHINES
 
 NOT_OURS = "/home/me/rnngen/tests/random_cells.py"  # where a checkout has the name of the package
 FOUND = {name: (text, call) for name, text, call in found_cases()}
@@ -56,9 +57,9 @@ def a_part_of_a_stack_is_in_the_scan(text: str, call: Call, program: Program) ->
 FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a product is an output of the scan": a_product_is_an_output,
     "a part of a stack is in the scan": a_part_of_a_stack_is_in_the_scan,
-    "heads beside a dense matrix": lambda t, c, p: facts_of(p.scan)["mixed"] and c.heads > 1,
+    "heads beside a dense matrix": lambda t, c, p: facts_of(p.forward).mixed and c.heads > 1,
     "no product in the scan": lambda t, c, p: not products(p),
-    "products in a row": lambda t, c, p: facts_of(p.scan)["stages"] > 1,
+    "products in a row": lambda t, c, p: len(p.forward.links) > 2,
     "a product after the scan": lambda t, c, p: any(value.op == "matmul" for value in p.after.values),
     "matrices made of matrices": lambda t, c, p: any(f"{sign} U_" in t for sign in "+-*"),
     "a scaled bias": lambda t, c, p: "* b_" in t,
@@ -100,10 +101,10 @@ def test_draws_are_cells_of_every_kind():
 def test_failures_are_told_apart_by_their_place_in_the_package():
     def kind(text: str) -> str:
         try:
-            exec(compile(text, NOT_OURS, "exec"), vars(machine).copy())
+            exec(compile(text, NOT_OURS, "exec"), vars(choose) | {"MACHINES": MACHINES})
         except ValueError as error:
             return fuzz._kind(error)
         raise AssertionError("nothing failed")
 
     assert kind("raise ValueError") == "ValueError"
-    assert kind("choose(Facts(), Sizes(1, 1), MACHINES['sm_90'], 'none')") == "NotPossible in machine.py, choose"
+    assert kind("choose(Facts(), Sizes(1, 1), MACHINES['sm_90'], 'none')") == "NotPossible in choose.py, choose"

@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import rnngen.runtime.language
 from rnngen.runtime import Layer
-from rnngen.runtime.launch import Arguments, _tf32_is_wanted, resident
-from rnngen.runtime.machine import Choice
+from rnngen.runtime.launch import Arguments
+from rnngen.runtime.plan import Choice
+from rnngen.runtime.schedules import resident
 
 I, H, T, B = 3, 4, 5, 2
 
@@ -1058,6 +1059,11 @@ def float32_products():
     switch.fp32_precision = before
 
 
+def arguments(state: torch.Tensor) -> Arguments:
+    flags = {"backwards": False, "save": True, "keep": True, "heads": 1}
+    return Arguments([state[None]], None, [state], [], [], [], {"hidden": state.shape[-1]}, **flags)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("wanted", ["tf32", "ieee"])
 def test_products_are_in_tf32_where_torch_is_told_so_and_nowhere_else(wanted, dtype, float32_products):
@@ -1069,8 +1075,7 @@ def test_products_are_in_tf32_where_torch_is_told_so_and_nowhere_else(wanted, dt
 
     float32_products.fp32_precision = wanted
     state = torch.zeros(2, 4, dtype=dtype)
-    scan = Arguments([state[None]], [state], [], [], [], backwards=False, save=True, keep=True, heads=1)
-    resident(Kernel())(scan, Choice("resident", {"BB": 16}, {"num_warps": 4}))
+    resident.launch(Kernel(), arguments(state), Choice("resident", {"BB": 16}, {"num_warps": 4}))
     on = wanted == "tf32" and dtype == torch.float32 and torch.version.hip is None
     assert given["PRECISION"] == ("tf32" if on else "ieee")
     assert (given["BB"], given["num_warps"]) == (16, 4)
@@ -1078,4 +1083,4 @@ def test_products_are_in_tf32_where_torch_is_told_so_and_nowhere_else(wanted, dt
 
 def test_products_are_not_in_tf32_by_themselves():
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
-    assert not _tf32_is_wanted()
+    assert arguments(torch.zeros(2, 4)).precision == "ieee"

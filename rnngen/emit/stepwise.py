@@ -215,13 +215,7 @@ class StepwiseText:
         written: dict[str, tuple[tuple[StoreText, str], ...]] = {}
         for when in ("always", "keep", "save"):
             runs = _runs([store for store in stores if store.when == when])
-            written[when] = tuple(
-                (
-                    text.store(pointer(run[0].tensor), tuple(s.atom for s in run), run[0].block, run[0].total),
-                    run[0].tensor.row,
-                )
-                for run in runs
-            )
+            written[when] = tuple((self._store(run, pointer(run[0].tensor)), run[0].tensor.row) for run in runs)
         return KernelText(
             name=f"{self.name}_{number}",
             products=tuple(map(self._product_line, link.across)),
@@ -233,6 +227,9 @@ class StepwiseText:
             call=text.call(number),
             stores=written,
         )
+
+    def _store(self, run: list[_Store], pointer: str) -> StoreText:
+        return self.text.store(pointer, tuple(store.atom for store in run), run[0].block, run[0].total)
 
 
 def _runs(stores: list[_Store]) -> Iterator[list[_Store]]:

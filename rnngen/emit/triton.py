@@ -187,7 +187,8 @@ class SweepText:
         return self.names[value] if len(blocks) > 1 else f"({self.text(Atom(value, blocks[0]))},)"
 
     def pointer(self, leaf: str) -> str:
-        return self.names.made(("pointer", leaf), f"{identifier(leaf)}_ptr")
+        stem = self.names[leaf] if "." in leaf else identifier(leaf)
+        return self.names.made(("pointer", leaf), f"{stem}_ptr")
 
     def output(self, label: str) -> str:
         return self.names.made(("pointer", "output", label), f"{identifier(label)}_ptr")

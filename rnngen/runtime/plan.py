@@ -43,6 +43,11 @@ class Facts:
     def matrices(self) -> int:
         return sum(product.count for product in self.products)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether dense and block-diagonal matrices occur together."""
+        return len({product.heads for product in self.products}) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:

@@ -245,7 +245,7 @@ class Scan:
         inputs, states, _, _ = self._split(self.adjoint, args)
         outputs = self._empty_outputs(self.adjoint, inputs, states)
         sizes = self.adjoint.sizes(inputs, states)
-        last = [states[0].new_empty(len(states[0]), _row(shape, sizes)) for shape in self.adjoint.states.values()]
+        last = [states[0].new_empty(states[0].shape[0], _row(shape, sizes)) for shape in self.adjoint.states.values()]
         return (*outputs, *last)
 
     def _adjoint(self, *args) -> tuple[Tensor, ...]:
@@ -253,7 +253,7 @@ class Scan:
         results = self._adjoint_outputs(*args)
         sizes = self.adjoint.sizes(inputs, states)
         accumulators = list(self.adjoint.states.values())[self._states :]
-        states = [*states, *(states[0].new_zeros(len(states[0]), _row(shape, sizes)) for shape in accumulators)]
+        states = [*states, *(states[0].new_zeros(states[0].shape[0], _row(shape, sizes)) for shape in accumulators)]
         _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, reverse, schedule)
         return results
 
@@ -295,7 +295,7 @@ class Scan:
                     values[name] = _previous(kept["output", where[0]], state, ctx.reverse)
                 elif kind == "gradient":
                     given = outputs[where[0]]
-                    shape = (ctx.time, len(states[0]), _row(self.forward.outputs[where[0]], ctx.sizes))
+                    shape = (ctx.time, states[0].shape[0], _row(self.forward.outputs[where[0]], ctx.sizes))
                     values[name] = states[0].new_zeros(shape) if given is None else given
                 else:
                     values[name] = kept[kind, where[0]]

@@ -18,7 +18,7 @@ def refusal(facts: Facts) -> str:
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
-    if len({product.heads for product in facts.products}) > 1 and sizes.heads > 1:
+    if facts.mixed and sizes.heads > 1:
         return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
     if machine.kin == "sm_75":
         sizes = replace(sizes, itemsize=max(4, sizes.itemsize))  # half types are widened, and then multiplied
