@@ -139,18 +139,23 @@ def test_the_bound_can_be_another(compared):
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "changes"),
     [
-        (SCAN, SCAN | {"step": None}),  # a loop that is gone
-        (SCAN, scan(cycles=None)),
-        (STAGE, STAGE | {"shared_bytes": 16}),  # of nothing, any amount is more
+        (SCAN, SCAN | {"step": None}, {("280", "-"), ("-", "540"), ("1100", "-")}),  # a loop that is gone
+        (SCAN, scan(cycles=None), {("1100", "-")}),
+        (STAGE, STAGE | {"shared_bytes": 16}, {("0", "16")}),  # of nothing, any amount is more
     ],
 )
-def test_a_figure_on_one_side_only_is_a_difference(compared, before, after):
-    for rows in (before, after), (after, before):
-        status, lines = compared([rows[0]], [rows[1]])
-        assert status == 1
-        assert " 1 of them with a figure beyond 3 %" in lines[0]
+def test_a_figure_on_one_side_only_is_a_difference(compared, before, after, changes):
+    status, lines = compared([before], [after])
+    assert status == 1
+    assert " 1 of them with a figure beyond 3 %" in lines[0]
+    for one, other in changes:
+        assert f" {one} -> {other} (!)" in lines[3]
+    assert lines[3].count("->") == len(changes)
+    status, lines = compared([after], [before])
+    assert status == 1
+    assert lines[3].count("->") == len(changes)
 
 
 def test_what_no_side_has_is_no_difference(compared):
@@ -210,6 +215,13 @@ def test_the_summary_is_for_each_target_and_version_by_itself(files):
         ["3.9.0", "sm_80", "cycles", "1", "0", "0", "1.010", "1.010", "1.010"],
         ["3.6.0", "sm_90", "cycles", "1", "0", "1", "3.000", "3.000", "3.000"],
     ]
+
+
+def test_none_of_both_is_as_much(files):
+    before = [STAGE, scan(shared_bytes=1000)]
+    after = [STAGE, scan(shared_bytes=1500)]
+    rows = summary(compare(*map(read, files(before, after))), 0.03)
+    assert rows[-1] == ["3.9.0", "sm_90", "shared bytes", "2", "1", "1", "1.250", "1.000", "1.500"]
 
 
 def test_markdown_has_the_same_tables(compared):
