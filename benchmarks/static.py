@@ -37,12 +37,16 @@ TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "f
 class Job:
     """One kernel to compile: its name in the module, the types of its arguments, its constants and launch options.
 
+    cell, direction, masked, schedule, stage: which kernel it is, however modules are written. stage counts from 1 the
+    kernels of one step; None where one kernel is the whole scan.
     expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it.
     """
 
     cell: str
     direction: str
+    masked: bool
     schedule: str
+    stage: int | None
     chosen: bool
     kernel: str
     signature: dict[str, str]
@@ -65,7 +69,8 @@ class Row:
     def record(self) -> dict[str, object]:
         """The row as plain values."""
         step = self.report.step
-        about = {name: getattr(self.job, name) for name in ("cell", "direction", "schedule", "chosen", "kernel")}
+        names = ("cell", "direction", "masked", "schedule", "stage", "chosen", "kernel")
+        about = {name: getattr(self.job, name) for name in names}
         kernel = {k: v for k, v in asdict(self.report).items() if k not in ("step", "kernel")}
         constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
         launch = {**self.job.options, "constants": constants}
@@ -86,12 +91,13 @@ def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -
     """Every kernel of a cell that can run with these sizes on the target."""
     (variants,) = variants_of([cell])
     view = cell_view(*variants, cell)
-    for scan in (view.scan, view.masked):
-        yield from _jobs_of(scan, sizes, target, dtype, save)
+    for masked, scan in ((False, view.scan), (True, view.masked)):
+        yield from _jobs_of(cell.name, masked, scan, sizes, target, dtype, save)
 
 
-def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) -> Iterator[Job]:
-    name = scan.name.removesuffix("_scan")
+def _jobs_of(
+    cell: str, masked: bool, scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool
+) -> Iterator[Job]:
     for direction, which in (("forward", scan.forward), ("adjoint", scan.adjoint)):
         facts = Facts(**which.facts)
         chosen = choose(facts, sizes, MACHINES[target])
@@ -101,12 +107,12 @@ def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) 
         except NotPossible:
             pass  # the reason is in `chosen.reasons`; the stepwise kernels are still there
         else:
-            job = _whole_scan(name, direction, which, choice, chosen, sizes, dtype, common)
+            job = _whole_scan(cell, direction, masked, which, choice, chosen, sizes, dtype, common)
             if choice.schedule == "resident":
                 job = replace(job, expected_bytes=shared_bytes(facts, sizes, MACHINES[target], choice.constants))
             yield job
         choice = choose(facts, sizes, MACHINES[target], "stepwise")
-        for stage in which.stepwise.stages:
+        for number, stage in enumerate(which.stepwise.stages, 1):
             element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
             carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
             tensors = zip(stage.pointers, stage.tensors, strict=True)
@@ -116,12 +122,14 @@ def _jobs_of(scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool) 
             constants |= {"ACC": dtype == "float64"}
             signature = element | {"time": "i32", "B": "i32"}
             is_chosen = chosen.schedule == "stepwise"
-            yield Job(name, direction, "stepwise", is_chosen, stage.name, signature, constants, choice.options)
+            which_one = (cell, direction, masked, "stepwise", number)
+            yield Job(*which_one, is_chosen, stage.name, signature, constants, choice.options)
 
 
 def _whole_scan(
     cell: str,
     direction: str,
+    masked: bool,
     which: PassView,
     choice: Choice,
     chosen: Choice,
@@ -138,7 +146,8 @@ def _whole_scan(
     else:
         constants |= {"H": sizes.hidden}
     is_chosen = chosen.schedule == choice.schedule
-    return Job(cell, direction, choice.schedule, is_chosen, which.kernel.name, signature, constants, choice.options)
+    which_one = (cell, direction, masked, choice.schedule, None)
+    return Job(*which_one, is_chosen, which.kernel.name, signature, constants, choice.options)
 
 
 def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
@@ -163,6 +172,11 @@ def load(source: Source, folder: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def source_of(model: str) -> Source:
+    """The description of a cell of the library, by its name, or of a file."""
+    return library()[model] if model in library() else read(model)
 
 
 def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[int], heads: int) -> Iterator[Row]:
@@ -201,8 +215,7 @@ def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[i
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def main(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, as_json: bool) -> None:
     """Compile every kernel of MODEL, a file or a cell of the library, and report what came out."""
-    source = library()[model] if model in library() else read(model)
-    found = list(rows(source, target, dtype, batch, width, heads))
+    found = list(rows(source_of(model), target, dtype, batch, width, heads))
     if as_json:
         click.echo(json.dumps([row.record for row in found], indent=1))
         return
