@@ -21,13 +21,17 @@ import click
 from benchmarks.aot import TARGETS, Compiled, compile_kernel
 from benchmarks.sass import Report, analyse
 from rnngen.cell import Cell
-from rnngen.compile import compile_model, variants_of
+from rnngen.compile import compile_model, programs_of
 from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
-from rnngen.emit.module import cell_view
-from rnngen.emit.views import PassView, ScanView
+from rnngen.emit.module import cell_view, facts_of
+from rnngen.emit.stepwise import StepwiseText
+from rnngen.emit.views import KernelView
 from rnngen.explain import ITEM_SIZES
-from rnngen.runtime.machine import MACHINES, Choice, Facts, NotPossible, Sizes, choose, shared_bytes
+from rnngen.runtime.choose import choose
+from rnngen.runtime.machine import MACHINES
+from rnngen.runtime.plan import Choice, NotPossible, Sizes
+from rnngen.runtime.schedules.resident import shared_bytes
 from rnngen.source import Source
 
 TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
@@ -88,66 +92,68 @@ class Row:
 
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
-    """Every kernel of a cell that can run with these sizes on the target."""
-    (variants,) = variants_of([cell])
-    view = cell_view(*variants, cell)
-    for masked, scan in ((False, view.scan), (True, view.masked)):
-        yield from _jobs_of(cell.name, masked, scan, sizes, target, dtype, save)
+    """Every kernel of a cell that can run with these sizes on the target, without a mask and with one."""
+    (program,) = programs_of([cell])
+    view = cell_view(program, cell)
+    for masked in (False, True):
+        for direction, sweep, chain in (
+            ("forward", view.scan.forward, program.forward),
+            ("adjoint", view.scan.adjoint, program.backward),
+        ):
+            facts, size = facts_of(chain), replace(sizes, masked=masked)
+            chosen = choose(facts, size, MACHINES[target]).schedule
+            for kernel in sweep.kernels:
+                try:
+                    choice = choose(facts, size, MACHINES[target], kernel.schedule)
+                except NotPossible:
+                    continue  # the reason is in what `choose` gives; the stepwise kernels are still there
+                types = _Types(dtype, masked, save, direction == "adjoint")
+                for stage, name, signature, constants in types.of(kernel, choice, size):
+                    which = (cell.name, direction, masked, kernel.schedule, stage, kernel.schedule == chosen, name)
+                    job = Job(*which, signature, constants, choice.options)
+                    if kernel.schedule == "resident":
+                        expected = shared_bytes(facts, size, MACHINES[target], choice.constants)
+                        job = replace(job, expected_bytes=expected)
+                    yield job
 
 
-def _jobs_of(
-    cell: str, masked: bool, scan: ScanView, sizes: Sizes, target: str, dtype: str, save: bool
-) -> Iterator[Job]:
-    for direction, which in (("forward", scan.forward), ("adjoint", scan.adjoint)):
-        facts = Facts(**which.facts)
-        chosen = choose(facts, sizes, MACHINES[target])
-        common = {"BACKWARDS": direction == "adjoint", "SAVE": save, "KEEP": True, "ACC": dtype == "float64"}
-        try:
-            choice = choose(facts, sizes, MACHINES[target], which.kernel.schedule)
-        except NotPossible:
-            pass  # the reason is in `chosen.reasons`; the stepwise kernels are still there
-        else:
-            job = _whole_scan(cell, direction, masked, which, choice, chosen, sizes, dtype, common)
-            if choice.schedule == "resident":
-                job = replace(job, expected_bytes=shared_bytes(facts, sizes, MACHINES[target], choice.constants))
-            yield job
-        choice = choose(facts, sizes, MACHINES[target], "stepwise")
-        for number, stage in enumerate(which.stepwise.stages, 1):
-            element = dict.fromkeys(stage.pointers, f"*{TYPES[dtype]}")
-            carried = f"*{'fp64' if dtype == 'float64' else 'fp32'}"
-            tensors = zip(stage.pointers, stage.tensors, strict=True)
-            element |= dict.fromkeys(stage.masks, "*i32")
-            element |= {pointer: carried for pointer, tensor in tensors if tensor in which.stepwise.states}
-            constants = dict(choice.constants) | {"H": sizes.hidden, "SAVE": save, "KEEP": True}
-            constants |= {"ACC": dtype == "float64"}
-            signature = element | {"time": "i32", "B": "i32"}
-            is_chosen = chosen.schedule == "stepwise"
-            which_one = (cell, direction, masked, "stepwise", number)
-            yield Job(*which_one, is_chosen, stage.name, signature, constants, choice.options)
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """What a launch would give a kernel: the types of its arguments, and its constants."""
 
+    dtype: str
+    masked: bool
+    save: bool
+    backwards: bool
 
-def _whole_scan(
-    cell: str,
-    direction: str,
-    masked: bool,
-    which: PassView,
-    choice: Choice,
-    chosen: Choice,
-    sizes: Sizes,
-    dtype: str,
-    common: dict[str, object],
-) -> Job:
-    signature = dict.fromkeys(which.kernel.text.pointers, f"*{TYPES[dtype]}") | {"T": "i32", "B": "i32"}
-    signature |= dict.fromkeys(which.kernel.text.masks, "*i32")
-    constants = dict(choice.constants) | common
-    if choice.schedule == "resident":
-        width = sizes.hidden // sizes.heads
-        constants |= {"HEADS": sizes.heads, "D": width, "PRECISION": "ieee"}
-    else:
-        constants |= {"H": sizes.hidden}
-    is_chosen = chosen.schedule == choice.schedule
-    which_one = (cell, direction, masked, choice.schedule, None)
-    return Job(*which_one, is_chosen, which.kernel.name, signature, constants, choice.options)
+    def of(
+        self, kernel: KernelView, choice: Choice, sizes: Sizes
+    ) -> Iterator[tuple[int | None, str, dict[str, str], dict[str, object]]]:
+        constants = {**choice.constants, "SAVE": self.save, "KEEP": True, "ACC": self.dtype == "float64"}
+        letters = {"H": sizes.hidden}
+        if isinstance(kernel.text, StepwiseText):
+            stages = [stage for stage in kernel.text.kernels if stage.pointers]
+            for number, stage in enumerate(stages, 1):
+                signature, absent = self._pointers(stage.pointers, kernel.text.text.mask_pointer, stage.wide)
+                yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | letters | absent
+            return
+        signature, absent = self._pointers(kernel.text.pointers, kernel.text.mask_pointer)
+        constants |= {"BACKWARDS": self.backwards} | absent
+        if choice.schedule == "resident":
+            letters = {"HEADS": sizes.heads, "D": sizes.hidden // sizes.heads, "PRECISION": "ieee"}
+        yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | letters
+
+    def _pointers(
+        self, pointers: Sequence[str], mask: str, wide: Sequence[str] = ()
+    ) -> tuple[dict[str, str], dict[str, None]]:
+        """The types, and what is None in place of a tensor."""
+        accumulator = "*fp64" if self.dtype == "float64" else "*fp32"
+        types = {pointer: accumulator if pointer in wide else f"*{TYPES[self.dtype]}" for pointer in pointers}
+        if mask in types:
+            types[mask] = "*i32"
+            if not self.masked:
+                return {name: kind for name, kind in types.items() if name != mask}, {mask: None}
+        return types, {}
 
 
 def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:

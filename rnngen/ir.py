@@ -21,8 +21,7 @@ Operations are the rows of `ops.OPS` and these structural ones:
     matmul_t                    the sum over blocks of M.T @ v: what a product passes back to its operand
     outer                       the sum over all rows of d v.T, laid out like a parameter, the third operand
     total                       the sum over all rows, down to the shape that the value has
-    expand                      the first operand, a number or a parameter, with the axes of the second, for each element
-                                of the batch
+    expand                      the first operand, a number or a parameter, with the axes of the second
     kept                        by a mask, the second operand where a step counts and the third where it does not
     or_zero                     by a mask, the second operand where a step counts and zero where it does not
 """

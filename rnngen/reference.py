@@ -66,8 +66,9 @@ def run(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The outputs by label and the new states by name of one step, or of many rows of a graph without a state.
 
-    A mask, (..., 1), is among the inputs; without it every step counts. With a projection R, (proj_size, features), a dense matrix of proj_size columns is applied to R @ v in place of v,
-    and a state that is only that wide is R @ its new value.
+    A mask, (..., 1), is among the inputs; without it every step counts. With a projection R, (proj_size, features), a
+    dense matrix of proj_size columns is applied to R @ v in place of v, and a state that is only that wide is R @ its
+    new value.
     """
     leaves = {"input": inputs, "state": states, "parameter": parameters}
     some = next(t for group in leaves.values() for t in group.values())

@@ -5,7 +5,6 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,11 @@ from rnngen.emit.triton import LoadText
 
 # What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
 _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
+
+
+_WIDTH = 120  # of a line
+_LONG = re.compile(rf"^(?=.{{{_WIDTH + 1}}}) *[^\s#].*$", re.MULTILINE)
+_OPENING, _CLOSING = "([{", ")]}"
 
 
 @cache
@@ -46,8 +50,41 @@ def render(target: str, template: str, **values: object) -> str:
     """A template with its holes filled; runs of blank lines are cut to what Python style allows."""
     rendered = environment(target).get_template(template).render(**values)
     rendered = re.sub(r"[ \t]+$", "", rendered, flags=re.MULTILINE)
+    rendered = _LONG.sub(lambda line: _wrapped(line[0]), rendered)
     rendered = re.sub(r"\n{4,}", "\n\n\n", rendered)
     return rendered.rstrip("\n") + "\n"
+
+
+def _wrapped(line: str) -> str:
+    """A statement of one line on several: what its last bracket holds, or what it returns, goes between the brackets.
+
+    One that has no such bracket stays as it is.
+    """
+    indent = " " * (len(line) - len(line.lstrip()))
+    if '"""' in line:
+        return line
+    if line.startswith(f"{indent}return ") and len(parts := _parts(line[len(f"{indent}return ") :])) > 1:
+        return f"{indent}return (\n{filled(parts, len(indent) + 4)}\n{indent})"
+    depth = 0
+    for at in range(len(line) - 1, -1, -1):
+        depth += (line[at] in _CLOSING) - (line[at] in _OPENING)
+        if depth == 0:
+            break
+    if line[-1] not in _CLOSING or line[at] not in _OPENING:
+        return line
+    return f"{line[: at + 1]}\n{filled(_parts(line[at + 1 : -1]), len(indent) + 4)}\n{indent}{line[-1]}"
+
+
+def _parts(text: str) -> list[str]:
+    """What commas outside any bracket separate."""
+    found, depth = [""], 0
+    for char in text:
+        depth += (char in _OPENING) - (char in _CLOSING)
+        if char == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += char
+    return [part.strip() for part in found]
 
 
 def lines(items: Sequence[str], indent: int) -> str:
@@ -57,7 +94,14 @@ def lines(items: Sequence[str], indent: int) -> str:
 
 def filled(items: Sequence[str], indent: int) -> str:
     """Items with commas, as many to a line as fit."""
-    return textwrap.fill(", ".join(items) + ",", 120, initial_indent=" " * indent, subsequent_indent=" " * indent)
+    filled_lines, room = [""], _WIDTH - indent
+    for item in items:
+        longer = f"{filled_lines[-1]} {item},".lstrip()
+        if len(longer) > room and filled_lines[-1]:
+            filled_lines.append(f"{item},")
+        else:
+            filled_lines[-1] = longer
+    return lines(filled_lines, indent)
 
 
 def loaded(load: LoadText, call: str) -> str:

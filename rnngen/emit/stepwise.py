@@ -12,6 +12,7 @@ from itertools import groupby
 from rnngen.chain import Across, Atom, Link, Write
 from rnngen.emit.statements import identifier
 from rnngen.emit.triton import CallText, LoadText, StoreText, SweepText
+from rnngen.ir import PRODUCTS
 
 _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step
 
@@ -20,13 +21,14 @@ _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one tha
 class KernelText:
     """One kernel. products: the launcher's lines before it. tensors: its pointers as the launcher has them.
 
-    loads and stores: each with the row of the tensor.
+    loads and stores: each with the row of the tensor. wide: the pointers to what has the type of the accumulators.
     """
 
     name: str
     products: tuple[str, ...]
     tensors: tuple[str, ...]
     pointers: tuple[str, ...]
+    wide: tuple[str, ...]
     masked: bool
     vectors: tuple[LoadText, ...]
     loads: tuple[tuple[LoadText, str], ...]
@@ -36,11 +38,14 @@ class KernelText:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """What a kernel reads or writes: its name in the launcher and in the kernel. row: which row of it."""
+    """What a kernel reads or writes: its name in the launcher and in the kernel. row: which row of it. wide: whether it
+    has the type of the accumulators.
+    """
 
     name: str
     pointer: str
     row: str
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ class StepwiseText:
 
     def _value(self, name: str) -> _Tensor:
         """Of a leaf, a product, or what is carried."""
-        row = _STREAM if self.chain.values[name].op == "input" else _STEP
-        return _Tensor(self.text.names[name], self.text.pointer(name), row)
+        op = self.chain.values[name].op
+        row, wide = (_STREAM if op == "input" else _STEP), op not in PRODUCTS | {"input", "parameter"}
+        return _Tensor(self.text.names[name], self.text.pointer(name), row, wide)
 
     def _output(self, label: str) -> _Tensor:
         name = self.text.names.made(("tensor", "output", label), identifier(label))
@@ -197,8 +203,11 @@ class StepwiseText:
         given = set(link.stage.gives)
         read = [*link.stage.takes, *(store.atom for store in stores if store.atom not in given)]
         tensors: dict[str, str] = {}  # by pointer
+        wide = []
 
         def pointer(tensor: _Tensor) -> str:
+            if tensor.wide and tensor.pointer not in tensors:
+                wide.append(tensor.pointer)
             tensors[tensor.pointer] = tensor.name
             return tensor.pointer
 
@@ -221,6 +230,7 @@ class StepwiseText:
             products=tuple(map(self._product_line, link.across)),
             tensors=tuple(tensors.values()),
             pointers=tuple(tensors),
+            wide=tuple(wide),
             masked=link.stage.masked,
             vectors=tuple(vectors),
             loads=tuple(loads),

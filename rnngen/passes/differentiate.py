@@ -15,7 +15,6 @@ state of the adjoint, so that every sum has a fixed order.
 """
 
 from collections import defaultdict
-from dataclasses import replace
 from itertools import count, pairwise
 
 from rnngen.build import Builder

@@ -1,6 +1,7 @@
 """What a generated module imports.
 
-Machines and plans are arithmetic that the compiler asks too, so nothing here imports torch until a name of the list is wanted.
+Machines and plans are arithmetic that the compiler asks too, so nothing here imports torch until a name of the list
+is wanted.
 """
 
 from importlib import import_module

@@ -296,7 +296,8 @@ def multiply(matrices, tile, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.con
         if COUNT == 1:
             return (product,)
         else:
-            return (product,) + multiply(matrices[1:], tile, COUNT - 1, MP, WIDE, D, BD, BB, PRECISION, ACC)
+            tiles = (product,)
+            return tiles + multiply(matrices[1:], tile, COUNT - 1, MP, WIDE, D, BD, BB, PRECISION, ACC)
 
 
 @triton.jit

@@ -64,9 +64,7 @@ class _Case:
     masked: bool
 
 
-def _constants(
-    facts: Facts, sizes: Sizes, machine: Machine, tile: int
-) -> tuple[dict[str, int | bool], dict[str, int]]:
+def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], dict[str, int]]:
     """Constants and launch options: those of half precision on sm_90 as the rules that apply change them, in order."""
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
@@ -119,9 +117,7 @@ _RULES: tuple[tuple[Callable[[_Case], bool], dict[str, int | bool]], ...] = (
     ),
     (
         lambda case: (
-            (case.itemsize, case.tile, case.machine.kin) == (2, 128, "sm_80")
-            and case.masked
-            and case.facts.backwards
+            (case.itemsize, case.tile, case.machine.kin) == (2, 128, "sm_80") and case.masked and case.facts.backwards
         ),
         {"maxnreg": 255},
     ),
