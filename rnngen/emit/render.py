@@ -37,6 +37,7 @@ def environment(target: str) -> Environment:
         "lines": lines,
         "filled": filled,
         "loaded": loaded,
+        "arguments": arguments,
         "text": literal,
         "tuple_of": lambda items: _tuple(items),
         "tuple_of_text": lambda items: _tuple([literal(item) for item in items]),
@@ -50,7 +51,7 @@ def render(target: str, template: str, **values: object) -> str:
     """A template with its holes filled; runs of blank lines are cut to what Python style allows."""
     rendered = environment(target).get_template(template).render(**values)
     rendered = re.sub(r"[ \t]+$", "", rendered, flags=re.MULTILINE)
-    rendered = _LONG.sub(lambda line: _wrapped(line[0]), rendered)
+    rendered = _LONG.sub(lambda line: _LONG.sub(lambda part: _wrapped(part[0]), _wrapped(line[0])), rendered)
     rendered = re.sub(r"\n{4,}", "\n\n\n", rendered)
     return rendered.rstrip("\n") + "\n"
 
@@ -65,14 +66,16 @@ def _wrapped(line: str) -> str:
         return line
     if line.startswith(f"{indent}return ") and len(parts := _parts(line[len(f"{indent}return ") :])) > 1:
         return f"{indent}return (\n{filled(parts, len(indent) + 4)}\n{indent})"
+    line, comma = line.removesuffix(","), line[-1] == ","
     depth = 0
     for at in range(len(line) - 1, -1, -1):
         depth += (line[at] in _CLOSING) - (line[at] in _OPENING)
         if depth == 0:
             break
     if line[-1] not in _CLOSING or line[at] not in _OPENING:
-        return line
-    return f"{line[: at + 1]}\n{filled(_parts(line[at + 1 : -1]), len(indent) + 4)}\n{indent}{line[-1]}"
+        return line + "," * comma
+    inside = filled(_parts(line[at + 1 : -1]), len(indent) + 4)
+    return f"{line[: at + 1]}\n{inside}\n{indent}{line[-1]}{',' * comma}"
 
 
 def _parts(text: str) -> list[str]:
@@ -102,6 +105,11 @@ def filled(items: Sequence[str], indent: int) -> str:
         else:
             filled_lines[-1] = longer
     return lines(filled_lines, indent)
+
+
+def arguments(numbers: str, *constants: str) -> list[str]:
+    """What a kernel takes after its pointers, by names with spaces between: numbers, then constants."""
+    return [*numbers.split(), *(f"{name}: tl.constexpr" for name in " ".join(constants).split())]
 
 
 def loaded(load: LoadText, call: str) -> str:

@@ -78,6 +78,11 @@ class Names:
                 self._found[name] = self._free(f"{stem}_{number}")
         return self._found[name]
 
+    def claim(self, names: Iterable[str]) -> None:
+        """Find identifiers for values now, in this order, rather than as they come."""
+        for name in names:
+            self[name]
+
     def made(self, key: tuple[str, ...], wanted: str) -> str:
         """An identifier for something that is no value of a graph, `wanted` if that is free."""
         if key not in self._found:

@@ -143,6 +143,7 @@ class SweepText:
             blocks.setdefault(atom.value, set()).add(atom.block)
         self.read = {name: tuple(sorted(numbers)) for name, numbers in blocks.items()}  # all of it that anything uses
         self.names = Names([self._visible()], SPELLING.reserved)
+        self.names.claim(atom.value for atom in self._seen() if self.values[atom.value].op != "constant")
 
     # Names.
 
@@ -194,7 +195,7 @@ class SweepText:
         return self.names.made(("pointer", "output", label), f"{identifier(label)}_ptr")
 
     def _last(self, state: str) -> str:
-        return self.names.made(("pointer", "last", state), f"{identifier(state)}_last_ptr")
+        return self.names.made(("pointer", "last", state), f"{self.names[state]}_last_ptr")
 
     def width(self, name: str) -> str:
         """The units of a block, as a kernel has them."""
