@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from rnngen.errors import Mistake
 
 
-class Stop(click.ClickException):
-    """One sentence for the user, and the exit code."""
+class Failed(click.ClickException):
+    """One sentence for the user: what was asked for is right, and did not come out."""
 
-    def __init__(self, sentence: str, code: int) -> None:
-        super().__init__(sentence)
-        self.exit_code = code
+    exit_code = 1
+
+
+class Unusable(click.ClickException):
+    """One sentence for the user: what was asked for is not there, or cannot be used."""
+
+    exit_code = 2
 
 
 class Rejected(click.ClickException):
@@ -69,10 +73,10 @@ def answer(error: Exception, traceback: bool) -> click.ClickException:
         case ModelError():
             return Rejected(error.mistakes, error.all_found)
         case Unreadable():
-            return Stop(str(error), 2)
+            return Unusable(str(error))
         case Unwritable():
-            return Stop(str(error), 1 if error.full else 2)
+            return Failed(str(error)) if error.full else Unusable(str(error))
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "rnngen":
             package = name.partition(".")[0]
-            return Stop(f"The package '{package}' is not installed: pip install {package}", 2)
+            return Unusable(f"The package '{package}' is not installed: pip install {package}")
     return Fault(error, traceback)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rnngen.cli.answers import Stop
+from rnngen.cli.answers import Unusable
 from rnngen.cli.names import cells_starting
 
 
@@ -22,7 +22,7 @@ def command(name: str | None, in_json: bool) -> None:
     known = library()
     if name is not None and name not in known:
         hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
-        raise Stop(f"There is no cell '{visible(name[:200])}' in the library.\nHint: {hint}", 2)
+        raise Unusable(f"There is no cell '{visible(name[:200])}' in the library.\nHint: {hint}")
     if name is not None and not in_json:
         click.echo(known[name].text, nl=False)
         return

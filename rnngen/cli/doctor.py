@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnngen.cli.answers import Stop
+from rnngen.cli.answers import Unusable
 
 
 @click.command("doctor")
@@ -22,4 +22,4 @@ def command(modules: tuple[Path, ...], in_json: bool) -> None:
     try:
         click.echo(report(modules, in_json))
     except OutOfReach as reason:
-        raise Stop(str(reason), 2) from reason
+        raise Unusable(str(reason)) from reason

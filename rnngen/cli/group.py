@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -89,7 +90,7 @@ class Commands(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         if sys.stdout is None:  # it was closed before Python began
             sys.stdout = closed_pipe()
-        with suppress(AttributeError):  # where standard output cannot write a character, an escape will do
+        if isinstance(sys.stdout, TextIOWrapper):  # where it cannot write a character, an escape will do
             sys.stdout.reconfigure(errors="backslashreplace")
         thresholds = gc.get_threshold()
         gc.set_threshold(100_000)  # there is next to no garbage, and looking for it takes a tenth of the time

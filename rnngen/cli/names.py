@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 STAGES = ("resolve", "infer", "simplify", "pack", "hoist", "differentiate", "mask", "save", "lower")
 
+if TYPE_CHECKING:
+    _Name = click.ParamType[str]
+else:
+    _Name = click.ParamType  # that of click 8.2 takes no argument
 
-class OneOf(click.ParamType):
+
+class OneOf(_Name):
     """A name of a kind that rnngen has a list of."""
 
     def __init__(
@@ -28,13 +33,13 @@ class OneOf(click.ParamType):
             hint = self.meant and self.meant(value)
             hint = hint or did_you_mean(value, known) or f"the {self.name}s are {', '.join(known)}"
             self.fail(f"there is no {self.name} '{visible(value)}'; {hint}", param, ctx)
-        return value
+        return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in self.known() if name.startswith(incomplete)]
 
 
-class Model(click.ParamType):
+class Model(_Name):
     """A cell of the library, or a path to a .toml file."""
 
     name = "model"

@@ -21,7 +21,7 @@ def open_model(model: str) -> Source:
     from rnngen.library import library
 
     if model == "-":
-        return read_stdin(sys.stdin and sys.stdin.buffer)
+        return read_stdin(sys.stdin.buffer if sys.stdin else None)
     cells = library()
     is_path = model.endswith(".toml") or PurePath(model).name != model
     if not is_path and model in cells:

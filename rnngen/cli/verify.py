@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from rnngen.cli.answers import Stop
+from rnngen.cli.answers import Failed, Unusable
 from rnngen.cli.names import Model, OneOf, schedule_names
 from rnngen.cli.reading import open_model
+
+if TYPE_CHECKING:
+    from rnngen.verify import Case, Plan
 
 
 @click.command("verify")
@@ -43,33 +46,33 @@ def command(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], 
     if path == "torch" and schedules:
         raise click.UsageError("--schedule is for kernels, and --path torch runs none.")
     from rnngen.compile import compile_model
-    from rnngen.verify import VerifierFailed
-    from rnngen.verify import verify as answers
+    from rnngen.verify import VerifierFailed, verify
 
     source = open_model(model)
     module = compile_model(source)
     dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
-    stream = answers(source, module.name, module.text, path, dtypes, schedules)
+    answers = verify(source, module.name, module.text, path, dtypes, schedules)
+    stream = cast("Generator[Case, None, None]", answers)  # once the plan is taken from it
     try:
-        plan = next(stream)
+        plan = cast("Plan", next(answers))
         click.echo(plan.where)
         with click.progressbar(stream, plan.cases, label="verifying", file=sys.stderr) as progress:
             cases = list(progress)
     except VerifierFailed as error:
         if error.ours:
             raise
-        raise Stop(str(error), 2) from error
+        raise Unusable(str(error)) from error
     finally:
         stream.close()
     if not cases:
-        raise Stop("Nothing could be compared: the module has no recurrent layer.", 1)
+        raise Failed("Nothing could be compared: the module has no recurrent layer.")
     wrong = _print_verdicts(cases, ctx.color)
     if not any(case.errors for case in cases):
-        raise Stop("Nothing could be compared.", 1)
+        raise Failed("Nothing could be compared.")
     ctx.exit(1 if wrong else 0)
 
 
-def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
+def _print_verdicts(cases: Sequence[Case], color: bool | None) -> int:
     """A table of the worst error of each name; the number of names and cases that are wrong."""
     from rnngen.verify import OWN, TOLERANCES
 
@@ -93,8 +96,7 @@ def _print_verdicts(cases: Sequence[Any], color: bool | None) -> int:
         failed = [case for case in group if case.failure]
         for failure in dict.fromkeys(case.failure for case in failed):
             alike = [case for case in failed if case.failure == failure]
-            first = f"first on {alike[0].schedule}, {alike[0].sizes}"
-            click.echo(f"  FAILED {len(alike)} times, {first}: {failure}")
+            click.echo(f"  FAILED {len(alike)} times, first on {alike[0].schedule}, {alike[0].sizes}: {failure}")
         wrong += len(failed)
         skipped = [case for case in group if case.skipped]
         for reason in dict.fromkeys(case.skipped for case in skipped):

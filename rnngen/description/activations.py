@@ -62,7 +62,7 @@ def with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mist
             message = f"The cell '{cell.name}' has no activation {name!a}."
             mistakes.add("unknown-activation", message, places.key("activations", name), hints=(hint,))
             return cell
-    functions = cell.activations | functions
+    functions = dict(cell.activations) | functions
     if functions == cell.activations:
         return cell
 

@@ -47,7 +47,7 @@ def described_layer(
                 cell = with_activations(cell, layer.activations, places, mistakes)
             init = {name: as_float(value) for name, value in layer.init.items()}
             options = layer.model_dump(exclude={"cell", "activations"}) | {"init": init}
-            return cell and CellLayer(cell, width, **options)
+            return CellLayer(cell, width, **options) if cell else None
     return None
 
 
@@ -62,10 +62,13 @@ def _reject_kind(
         return
     # The key that was meant for the kind, if there is one: first those for which a remedy is known.
     keys = [key for key in table if all(key not in keys_of(schema, (key,)) for schema in LAYERS.values())]
-    remedies = ((key, _kind_meant(key, table[key], {*cells, *library()})) for key in keys if not mistakes.enough)
     if keys:
-        key, hint = next((pair for pair in remedies if pair[1]), (keys[0], _KINDS))
-        mistakes.add("unknown-layer", f"There is no kind of layer {key!a}.", places.key(key), "unknown", hints=(hint,))
+        known = {*cells, *library()}
+        wanted = () if mistakes.enough else keys
+        remedies = ((key, meant) for key in wanted if (meant := _kind_meant(key, table[key], known)))
+        key, remedy = next(remedies, (keys[0], _KINDS))
+        message = f"There is no kind of layer {key!a}."
+        mistakes.add("unknown-layer", message, places.key(key), "unknown", hints=(remedy,))
         return
     mistakes.add("unknown-layer", "This layer has no kind.", places.value(), hints=(_KINDS,))
 

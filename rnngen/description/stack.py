@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from rnngen.cell import Cell
 from rnngen.description.activations import named_apart
@@ -17,6 +17,8 @@ from rnngen.document import Places
 from rnngen.errors import Mistakes
 from rnngen.library import library
 
+_Key = TypeVar("_Key", str, str | int)
+
 
 def described_stack(places: Places, mistakes: Mistakes) -> Description | None:
     """The stack of layers that a file is."""
@@ -28,11 +30,11 @@ def described_stack(places: Places, mistakes: Mistakes) -> Description | None:
     key = "cells" if "cells" in data else "cell"  # which `validated` calls a mistake, without one for each use
     cells = {
         name: described_cell(name, CellTable, table, Places(places.document, (key, name)), mistakes)
-        for name, table in _tables(data.get(key), MOST_CELLS)
+        for name, table in _tables(_items(data.get(key)), MOST_CELLS)
     }
     layers: list[Layer | None] = []
     width = model.inputs if model else 1
-    tables = list(_tables(data.get("layers"), MOST_LAYERS))
+    tables = list(_tables(_entries(data.get("layers")), MOST_LAYERS))
     for number, table in tables:
         layer = described_layer(table, width, cells, Places(places.document, ("layers", number)), mistakes)
         layers.append(layer)
@@ -57,14 +59,19 @@ def described_stack(places: Places, mistakes: Mistakes) -> Description | None:
     return Description(model.name, model.inputs, found, tuple(used.values()), places.document.source)
 
 
-def _tables(container: Any, most: int) -> Iterator[tuple[str | int, dict[str, Any]]]:
-    """The first tables in a table or in a list, if it is one."""
-    pairs: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(container, dict):
-        pairs = container.items()
-    elif isinstance(container, list):
-        pairs = enumerate(container)
-    return ((key, table) for key, table in islice(pairs, most) if isinstance(table, dict))
+def _items(table: Any) -> Iterable[tuple[str, Any]]:
+    """What is in a table, if it is one."""
+    return table.items() if isinstance(table, dict) else ()
+
+
+def _entries(container: Any) -> Iterable[tuple[str | int, Any]]:
+    """What is in a list or in a table, if it is one."""
+    return enumerate(container) if isinstance(container, list) else _items(container)
+
+
+def _tables(entries: Iterable[tuple[_Key, Any]], most: int) -> Iterator[tuple[_Key, dict[str, Any]]]:
+    """Those of the first entries that are tables."""
+    return ((key, table) for key, table in islice(entries, most) if isinstance(table, dict))
 
 
 def _as_described(names: set[str], cells: Mapping[str, Cell | None]) -> dict[str, Cell]:

@@ -63,7 +63,7 @@ def validated(schema: type[Validated], data: dict[str, Any], places: Places, mis
         for fault in faults:
             *table, key = fault["loc"]
             misspelt = fault["type"] == "missing" and any(
-                did_you_mean(name, [key]) or f"'{key}'" in (_misplaced(schema, (*table, name), None) or "")
+                did_you_mean(name, [str(key)]) or f"'{key}'" in (_misplaced(schema, (*table, name), None) or "")
                 for name in strangers[tuple(table)]
             )
             if table == ["parameters"] and key in swallowed:
@@ -84,21 +84,20 @@ def _swallowed(schema: type[Table], data: dict[str, Any]) -> set[str]:
 
 def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places, mistakes: Mistakes) -> None:
     kind, path, given, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
-    span = places.value(*path)
+    span, key = places.value(*path), str(path[-1])
+    hint: str | None
     subject = f"Entry {path[-1] + 1} of '{path[-2]}'" if isinstance(path[-1], int) else f"{path[-1]!a}"
     match kind:
         case "extra_forbidden":
             known = keys_of(schema, path)
             hint = (
-                _misplaced(schema, path, given)
-                or did_you_mean(path[-1], known)
-                or f"the keys here are {', '.join(known)}."
+                _misplaced(schema, path, given) or did_you_mean(key, known) or f"the keys here are {', '.join(known)}."
             )
             message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
-            message = f"The key '{path[-1]}' is missing from {_title((*places.path, *path[:-1]))}."
-            example = _EXAMPLES.get(path[-1]) or f'blocks = ["{path[-2]}"]'  # one block may share the parameter's name
+            message = f"The key '{key}' is missing from {_title((*places.path, *path[:-1]))}."
+            example = _EXAMPLES.get(key) or f'blocks = ["{path[-2]}"]'  # one block may share the parameter's name
             hint = f"add {'to it' if places.inline(*path) else 'a line'}: {example}"
             mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
@@ -126,8 +125,8 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
 
 def _misplaced(schema: type[Table], path: KeyPath, given: Any) -> str | None:
     """The hint for a key that belongs elsewhere, or is called otherwise here."""
-    (*table, key) = path
-    if table:
+    key = path[-1]
+    if len(path) > 1 or isinstance(key, int):
         return None
     elsewhere = None
     if schema is ModelFile:
@@ -160,8 +159,8 @@ def _title(path: KeyPath) -> str:
             return f"layer {number + 1}"
         case (*_, "parameters", name):
             return f"the parameter {name!a}"
-        case (*_, name):
-            return f"the cell {name!a}"
+        case _:
+            return f"the cell {path[-1]!a}"
 
 
 def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
@@ -172,7 +171,7 @@ def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
 
 def _range(schema: type[Table], path: KeyPath) -> str:
     """What the numbers of a key must be. Keys within keys have no limits but those of float32."""
-    limits = [m for m in schema.model_fields[path[0]].metadata if hasattr(m, "ge") or hasattr(m, "le")]
+    limits = [m for m in schema.model_fields[str(path[0])].metadata if hasattr(m, "ge") or hasattr(m, "le")]
     if len(path) > 1 or not limits:
         return FLOAT32
     low = next(m.ge for m in limits if hasattr(m, "ge"))
@@ -200,6 +199,8 @@ def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     """The hint for the right value in the wrong writing."""
     if key == "layers" and isinstance(given, dict):
         return "write [[layers]], in double brackets, above the keys of each layer."
+    if key == "cells" and isinstance(given, list):
+        return "write [cells.NAME], in single brackets, above the keys of each cell."
     if kind == "int_type" and isinstance(given, float) and given.is_integer():
         return f"write {int(given)}, without a point."
     if kind in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"[0-9.]{1,20}", given):
