@@ -14,7 +14,7 @@ help:
 	@echo "make test-all         run those too that compile every kernel for every card; some hours"
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
 	@echo "make mutants          change the code in small ways and see whether a test notices; none is begun after 45 minutes (N=100 SEED=1)"
-	@echo "make lint             check the style"
+	@echo "make lint             check the style and the types"
 	@echo "make generated        compile the checked-in modules in generated/ again"
 	@echo "make check-generated  say which of them are stale"
 	@echo "make venv             only the set-up, in .venv"
@@ -61,6 +61,7 @@ mutants: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated

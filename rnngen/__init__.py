@@ -4,14 +4,15 @@ A model travels through these files from left to right, and each imports only fr
 
     source        a text and places in it
     errors        mistakes of the user: a place, a reason, a remedy
+    library       the cells that come with rnngen, as texts
     document      TOML read safely, with the place of every key and value
     ops           the operations of the equation language, one row each
     idioms        what people write who come from elsewhere, and the remedy
     equations     the text of a step, parsed
     ir            values and cells: the one form that every pass reads and writes
     cell          a described cell, and whether each name in it means something
-    description   the TOML model, validated
     chain         a scan's step as stages, with what looks across units between them
+    description/  the TOML model, validated: a cell, or a stack of layers
     build         a graph made value by value, each in its simplest form
     passes/       resolve infer simplify pack hoist differentiate expand mask save lower cut verify
     emit/         values to lines of Triton or torch; records for the templates
@@ -22,7 +23,7 @@ A model travels through these files from left to right, and each imports only fr
     write         a file, whole or not at all
     verify        kernels against the reference
     doctor        what is installed, and what will run where
-    cli           the commands
+    cli/          the commands, each in a file of its name
 
     runtime/      what a generated module imports, schedules and their cost among it; it imports nothing of the above
 

@@ -1,14 +1,15 @@
 """`python -m rnngen` is the command `rnngen`, of which `doctor` alone runs where click is missing."""
 
 import sys
-from pathlib import Path
-
-from rnngen.doctor import OutOfReach, report
 
 if __name__ == "__main__":
     try:
         from rnngen.cli import main
     except ModuleNotFoundError as missing:
+        from pathlib import Path
+
+        from rnngen.doctor import OutOfReach, report
+
         command, *arguments = sys.argv[1:] or [""]
         if command != "doctor" or {word for word in arguments if word.startswith("-")} - {"--json"}:
             print(f"Error: The package '{missing.name}' is not installed: pip install {missing.name}", file=sys.stderr)

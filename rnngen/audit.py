@@ -9,7 +9,6 @@ of. So a mistake in the emitter or in a template becomes a fault here, and not c
 import ast
 import builtins
 import re
-from itertools import pairwise
 
 from rnngen.runtime import PUBLISHED
 
@@ -86,7 +85,8 @@ def audit(content: bytes) -> None:
         tree = ast.parse(content)  # of bytes: a cookie that was overlooked is followed here as it would be at import
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsafe(f"it is not Python: {error}") from error
-    tree.body = [node for before, node in pairwise([None, *tree.body]) if not _is_check(before, node)]
+    pairs = zip([None, *tree.body], tree.body, strict=False)  # a statement, behind the one before it
+    tree.body = [node for before, node in pairs if not _is_check(before, node)]
     nodes = _nodes(tree)
     for node in nodes:
         _check_node(node)
@@ -144,7 +144,7 @@ def _check_node(node: ast.AST) -> None:
                 if (name.name, name.asname) not in _IMPORTS:
                     raise _at(node, f"the import of {name.name} is not allowed")
         case ast.ImportFrom(module=module, names=names, level=level):
-            allowed = _IMPORTS_FROM.get(module, ())
+            allowed = _IMPORTS_FROM.get(module or "", ())
             if level or any(name.asname or name.name not in allowed for name in names):
                 raise _at(node, f"this import from {module} is not allowed")
         case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):

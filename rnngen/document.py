@@ -263,7 +263,7 @@ def _find_twice(text: str) -> _Twice | None:
         _Locator(text, strict=True).statements()
     except _Twice as twice:
         return twice
-    except (AttributeError, IndexError, ValueError, OverflowError, RecursionError):
+    except (IndexError, ValueError, OverflowError, RecursionError):
         pass  # the locator sees it otherwise than tomllib, went on, and met a text that is no TOML
     return None
 
@@ -378,7 +378,7 @@ class Places:
     @property
     def table(self) -> dict[str, Any]:
         """The table itself."""
-        data: Any = self.document.data
+        data: dict[Any, Any] = self.document.data
         for part in self.path:
             data = data[part]
         return data
@@ -511,7 +511,7 @@ class _Locator:
         """The parts of a dotted key. Goes on to what stands behind it."""
         parts = []
         while True:
-            part = _PART_RE.match(self.text, self.pos)
+            part = _match(_PART_RE, self.text, self.pos)
             start, end = part.span()
             name = part[0]
             if name[0] == '"':
@@ -548,17 +548,25 @@ class _Locator:
             self.pos += 1
         else:
             pattern = _STRING_RE if char in "\"'" else _SCALAR_RE
-            self.pos = pattern.match(text, start).end()
+            self.pos = _match(pattern, text, start).end()
         place.end = self.pos
         return place
 
     def blanks(self, characters: int) -> None:
         """Passes over so many characters and the blanks behind."""
-        self.pos = _BLANK_RE.match(self.text, self.pos + characters).end()
+        self.pos = _match(_BLANK_RE, self.text, self.pos + characters).end()
 
     def gap(self, characters: int) -> None:
         """Passes over so many characters and the blanks, line ends and comments behind."""
-        self.pos = _GAP_RE.match(self.text, self.pos + characters).end()
+        self.pos = _match(_GAP_RE, self.text, self.pos + characters).end()
+
+
+def _match(pattern: re.Pattern[str], text: str, start: int) -> re.Match[str]:
+    """What stands at a place of good TOML. Raises ValueError where the text is none."""
+    found = pattern.match(text, start)
+    if found is None:
+        raise ValueError("this is no TOML")
+    return found
 
 
 class _Text:

@@ -200,7 +200,7 @@ def _assignment(line: str, start: int, report: Report, activations: Mapping[str,
 def _reject_line(line: str, first: int, report: Report) -> NoReturn:
     """Raises _Rejected for a line that does not begin with a name and an equals sign."""
     left = _LEFT_SIDE.match(line)
-    wrong = (left or re.match(r"[^\n]*", line))[0].strip()
+    wrong = (left[0] if left else line.partition("\n")[0]).strip()
     hint = "write name = expression, or name' = expression for the new value of a state."
     if keyword.iskeyword(word := wrong.split()[0]):
         hint = idioms.SIGNS.get(word, hint)
@@ -280,8 +280,8 @@ class _Parser:
 
     def __init__(self, text: str, start: int, report: Report, activations: Mapping[str, str]):
         self.start, self.report = start, report
-        self.functions = {name: name for name in FUNCTIONS} | activations
-        self.tokens = [_Token(m.lastgroup, m[0], *m.span()) for m in _TOKEN.finditer(text)]
+        self.functions = {name: name for name in FUNCTIONS} | dict(activations)
+        self.tokens = [_Token(m.lastgroup or "", m[0], *m.span()) for m in _TOKEN.finditer(text)]
         self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
         self.at = 0
         self.sound = True
@@ -463,14 +463,14 @@ class _Parser:
         place = token.start, token.end
         before = self.tokens[self.at - 1] if self.at else None
         complete = before is not None and (before.kind != "sign" or before.text == ")")
-        if token.operand:
+        if before and token.operand:
             hint = self.missing_operator(before, token)
             return self.rejected("syntax", "An operator is missing here.", *place, "no operator before this", hint)
         if complete and token.text == ")":
             return self.rejected("syntax", "This bracket was never opened.", *place)
         if complete and token.text == ",":
             return self.rejected("syntax", "A comma can only stand between the arguments of a function.", *place)
-        if token.kind == "end":
+        if before and token.kind == "end":
             message = "The equation ends where a name, a number or a bracket should follow."
             return self.rejected("syntax", message, before.start, before.end, "nothing follows")
         message = f"A name, a number or a bracket should stand before this '{token.text}'."

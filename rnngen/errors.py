@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from .source import Source, Span
 
@@ -67,6 +68,9 @@ class ModelError(Exception):
         return render_all(self.mistakes, self.all_found)
 
 
+Found = TypeVar("Found")
+
+
 class Mistakes:
     """Collects the mistakes of a stage, so that all of them are reported together."""
 
@@ -111,6 +115,13 @@ class Mistakes:
         """Raises ModelError if any mistake was recorded."""
         if self._collected:
             raise ModelError(self._collected)
+
+    def checked(self, found: Found | None) -> Found:
+        """What a stage has found; None only where it has recorded a mistake. Raises ModelError if any was."""
+        self.check()
+        if found is None:
+            raise AssertionError("a model was rejected without a reason")
+        return found
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:

@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from rnngen import write as write_module
 from rnngen.cli import main
 from rnngen.compile import PASSES, compile_model, forms_of
-from rnngen.description import _CellLayer, describe, library
+from rnngen.description import describe, library
+from rnngen.description.tables import LayerTable
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.emit.torch import SPELLING
 from rnngen.errors import MOST_COUNTED
@@ -686,12 +687,34 @@ def test_a_package_that_is_missing_is_named(package):
     assert result.stderr.decode() == f"Error: The package '{package}' is not installed: pip install {package}\n"
 
 
-def test_help_imports_click_alone():
-    script = "import sys; from rnngen.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    script += "ours = {name for name in sys.modules if name.startswith('rnngen')}\n"
-    script += "assert ours == {'rnngen', 'rnngen.cli'}, ours\nassert 'pydantic' not in sys.modules"
-    result = python("-c", script)
-    assert (result.returncode, result.stderr) == (0, b"")
+def loaded(*arguments: str, environment: dict[str, str] | None = None) -> set[str]:
+    """The modules that a command has imported by its end."""
+    script = f"import sys; from rnngen.cli import main\ntry: main({arguments}, 'rnngen')\nexcept SystemExit: pass\n"
+    result = python("-c", script + "print(*sys.modules, file=sys.stderr)", environment=environment or {})
+    assert result.returncode == 0
+    return set(result.stderr.decode().split())
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_imports_click_alone(option):
+    found = loaded(option)
+    assert {".".join(name.split(".")[:2]) for name in found if name.startswith("rnngen")} == {"rnngen", "rnngen.cli"}
+    assert not {"pydantic", "networkx", "jinja2"} & found
+
+
+def test_a_command_imports_no_other():
+    commands = {f"rnngen.cli.{name}" for name in main.commands}
+    assert loaded("cells", "lstm") & commands == {"rnngen.cli.cells"}
+    assert loaded("--version") & commands == set()
+
+
+@pytest.mark.parametrize(
+    "words", ["compile ls", "show lstm --after s", "explain lstm --machine sm", "verify lstm --schedule r", "co"]
+)
+def test_completion_loads_no_compiler(words):
+    environment = {"_RNNGEN_COMPLETE": "bash_complete", "COMP_WORDS": f"rnngen {words}"}
+    found = loaded(environment=environment | {"COMP_CWORD": str(len(words.split()))})
+    assert not {"pydantic", "networkx", "jinja2", "rnngen.compile"} & found
 
 
 # Show.
@@ -773,7 +796,7 @@ def test_the_stages_are_the_compilers(run):
     assert "valid" not in run("show", "rnn", "--after", "expand").stdout
     result = run("show", "rnn", "--after", "hoits")
     assert result.exit_code == 2
-    assert "there is no stage 'hoits'; did you mean 'hoist'?" in result.stderr
+    assert "there is no pass 'hoits'; did you mean 'hoist'?" in result.stderr
     assert ", ".join(names) in run("show", "rnn", "--after", "zzz").stderr
 
 
@@ -891,7 +914,7 @@ def test_explain_takes_what_it_uses(run):
 def test_the_sizes_of_explain_are_those_of_a_file():
     limits = {option.name: option.type for option in main.commands["explain"].params}
     for name in ("hidden", "heads"):
-        metadata = _CellLayer.model_fields["hidden"].metadata
+        metadata = LayerTable.model_fields["hidden"].metadata
         assert (limits[name].min, limits[name].max) == (metadata[0].ge, metadata[-1].le)
 
 

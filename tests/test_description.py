@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from rnngen.compile import compile_model
-from rnngen.description import CellLayer, Description, _parameter_count, describe
+from rnngen.description import CellLayer, Description, describe
+from rnngen.description.size import parameter_count
 from rnngen.errors import ModelError
 from rnngen.source import Source
 
@@ -70,13 +71,13 @@ ARGUMENTS = [
 def test_parameters_are_counted_as_in_torch(cell, arguments):
     lines = [f"{key} = {str(value).lower()}" for key, value in arguments.items()]
     (layer,) = model("\n".join([f'cell = "{cell}"', *lines])).layers
-    assert _parameter_count(layer) == sum(p.numel() for p in TORCH[cell](3, 8, **arguments).parameters())
+    assert parameter_count(layer) == sum(p.numel() for p in TORCH[cell](3, 8, **arguments).parameters())
 
 
 def test_with_a_projection_the_count_is_an_upper_bound():
     (layer,) = model('cell = "lstm"\nnum_layers = 2\nproj_size = 7').layers
     real = sum(p.numel() for p in nn.LSTM(3, 8, 2, proj_size=7).parameters())
-    assert real <= _parameter_count(layer) <= 1.2 * real
+    assert real <= parameter_count(layer) <= 1.2 * real
 
 
 def test_a_bias_is_told_by_its_name_or_by_its_key():

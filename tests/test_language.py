@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rnngen import description
 from rnngen.audit import audit
 from rnngen.compile import compile_model
-from rnngen.description import INITIALISERS, SCHEDULE_NAMES, library
+from rnngen.description import file, library, size, tables
+from rnngen.description.initialisers import INITIALISERS
+from rnngen.description.tables import SCHEDULE_NAMES, Table
 from rnngen.ops import OPS
 from rnngen.source import Source
 
@@ -16,8 +17,8 @@ PAGE = (Path(__file__).resolve().parent.parent / "docs" / "language.md").read_te
 EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 TABLES = [
     table
-    for table in vars(description).values()
-    if isinstance(table, type) and issubclass(table, description._Table) and table is not description._Table
+    for table in vars(tables).values()
+    if isinstance(table, type) and issubclass(table, Table) and table is not Table
 ]
 
 
@@ -73,12 +74,12 @@ def test_the_limits_are_the_real_ones():
     limits = PAGE[PAGE.index("## Limits") :]
     for number in (
         document.MOST_BYTES // 1024,
-        description.MOST_OPERATIONS,
+        size.MOST_OPERATIONS,
         equations.MOST_EQUATIONS,
         equations.LONGEST_EQUATION,
         equations.DEEPEST,
     ):
         assert str(number) in limits
-    for number in (road.MOST_WORK, description.MOST_CHARACTERS, description.LONGEST_FILE_NAME):
+    for number in (road.MOST_WORK, tables.MOST_CHARACTERS, file.LONGEST_FILE_NAME):
         assert f"{number:,}" in limits
-    assert description.MOST_PARAMETERS == 2**31
+    assert size.MOST_PARAMETERS == 2**31

@@ -19,7 +19,13 @@ VAGUE = re.compile(r"(utils?|helpers?|base|managers?|common|misc|tools?|data|inf
 
 def stages() -> list[str]:
     """The stages in the order that the package's docstring lists them in."""
-    return re.findall(r"^    (\w+)/?  ", rnngen.__doc__, re.MULTILINE)
+    return listed(ROOT)
+
+
+def listed(package: Path) -> list[str]:
+    """The names at the left of the docstring of a package."""
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text()), clean=False)
+    return re.findall(r"^    (\w+)/?  ", docstring, re.MULTILINE)
 
 
 def imports_of(path: Path, at_once: bool = False) -> set[str]:
@@ -71,6 +77,16 @@ def test_imports_go_one_way(path):
                 "rnngen.runtime.seal",
                 "rnngen.runtime",
             }
+
+
+@pytest.mark.parametrize("package", ["cli", "description"])
+def test_within_a_package_imports_go_one_way(package):
+    order = listed(ROOT / package)
+    files = {path.stem: path for path in (ROOT / package).glob("*.py") if path.stem != "__init__"}
+    assert set(order) == files.keys()
+    for name, path in files.items():
+        own = {module.split(".")[2] for module in imports_of(path) if module.startswith(f"rnngen.{package}.")}
+        assert own <= set(order[: order.index(name)]), f"{name} stands before them"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

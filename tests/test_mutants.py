@@ -16,14 +16,14 @@ def test_every_hand_made_mutant_applies():
 
 
 def test_a_hand_made_mutant_that_would_be_left_out_is_named(monkeypatch):
-    row = {"name": "one of another house", "file": "rnngen/cli.py", "old": "import", "new": "export"}
+    row = {"name": "one of another house", "file": "rnngen/cli/group.py", "old": "import", "new": "export"}
     gone = {"name": "one of a file that is gone", "file": "rnngen/emit/gone.py", "old": "a", "new": "b"}
     lost = {"name": "one that has lost its text", "file": "rnngen/ops.py", "old": "no such text", "new": ""}
     monkeypatch.setattr(mutate, "rows", lambda name: [row, gone, lost])
     with pytest.raises(mutate.Fault) as fault:
         mutate.handmade()
     told = str(fault.value)
-    assert "one of another house: rnngen/cli.py is no file of ops, passes, emit, runtime, templates\n" in told
+    assert "one of another house: rnngen/cli/group.py is no file of ops, passes, emit, runtime, templates\n" in told
     assert "one of a file that is gone: rnngen/emit/gone.py is no file of " in told
     assert "one that has lost its text: rnngen/ops.py has its text 0 times" in told
 

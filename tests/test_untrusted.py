@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from rnngen.audit import OF_LIBRARIES, Unsafe, audit
 from rnngen.compile import MOST_WORK, compile_model
-from rnngen.description import MOST_OPERATIONS, library
+from rnngen.description import library
+from rnngen.description.size import MOST_OPERATIONS
 from rnngen.document import MOST_BYTES
 from rnngen.errors import ModelError
 from rnngen.runtime import PUBLISHED
@@ -668,7 +669,7 @@ def test_work_is_bounded(tmp_path):
 @pytest.mark.parametrize("text", [gated(8, 0), gated(8, 6), *(source.text for source in library().values())])
 def test_cells_that_people_mean_are_far_below_the_limits(text, monkeypatch):
     monkeypatch.setattr("rnngen.compile.MOST_WORK", MOST_WORK // 2)
-    monkeypatch.setattr("rnngen.description.MOST_OPERATIONS", MOST_OPERATIONS // 2)
+    monkeypatch.setattr("rnngen.description.size.MOST_OPERATIONS", MOST_OPERATIONS // 2)
     assert compile_model(Source("m.toml", text))
 
 

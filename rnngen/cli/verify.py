@@ -1,0 +1,112 @@
+"""`rnngen verify`: the kernels of a model beside the reference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from rnngen.cli.answers import Failed, Unusable
+from rnngen.cli.names import Model, OneOf, schedule_names
+from rnngen.cli.reading import open_model
+
+if TYPE_CHECKING:
+    from rnngen.verify import Case, Plan
+
+
+@click.command("verify")
+@click.argument("model", type=Model())
+@click.option(
+    "--path",
+    type=click.Choice(["kernels", "torch"]),
+    default="kernels",
+    show_default=True,
+    help="What to run: the kernels, on a GPU or else interpreted; or the CPU path.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
+    help="May be repeated; all four by default, which takes minutes where kernels are interpreted.",
+)
+@click.option(
+    "--schedule",
+    "schedules",
+    multiple=True,
+    metavar="NAME",
+    type=OneOf("schedule", schedule_names),
+    help="Of the kernels; may be repeated; all by default.",
+)
+@click.pass_context
+def command(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]) -> None:
+    """Compare MODEL's layers with the reference: every output and every gradient, by name."""
+    if path == "torch" and schedules:
+        raise click.UsageError("--schedule is for kernels, and --path torch runs none.")
+    from rnngen.compile import compile_model
+    from rnngen.verify import VerifierFailed, verify
+
+    source = open_model(model)
+    module = compile_model(source)
+    dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
+    answers = verify(source, module.name, module.text, path, dtypes, schedules)
+    stream = cast("Generator[Case, None, None]", answers)  # once the plan is taken from it
+    try:
+        plan = cast("Plan", next(answers))
+        click.echo(plan.where)
+        with click.progressbar(stream, plan.cases, label="verifying", file=sys.stderr) as progress:
+            cases = list(progress)
+    except VerifierFailed as error:
+        if error.ours:
+            raise
+        raise Unusable(str(error)) from error
+    finally:
+        stream.close()
+    if not cases:
+        raise Failed("Nothing could be compared: the module has no recurrent layer.")
+    wrong = _print_verdicts(cases, ctx.color)
+    if not any(case.errors for case in cases):
+        raise Failed("Nothing could be compared.")
+    ctx.exit(1 if wrong else 0)
+
+
+def _print_verdicts(cases: Sequence[Case], color: bool | None) -> int:
+    """A table of the worst error of each name; the number of names and cases that are wrong."""
+    from rnngen.verify import OWN, TOLERANCES
+
+    wrong = 0
+    for layer, dtype in dict.fromkeys((case.layer, case.dtype) for case in cases):
+        group = [case for case in cases if (case.layer, case.dtype) == (layer, dtype)]
+        tolerance = TOLERANCES[dtype]
+        click.echo(f"\n{layer}, {dtype}: at most {tolerance.limit:.0e} ({tolerance.reason})")
+        names = sorted(dict.fromkeys(name for case in group for name in case.errors), key=lambda name: name == OWN)
+        width = max(map(len, names), default=0)
+        for name in names:
+            having = [case for case in group if name in case.errors]
+            worst = max(having, key=lambda case: _badness(case.errors[name] / case.limit(name)))
+            bad = not worst.errors[name] <= worst.limit(name)
+            wrong += bad
+            verdict = click.style("WRONG", fg="red", bold=True) if bad else click.style("ok", fg="green")
+            line = f"  {name:<{width}}  {worst.errors[name]:8.1e}  {verdict}  {worst.schedule}, {worst.sizes}"
+            if worst.errors[name] > tolerance.limit and name in worst.plain:
+                line += f" (the reference in {dtype}: {worst.plain[name]:.1e})"
+            click.echo(line, color=color)
+        failed = [case for case in group if case.failure]
+        for failure in dict.fromkeys(case.failure for case in failed):
+            alike = [case for case in failed if case.failure == failure]
+            click.echo(f"  FAILED {len(alike)} times, first on {alike[0].schedule}, {alike[0].sizes}: {failure}")
+        wrong += len(failed)
+        skipped = [case for case in group if case.skipped]
+        for reason in dict.fromkeys(case.skipped for case in skipped):
+            first = next(case for case in skipped if case.skipped == reason)
+            click.echo(f"  left out {first.sizes}: {reason}")
+    runs = sum(1 for case in cases if case.errors)
+    if runs or wrong:
+        click.echo(f"\n{runs} runs compared, {f'{wrong} wrong' if wrong else 'all within tolerance'}")
+    return wrong
+
+
+def _badness(error: float) -> float:
+    return error if error == error else float("inf")  # a NaN compares as nothing

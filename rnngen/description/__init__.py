@@ -1,0 +1,23 @@
+"""The TOML model, validated: what a file says, as plain records.
+
+Two kinds of file exist. A model has `layers` and perhaps `cells`; a cell file describes one cell alone and
+compiles to a layer class whose sizes are free. Each of these files imports only from those above it:
+
+    tables         the whole schema: the keys of each table, their types and limits
+    records        what is handed on
+    validate       a table as a record, or what is wrong with it
+    names          which names are names, which are free, and that each means one thing
+    initialisers   of parameters
+    activations    functions that a cell calls by names of its own
+    size           how many parameters and operations are too many
+    cell           a cell: its step and its parameters
+    layer          a layer of a stack
+    stack          a stack of layers, and the cells of its file
+    file           one cell alone, or a stack
+"""
+
+from rnngen.description.file import describe
+from rnngen.description.records import CellLayer, DenseLayer, Description, DropoutLayer, Layer
+from rnngen.library import library
+
+__all__ = ["CellLayer", "DenseLayer", "Description", "DropoutLayer", "Layer", "describe", "library"]

@@ -1,0 +1,122 @@
+"""A cell of a file or of the library: its table, its step and its parameters."""
+
+from functools import cache
+from typing import Any
+
+from rnngen.cell import Cell, check_names
+from rnngen.description.activations import read_activations
+from rnngen.description.initialisers import as_float, check_initialiser
+from rnngen.description.names import NAME, check_name, claim_names, class_name_of, is_part, is_reserved
+from rnngen.description.size import check_operations
+from rnngen.description.tables import CellFile, CellTable, ParameterTable
+from rnngen.description.validate import validated
+from rnngen.document import Places, parse
+from rnngen.equations import Step, parse_step
+from rnngen.errors import Mistakes, did_you_mean
+from rnngen.ir import Parameter
+from rnngen.library import library
+from rnngen.source import Span
+
+
+def cell_alone(places: Places, mistakes: Mistakes) -> Cell | None:
+    """The cell that a file is."""
+    data = places.document.data
+    cell = described_cell(data.get("name"), CellFile, data, places, mistakes)
+    if cell:
+        check_operations([cell], mistakes)
+    return cell
+
+
+@cache
+def library_cell(name: str) -> Cell:
+    """A cell of the library."""
+    source = library()[name]
+    mistakes = Mistakes(source)
+    return mistakes.checked(cell_alone(Places(parse(source), ()), mistakes))
+
+
+def described_cell(
+    name: Any, schema: type[CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes
+) -> Cell | None:
+    """The cell of a table, by its name."""
+    table = validated(schema, data, places, mistakes)
+    span = places.value("name") if schema is CellFile else places.key()
+    if isinstance(name, str):
+        check_name(name, "cell", span, mistakes)
+    activations = read_activations(data.get("activations"), places, mistakes)
+    step = _step(data.get("step"), activations, places, mistakes)
+    if table is None:
+        return None
+    class_name = table.class_name or class_name_of(name)
+    _check_class(class_name, name, table, places, span, mistakes)
+    names = claim_names(name, table, [*step.equations, *step.faulty], places, mistakes)
+    cell = Cell(
+        name,
+        class_name,
+        table.about,
+        tuple(table.states),
+        table.output or f"{table.states[0]}'",
+        table.constants,
+        activations,
+        tuple(step.equations),
+        tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
+        places,
+    )
+    if any(step) and all(map(NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
+        check_names(cell, step, mistakes)
+    return cell
+
+
+def _check_class(
+    class_name: str, cell: str, table: CellTable, places: Places, name_span: Span, mistakes: Mistakes
+) -> None:
+    if not table.class_name:
+        if is_reserved(class_name, "class"):
+            message = f"The class of this cell would be called '{class_name}', and this name is reserved."
+            hint = f'add a line: class = "My{class_name}"'
+            mistakes.add("reserved-name", message, name_span, hints=(hint,))
+        return
+    check_name(class_name, "class", places.value("class"), mistakes)
+    if is_part(class_name, cell):
+        message = f"The name '{class_name}' is that of a function of this cell."
+        mistakes.add("reserved-name", message, places.value("class"), hints=("give it another name.",))
+
+
+def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mistakes) -> Step:
+    if not isinstance(text, str):
+        return Step([], [], set())
+
+    def report(code: str, message: str, offset: int, length: int, label: str = "", *hints: str) -> None:
+        mistakes.add(code, message, places.text(offset, length), label, hints=hints)
+
+    before = len(mistakes)
+    step = parse_step(text, report, activations)
+    if not step.equations and len(mistakes) == before:
+        hint = "write one equation a line, one of them for the new value of each state."
+        mistakes.add("no-equations", "The step has no equations.", places.value("step"), hints=(hint,))
+    return step
+
+
+def _parameter(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> Parameter:
+    if table.heads and table.shape != ["hidden", "hidden"]:
+        message = f"A block-diagonal parameter is hidden by hidden, and '{name}' is not."
+        hint = 'write shape = ["hidden", "hidden"], or leave out heads.'
+        mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
+    inits = _initialisers(name, table, places, mistakes)
+    bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
+    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias)
+
+
+def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:
+    """The initialiser of each block."""
+    path = ("parameters", name, "init")
+    if not isinstance(table.init, dict):
+        check_initialiser(table.init, len(table.shape), places.value(*path), mistakes)
+        return (as_float(table.init),) * len(table.blocks)
+    for block, init in table.init.items():
+        check_initialiser(init, len(table.shape), places.value(*path, block), mistakes)
+        if block not in table.blocks:
+            hint = did_you_mean(block, table.blocks) or f"its blocks are {', '.join(table.blocks)}."
+            message = f"The parameter '{name}' has no block {block!a}."
+            mistakes.add("unknown-block", message, places.key(*path, block), hints=(hint,))
+    return tuple(as_float(table.init.get(block, "uniform")) for block in table.blocks)

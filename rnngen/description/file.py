@@ -1,0 +1,32 @@
+"""A file: one cell alone, or a stack of layers."""
+
+from rnngen.description.cell import cell_alone
+from rnngen.description.records import Description
+from rnngen.description.stack import described_stack
+from rnngen.document import Places, parse
+from rnngen.errors import Mistakes
+from rnngen.source import Source, Span
+
+LONGEST_FILE_NAME = 128  # it stands beside every equation in a module
+
+
+def describe(source: Source) -> Description:
+    """Validate a file.
+
+    Raises ModelError with every mistake in it that can be told apart.
+    """
+    places = Places(parse(source), ())
+    mistakes = Mistakes(source)
+    if len(source.file_name) > LONGEST_FILE_NAME:
+        message = f"The file's name has {len(source.file_name):,} characters; at most {LONGEST_FILE_NAME} are allowed."
+        mistakes.add("too-large", message, Span(1, 1, 1))
+    data = places.document.data
+    if data.keys() <= {"name"}:
+        hint = "a cell has the keys name, states, step and parameters, a model name, inputs and layers; "
+        hint += "rnngen cells gru prints a cell to begin with."
+        mistakes.add("no-model", "This file describes neither a cell nor a model.", places.value(), hints=(hint,))
+        mistakes.check()
+    if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
+        cell = mistakes.checked(cell_alone(places, mistakes))
+        return Description(cell.name, 0, (), (cell,), source)
+    return mistakes.checked(described_stack(places, mistakes))

@@ -1,0 +1,61 @@
+"""What is handed on: a description as plain records, its sizes known and its cells found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rnngen.cell import Cell
+from rnngen.source import Source
+
+
+@dataclass(frozen=True)
+class CellLayer:
+    """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments."""
+
+    cell: Cell
+    inputs: int
+    hidden: int
+    num_layers: int
+    bias: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    heads: int
+    initial_state: str
+    reverse: bool
+    last_only: bool
+    init: Mapping[str, str | float]
+    schedule: str
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def outputs(self) -> int:
+        return (self.proj_size or self.hidden) * self.directions
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    probability: float
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    inputs: int
+    outputs: int
+    bias: bool
+
+
+Layer = CellLayer | DropoutLayer | DenseLayer
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says: one cell if `layers` is empty, else a stack of layers; `cells` has each cell once."""
+
+    name: str
+    inputs: int
+    layers: tuple[Layer, ...]
+    cells: tuple[Cell, ...]
+    source: Source = field(compare=False, repr=False)

@@ -1,0 +1,210 @@
+"""A table of a file as a record, or what is wrong with it: pydantic's errors in the words of this language."""
+
+import re
+from collections import defaultdict
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rnngen import idioms
+from rnngen.description.tables import LARGEST, CellFile, CellTable, LayerTable, ModelFile, ParameterTable, Table
+from rnngen.document import KeyPath, Places
+from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
+
+Validated = TypeVar("Validated", bound=Table)
+
+WRONG_TYPE = "wrong type"
+FLOAT32 = f"a finite number of float32, at most {LARGEST:.7e}"
+_WANTED = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+# What a class is given in Python: that of a model, and that of a cell, by what stands for it in a file.
+_MODEL_ARGUMENTS = {name: f"{name}=..." for name in ("batch_first", "return_state", "device", "dtype")}
+_ARGUMENTS = _MODEL_ARGUMENTS | {
+    name: f"{name}=..." for name in LayerTable.model_fields.keys() - {"cell", "activations"}
+}
+_ARGUMENTS |= dict.fromkeys(("hidden", "hidden_size"), "hidden_size=...")
+_ARGUMENTS |= dict.fromkeys(("inputs", "input_size"), "input_size=...")
+_ARGUMENTS |= {"layers": "num_layers=2"}
+
+# A line to write where a key is missing.
+_EXAMPLES = {
+    "hidden": "hidden = 64",
+    "inputs": "inputs = 1",
+    "layers": "[[layers]]",
+    "name": 'name = "model"',
+    "shape": 'shape = ["hidden"], or ["hidden", "inputs"] for a matrix applied to x, ["hidden", "hidden"] to h',
+    "states": 'states = ["h"]',
+    "step": 'step = "h\' = tanh(W @ x + U @ h)"',
+}
+
+
+def validated(schema: type[Validated], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Validated | None:
+    """The table as a record, or None if it has mistakes. A key that is written wrong is not called missing
+    as well.
+    """
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        strangers: dict[KeyPath, list[str]] = defaultdict(list)
+        for fault in faults[:MOST_MISTAKES]:
+            if fault["type"] == "extra_forbidden":
+                strangers[fault["loc"][:-1]].append(str(fault["loc"][-1]))
+        swallowed = _swallowed(schema, data)
+        for fault in faults:
+            *table, key = fault["loc"]
+            misspelt = fault["type"] == "missing" and any(
+                did_you_mean(name, [str(key)]) or f"'{key}'" in (_misplaced(schema, (*table, name), None) or "")
+                for name in strangers[tuple(table)]
+            )
+            if table == ["parameters"] and key in swallowed:
+                message = f"'{key}' stands in the table of the parameters, where every key is a parameter."
+                hint = "move it above the line [parameters]: a table goes on until the next one begins."
+                mistakes.add("misplaced-key", message, places.key("parameters", key), hints=(hint,))
+            elif not misspelt and not (fault["type"] == "missing" and not table and key in swallowed):
+                _add_schema_mistake(schema, fault, places, mistakes)
+        return None
+
+
+def _swallowed(schema: type[Table], data: dict[str, Any]) -> set[str]:
+    """Keys of a cell that its file has behind the line [parameters], so that TOML takes them for parameters."""
+    parameters = data.get("parameters")
+    inside = parameters if isinstance(parameters, dict) else {}
+    return {key for key in schema.model_fields if key in inside and not isinstance(inside[key], dict)}
+
+
+def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places, mistakes: Mistakes) -> None:
+    kind, path, given, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
+    span, key = places.value(*path), str(path[-1])
+    hint: str | None
+    subject = f"Entry {path[-1] + 1} of '{path[-2]}'" if isinstance(path[-1], int) else f"{path[-1]!a}"
+    match kind:
+        case "extra_forbidden":
+            known = keys_of(schema, path)
+            hint = (
+                _misplaced(schema, path, given) or did_you_mean(key, known) or f"the keys here are {', '.join(known)}."
+            )
+            message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
+            mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
+        case "missing":
+            message = f"The key '{key}' is missing from {_title((*places.path, *path[:-1]))}."
+            example = _EXAMPLES.get(key) or f'blocks = ["{path[-2]}"]'  # one block may share the parameter's name
+            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {example}"
+            mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
+        case "literal_error":
+            choices = re.findall(r"'([^']*)'", context["expected"])
+            hint = did_you_mean(given, choices) if isinstance(given, str) else None
+            if "shape" in path and not isinstance(given, str):
+                hint = 'write "hidden" or "inputs"; the sizes are given when a layer is made.'
+            message = f"{subject} must be {context['expected']}."
+            mistakes.add("wrong-value", message, span, "not one of these", hints=(hint,))
+        case "greater_than_equal" | "less_than_equal" | "finite_number":
+            message = f"{subject} must be {_range(schema, path)}, not {given}."
+            mistakes.add("out-of-range", message, span, "out of range")
+        case "string_too_long":
+            message = f"{subject} must have at most {context['max_length']:,} characters, not {len(given):,}."
+            mistakes.add("wrong-length", message, span)
+        case "too_short" | "too_long":
+            bound = context["min_length" if kind == "too_short" else "max_length"]
+            few = "at least" if kind == "too_short" else "at most"
+            message = f"{subject} must have {few} {bound} {'entry' if bound == 1 else 'entries'}."
+            mistakes.add("wrong-length", message, span)
+        case _:
+            message = f"{subject} must be {_WANTED[kind]}, not {kind_of(given)}."
+            mistakes.add("wrong-type", message, span, WRONG_TYPE, hints=(_rewritten(kind, path[-1], given),))
+
+
+def _misplaced(schema: type[Table], path: KeyPath, given: Any) -> str | None:
+    """The hint for a key that belongs elsewhere, or is called otherwise here."""
+    key = path[-1]
+    if len(path) > 1 or isinstance(key, int):
+        return None
+    elsewhere = None
+    if schema is ModelFile:
+        if key == "cell" and isinstance(given, dict):
+            return "did you mean 'cells'?"
+        elsewhere = idioms.MODEL_KEYS.get(key.lower())
+    elif schema is LayerTable:
+        elsewhere = idioms.LAYER_KEYS.get(key.lower())
+    elif issubclass(schema, CellTable):
+        elsewhere = idioms.CELL_KEYS.get(key.lower())
+    if elsewhere:
+        return elsewhere
+    if schema in (ModelFile, CellTable) and key in LayerTable.model_fields:
+        return "it belongs to a layer, below a line [[layers]]."
+    if schema in (ModelFile, CellTable) and (hint := idioms.LAYER_KEYS.get(key.lower())):
+        return f"it belongs to a layer, below a line [[layers]]; {hint}"
+    if example := (_ARGUMENTS if schema is CellFile else _MODEL_ARGUMENTS).get(key):
+        return f"it is an argument of the class that comes out, in Python: {example}"
+    if key == "name" and schema is CellTable:
+        return "the name of a cell in a model file is its key: [cells.NAME]."
+    return None
+
+
+def _title(path: KeyPath) -> str:
+    """What a message calls the table at a path."""
+    match path:
+        case ():
+            return "this file"
+        case ("layers", int(number)):
+            return f"layer {number + 1}"
+        case (*_, "parameters", name):
+            return f"the parameter {name!a}"
+        case _:
+            return f"the cell {path[-1]!a}"
+
+
+def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
+    """The keys that the table has in which the last key of a path stands."""
+    table = ParameterTable if len(path) > 1 else schema
+    return [info.alias or name for name, info in table.model_fields.items()]
+
+
+def _range(schema: type[Table], path: KeyPath) -> str:
+    """What the numbers of a key must be. Keys within keys have no limits but those of float32."""
+    limits = [m for m in schema.model_fields[str(path[0])].metadata if hasattr(m, "ge") or hasattr(m, "le")]
+    if len(path) > 1 or not limits:
+        return FLOAT32
+    low = next(m.ge for m in limits if hasattr(m, "ge"))
+    high = next(m.le for m in limits if hasattr(m, "le"))
+    return f"from {low} to {high}"
+
+
+def kind_of(value: Any) -> str:
+    """What a value of TOML is, in words."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+    return "a date or time"
+
+
+def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
+    """The hint for the right value in the wrong writing."""
+    if key == "layers" and isinstance(given, dict):
+        return "write [[layers]], in double brackets, above the keys of each layer."
+    if key == "cells" and isinstance(given, list):
+        return "write [cells.NAME], in single brackets, above the keys of each cell."
+    if kind == "int_type" and isinstance(given, float) and given.is_integer():
+        return f"write {int(given)}, without a point."
+    if kind in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"[0-9.]{1,20}", given):
+        return f"write {given}, without the quotes."
+    if kind == "list_type" and isinstance(given, str):
+        return "write it in square brackets."
+    return None
