@@ -112,7 +112,7 @@ def compile_model(source: Source) -> Module:
         format=FORMAT,
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),
-        published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=str.lower)),
+        published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=lambda name: (name.lower(), name))),
         last_line=LAST_LINE,
     )
     made = sealed(render("triton", "module.py.jinja", module=header, body=body))

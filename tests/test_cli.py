@@ -726,6 +726,7 @@ def test_show_reads_like_the_paper(run):
     scan = result.stdout.partition("scan: ")[2].partition("\n\n")[0].splitlines()[1:]
     assert scan == [
         "  input      weight_ih_x_b                        (4, hidden)",
+        "  mask       valid                                scalar",
         "  state      h                                    (hidden)",
         "  state      c                                    (hidden)",
         "  parameter  weight_hh                            (4, hidden, hidden)",
@@ -736,8 +737,12 @@ def test_show_reads_like_the_paper(run):
         "  o = sigmoid(weight_ih_x_b[3] + weight_hh_h[3])  (hidden)",
         "  c' = f * c + i * g                              (hidden)",
         "  h' = o * tanh(c')                               (hidden)",
+        "  h'.kept = kept(valid, h', h)                    (hidden)",
+        "  c'.kept = kept(valid, c', c)                    (hidden)",
         "  saved = [c, i, f, g, o]                         (5, hidden)",
-        "  output     y = h'                               (hidden)",
+        "  next       h = h'.kept",
+        "  next       c = c'.kept",
+        "  output     y = h'.kept                          (hidden)",
         "  output     saved                                (5, hidden)",
     ]
 
@@ -773,8 +778,8 @@ def test_products_keep_their_brackets():
 
 def test_the_way_back_reads_like_the_paper(run):
     _, adjoint, gradients = re.split(r"\n(?=adjoint: |gradients: )", run("show", "rnn", "--after", "save").stdout)
-    assert "  d_h'.1 = (d_y + d_h) * (1 - h' * h')" in adjoint
-    assert "  d_h.weight_hh_h = weight_hh.T @ d_h'.1" in adjoint
+    assert "  d_h'.1.masked = or_zero(valid, (d_y + d_h) * (1 - h' * h'))" in adjoint
+    assert "  d_h.weight_hh_h.kept = kept(valid, weight_hh.T @ d_h'.1.masked, d_h)" in adjoint
     assert "  d_weight_hh = sum(d_weight_ih_x_b @ h.T)" in gradients
 
 
@@ -824,7 +829,11 @@ def test_json_has_everything_and_is_stable(run):
     record = json.loads(first)
     assert record["format"] == 1
     scan = record["cells"][0]["graphs"]["scan"]
-    assert scan["states"] == [{"name": "h", "update": "h'"}, {"name": "c", "update": "c'"}]
+    assert scan["states"] == [{"name": "h", "update": "h'.kept"}, {"name": "c", "update": "c'.kept"}]
+    (first_link, second_link) = record["cells"][0]["chains"]["scan"]
+    assert (first_link["across"], first_link["values"]) == ([], [])
+    assert [across["name"] for across in second_link["across"]] == ["weight_hh_h"]
+    assert ["weight_hh_h", 3] in second_link["takes"] and ["h'.kept", 0] in second_link["gives"]
     assert set(scan["values"][0]) == {"name", "op", "operands", "shape", "attribute", "line"}
     assert first == run("show", "lstm", "--format", "json").stdout
 

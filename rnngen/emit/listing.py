@@ -6,11 +6,12 @@ All three show the program at any stage, however far the passes have come, and d
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from rnngen.chain import Atom, Chain, Chained
 from rnngen.emit.statements import number
-from rnngen.ir import LEAVES, CellGraph, Program, Value
+from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value
 from rnngen.ops import COMPARISONS, OPS
 
 __all__ = ["as_json", "as_mermaid", "as_text"]
@@ -63,6 +64,8 @@ def as_text(program: Program) -> str:
     for name, graph in _filled(program).items():
         notes = _sources(program) if name in ("adjoint", "gradients") else {}
         parts.append("\n".join([f"{name}: {_TITLES[name]}", *_section(graph, notes, shaped)]))
+    for name, chain in _chains(program).items():
+        parts.append("\n".join([f"{name}, in stages", *_links(chain)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,23 +92,27 @@ def _filled(program: Program) -> dict[str, CellGraph]:
     return {name: graph for name, graph in program.graphs().items() if graph.values}
 
 
+def _chains(program: Program) -> dict[str, Chain]:
+    return {"scan": program.forward, "adjoint": program.backward} if isinstance(program, Chained) else {}
+
+
 # Text.
 
 
 def _sources(program: Program) -> dict[str, str]:
     """Where the inputs of the adjoint and of the gradients come from, as far as it is settled."""
+    if not isinstance(program, Differentiated):
+        return {}
     found = {binding.leaf: _SOURCES[binding.kind].format(binding.name) for binding in program.bindings}
-    if program.adjoint:
-        found |= {label: "the adjoint's output" for label, _ in program.adjoint.outputs}
-        found |= {state.name: "the adjoint's last state" for state in program.adjoint.states}
-    return found
+    found |= {label: "the adjoint's output" for label, _ in program.adjoint.outputs}
+    return found | {state.name: "the adjoint's last state" for state in program.adjoint.states}
 
 
 def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterator[str]:
     """The lines of a graph. sources: notes on its inputs."""
     rows: list[tuple[str, str, str]] = []
     blocks = _named_blocks(graph)
-    for kind in ("input", "state", "parameter", "constant"):
+    for kind in ("input", "mask", "state", "parameter", "constant"):
         for leaf in graph.leaves(kind):
             if kind == "constant":
                 if not _is_numeral(leaf):
@@ -130,6 +137,28 @@ def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterato
     for text, shape, note in rows:
         note = f"  from {note}" if note else ""
         yield f"  {text:<{width}}  {shape:<{shapes if note else 0}}{note}".rstrip()
+
+
+def _links(chain: Chain) -> Iterator[str]:
+    """The lines of a chain: each product, and of each stage what passes in and out."""
+    for place, link in enumerate(chain.links):
+        for across in link.across:
+            stop = across.start + across.count
+            matrices = f"{across.parameter}[{across.start}:{stop}]" + (".T" if across.transposed else "")
+            yield f"  product    {across.name} = {matrices} @ {_atoms_text(chain, across.operand)}"
+        if link.stage.values:
+            yield f"  stage {place}    takes {_atoms_text(chain, link.stage.takes)}"
+            yield f"             gives {_atoms_text(chain, link.stage.gives)}"
+
+
+def _atoms_text(chain: Chain, atoms: Sequence[Atom]) -> str:
+    """Atoms, those of a whole value by its name."""
+    found: dict[str, list[int]] = {}
+    for atom in atoms:
+        found.setdefault(atom.value, []).append(atom.block)
+    whole = {name for name, blocks in found.items() if sorted(blocks) == list(range(chain.blocks(name)))}
+    parts = [name if name in whole else ", ".join(f"{name}[{n}]" for n in blocks) for name, blocks in found.items()]
+    return ", ".join(parts)
 
 
 def _shape_text(value: Value, shaped: bool) -> str:
@@ -234,7 +263,7 @@ def _is_numeral(value: Value) -> bool:
 
 # Mermaid.
 
-_LEAF_FORMS = {"input": "[/{}/]", "state": "([{}])", "parameter": "[({})]"}
+_LEAF_FORMS = {"input": "[/{}/]", "mask": "[/{}/]", "state": "([{}])", "parameter": "[({})]"}
 
 
 def _flow(graph: CellGraph, prefix: str) -> Iterator[str]:
@@ -289,10 +318,24 @@ def _program_record(program: Program) -> dict[str, Any]:
         ],
         "graphs": {name: _graph_record(graph) for name, graph in program.graphs().items()},
         "bindings": [
-            {"leaf": binding.leaf, "kind": binding.kind, "name": binding.name} for binding in program.bindings
+            {"leaf": binding.leaf, "kind": binding.kind, "name": binding.name}
+            for binding in (program.bindings if isinstance(program, Differentiated) else ())
         ],
-        "stream_gradients": list(program.stream_gradients),
+        "stream_gradients": list(program.stream_gradients) if isinstance(program, Differentiated) else [],
+        "chains": {name: _chain_record(chain) for name, chain in _chains(program).items()},
     }
+
+
+def _chain_record(chain: Chain) -> list[dict[str, Any]]:
+    return [
+        {
+            "across": [{**asdict(across), "operand": list(across.operand)} for across in link.across],
+            "values": [value.name for value in link.stage.values],
+            "takes": list(link.stage.takes),
+            "gives": list(link.stage.gives),
+        }
+        for link in chain.links
+    ]
 
 
 def _graph_record(graph: CellGraph) -> dict[str, Any]:

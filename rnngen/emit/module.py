@@ -72,7 +72,8 @@ def _scan(program: Chained, name: str) -> ScanView:
     adjoint = _sweep("adjoint", name, program.adjoint, program.backward, program)
     parameters = tuple(leaf.name for leaf in program.scan.leaves("parameter"))
     gradients = _gradients(f"{name}_gradients", program.gradients, parameters)
-    computed = (program.scan, program.adjoint, program.gradients, program.bindings)
+    graphs = (program.scan, program.adjoint, program.gradients)
+    computed = [(g.values, g.states, g.outputs, sorted(g.heads)) for g in graphs], program.bindings
     return ScanView(
         name=f"{name}_scan",
         identity=f"{name}_{sha256(repr(computed).encode()).hexdigest()[:12]}",
