@@ -25,11 +25,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from difflib import unified_diff
 from fnmatch import fnmatch
@@ -330,30 +331,46 @@ def judge(tree: Path, tests: str, limit: float | None = None) -> str:
     return found[1] if found else f"pytest ended with {process.returncode}"
 
 
-def judged(mutant: Mutant, limits: dict[str, float], end: float) -> Verdict:
+class Limits:
+    """Seconds that each judge may take: three times what it takes unchanged, measured when it is first needed. The slow
+    ones often are not.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._measuring: dict[str, Future[float]] = {}
+
+    def of(self, tests: str) -> float:
+        """Raises Fault if the judge fails without any mutant."""
+        with self._guard:
+            first = tests not in self._measuring
+            future = self._measuring.setdefault(tests, Future())
+        if first:
+            try:
+                future.set_result(_limit(tests))
+            except Fault as fault:
+                future.set_exception(fault)
+        return future.result()
+
+
+def _limit(tests: str) -> float:
+    start = time.monotonic()
+    with copy_of_the_tree({}) as tree:
+        if by := judge(tree, tests):
+            raise Fault(f"'{tests}' fails without any mutant: {by}")
+    return 3 * (time.monotonic() - start) + 30
+
+
+def judged(mutant: Mutant, limits: Limits, end: float) -> Verdict:
     """Judge one mutant in a copy of its own, unless the time has come to an end."""
     start = time.monotonic()
     if start > end:
         return Verdict("left out", "no time is left", 0.0)
     with copy_of_the_tree({mutant.file: mutant.after}) as tree:
         for tests in judges(mutant.file):
-            if by := judge(tree, tests, limits[tests]):
+            if by := judge(tree, tests, limits.of(tests)):
                 return Verdict("caught", by, time.monotonic() - start)
     return Verdict("survived", "", time.monotonic() - start)
-
-
-def limits_of(mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> dict[str, float]:
-    """Seconds that each judge may take: three times what it takes unchanged. Raises Fault if one fails unchanged."""
-
-    def unchanged(tests: str) -> float:
-        start = time.monotonic()
-        with copy_of_the_tree({}) as tree:
-            if by := judge(tree, tests):
-                raise Fault(f"'{tests}' fails without any mutant: {by}")
-        return 3 * (time.monotonic() - start) + 30
-
-    wanted = list(dict.fromkeys(tests for mutant in mutants for tests in judges(mutant.file)))
-    return dict(zip(wanted, pool.map(unchanged, wanted), strict=True))
 
 
 @click.command()
@@ -371,8 +388,7 @@ def main(number: int, seed: int, workers: int, minutes: float) -> None:
     rest = [mutant for mutant in mutants if mutant not in verdicts]
     pool = ThreadPoolExecutor(workers)
     try:
-        limits = limits_of(rest, pool)
-        click.echo(f"{len(mutants)} mutants; the judges pass unchanged, after {time.monotonic() - start:.0f} s")
+        limits = Limits()
         running = {pool.submit(judged, mutant, limits, start + 60 * minutes): mutant for mutant in rest}
         for done in as_completed(running):
             mutant, verdict = running[done], done.result()
