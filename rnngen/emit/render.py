@@ -5,6 +5,7 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?
 
 
 _WIDTH = 120  # of a line
-_LONG = re.compile(rf"^(?=.{{{_WIDTH + 1}}}) *[^\s#].*$", re.MULTILINE)
+_LONG = re.compile(rf"^(?=.{{{_WIDTH + 1}}})(?: *[^\s#]|#? {{4}} *#?).*$", re.MULTILINE)
+_EQUATION = re.compile(r"( *# +)(.*)")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -57,37 +59,55 @@ def render(target: str, template: str, **values: object) -> str:
 
 
 def _wrapped(line: str) -> str:
-    """A statement of one line on several: what its last bracket holds, or what it returns, goes between the brackets.
+    """A statement of one line on several: a sum by its terms, otherwise what its last bracket holds or what it returns.
 
-    One that has no such bracket stays as it is.
+    One that has none of these stays as it is; an equation in a comment goes on in the next line.
     """
+    if equation := _EQUATION.fullmatch(line):
+        opening, text = equation.groups()
+        return textwrap.fill(text, _WIDTH, initial_indent=opening, subsequent_indent=f"{opening}    ")
     indent = " " * (len(line) - len(line.lstrip()))
     if '"""' in line:
         return line
+    target, equals, value = line.partition(" = ")
+    if equals and len(terms := _terms(value)) > 1:
+        return "\n".join([f"{target} = (", *(f"{indent}    {term}" for term in terms), f"{indent})"])
     if line.startswith(f"{indent}return ") and len(parts := _parts(line[len(f"{indent}return ") :])) > 1:
-        return f"{indent}return (\n{filled(parts, len(indent) + 4)}\n{indent})"
-    line, comma = line.removesuffix(","), line[-1] == ","
+        return f"{indent}return (\n{_spread(parts, len(indent) + 4)}\n{indent})"
+    if equals and len(parts := _parts(target.strip())) > 2 and len(value) < _WIDTH // 2:
+        return f"{indent}(\n{_spread(parts, len(indent) + 4)}\n{indent}) = {value}"
+    end = next((end for end in (",", ":") if line.endswith(end)), "")
+    line = line.removesuffix(end)
     depth = 0
     for at in range(len(line) - 1, -1, -1):
         depth += (line[at] in _CLOSING) - (line[at] in _OPENING)
         if depth == 0:
             break
     if line[-1] not in _CLOSING or line[at] not in _OPENING:
-        return line + "," * comma
-    inside = filled(_parts(line[at + 1 : -1]), len(indent) + 4)
-    return f"{line[: at + 1]}\n{inside}\n{indent}{line[-1]}{',' * comma}"
+        return line + end
+    inside = _spread(_parts(line[at + 1 : -1]), len(indent) + 4)
+    return f"{line[: at + 1]}\n{inside}\n{indent}{line[-1]}{end}"
 
 
 def _parts(text: str) -> list[str]:
     """What commas outside any bracket separate."""
+    return [part.removeprefix(",").strip() for part in _cut(text, (",",))]
+
+
+def _terms(text: str) -> list[str]:
+    """The terms of a sum, each with its sign."""
+    return [term.strip() for term in _cut(text, (" + ", " - "))]
+
+
+def _cut(text: str, marks: tuple[str, ...]) -> list[str]:
+    """A text cut before each of the marks that stand outside any bracket."""
     found, depth = [""], 0
-    for char in text:
+    for at, char in enumerate(text):
         depth += (char in _OPENING) - (char in _CLOSING)
-        if char == "," and depth == 0:
+        if depth == 0 and text.startswith(marks, at):
             found.append("")
-        else:
-            found[-1] += char
-    return [part.strip() for part in found]
+        found[-1] += char
+    return found
 
 
 def lines(items: Sequence[str], indent: int) -> str:
@@ -96,15 +116,21 @@ def lines(items: Sequence[str], indent: int) -> str:
 
 
 def filled(items: Sequence[str], indent: int) -> str:
-    """Items with commas, as many to a line as fit."""
-    filled_lines, room = [""], _WIDTH - indent
-    for item in items:
-        longer = f"{filled_lines[-1]} {item},".lstrip()
-        if len(longer) > room and filled_lines[-1]:
-            filled_lines.append(f"{item},")
+    """Items with a comma behind each, as many to a line as fit."""
+    return f"{_spread(items, indent)},"
+
+
+def _spread(items: Sequence[str], indent: int) -> str:
+    """Items with commas between them, as many to a line as fit with one behind them."""
+    found, room = [items[0]], _WIDTH - 1 - indent
+    for item in items[1:]:
+        longer = f"{found[-1]}, {item}".rstrip()
+        if len(longer) > room:
+            found[-1] += ","
+            found.append(item)
         else:
-            filled_lines[-1] = longer
-    return lines(filled_lines, indent)
+            found[-1] = longer
+    return lines(found, indent)
 
 
 def arguments(numbers: str, *constants: str) -> list[str]:

@@ -3,13 +3,16 @@
 A value belongs to a stage: no earlier than its operands are known, no later than its users want it. What is wanted
 outside the stages - by a product, a state or an output - is computed as early as it can be, so that a schedule can pass
 it on; all else as late as it may, so that little is carried from one stage to another. (Over the 192 graphs of the
-tests' cells 10 values are carried so, 107 if all is computed late, and 55 if all is computed early.)
+tests' cells 10 values are carried so, 107 if all is computed late, and 55 if all is computed early.) A condition is
+computed in every stage that asks for it: what is carried are numbers.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from rnngen.chain import Across, Atom, Chain, Chained, Link, Stage, Write, atoms_of, unique
 from rnngen.ir import CHOICES, LEAVES, PRODUCTS, CellGraph, Differentiated, Value, blocks_of, origin
+from rnngen.ops import COMPARISONS
 
 _NOT_POINTWISE = LEAVES | PRODUCTS | {"pick", "slice", "stack", "join"}
 
@@ -69,15 +72,18 @@ def _across(value: Value, values: dict[str, Value], atoms: dict[str, tuple[Atom,
 def _stages(
     graph: CellGraph, atoms: dict[str, tuple[Atom, ...]], level: dict[str, int], last: int, wanted: list[Atom]
 ) -> list[Stage]:
-    pointwise = [value for value in graph.values if value.op not in _NOT_POINTWISE]
-    place = _places(pointwise, atoms, level, last, {atom.value for atom in wanted})
     values = graph.by_name()
+    pointwise = [value for value in graph.values if value.op not in _NOT_POINTWISE]
+    numbers = [value for value in pointwise if value.op not in COMPARISONS]
+    place = _places(numbers, values, atoms, level, {atom.value for atom in wanted})
     taken_late: set[Atom] = set(wanted)
     stages = []
     for number in range(last, -1, -1):
-        own = tuple(value for value in pointwise if place[value.name] == number)
-        inside = {value.name for value in own}
-        operands = unique(atom for value in own for name in _read(value) for atom in atoms[name])
+        inside = {value.name for value in numbers if place[value.name] == number}
+        asked = {name for value in numbers if value.name in inside for name in value.operands}
+        inside |= {value.name for value in pointwise if value.op in COMPARISONS and value.name in asked}
+        own = tuple(value for value in pointwise if value.name in inside)
+        operands = unique(atom for value in own for name in _read(value, values) for atom in atoms[name])
         takes = tuple(a for a in operands if a.value not in inside and values[a.value].op != "constant")
         gives = tuple(Atom(value.name, 0) for value in own if Atom(value.name, 0) in taken_late)
         stages.append(Stage(own, takes, gives, any(value.op in CHOICES for value in own)))
@@ -85,21 +91,26 @@ def _stages(
     return stages[::-1]
 
 
-def _read(value: Value) -> tuple[str, ...]:
-    """The operands that a stage takes as atoms; the mask is told it by itself."""
-    return value.operands[1:] if value.op in CHOICES else value.operands
+def _read(value: Value, values: Mapping[str, Value]) -> list[str]:
+    """The numbers that a stage has to have for a value: of a condition those that it compares, and no mask."""
+    operands = value.operands[1:] if value.op in CHOICES else value.operands
+    return [o for name in operands for o in (values[name].operands if values[name].op in COMPARISONS else (name,))]
 
 
 def _places(
-    pointwise: list[Value], atoms: dict[str, tuple[Atom, ...]], level: dict[str, int], last: int, wanted: set[str]
+    numbers: list[Value],
+    values: Mapping[str, Value],
+    atoms: dict[str, tuple[Atom, ...]],
+    level: dict[str, int],
+    wanted: set[str],
 ) -> dict[str, int]:
-    """The stage of each pointwise value."""
+    """The stage of each value."""
     place: dict[str, int] = {}
     users: dict[str, list[int]] = defaultdict(list)
-    for value in reversed(pointwise):
+    for value in reversed(numbers):
         early = value.name in wanted or not users[value.name]
         place[value.name] = level[value.name] if early else min(users[value.name])
-        for name in _read(value):
+        for name in _read(value, values):
             for atom in atoms[name]:
                 users[atom.value].append(place[value.name])
     return place

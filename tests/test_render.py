@@ -1,0 +1,46 @@
+"""Long lines are broken where Python allows it, and mean what they meant."""
+
+import ast
+import re
+
+import cells
+import pytest
+
+from rnngen.compile import compile_model
+from rnngen.emit import render
+from rnngen.source import Source
+
+NEVER = re.compile(r"(?!)")
+
+
+@pytest.mark.parametrize("name", cells.ALL)
+def test_a_broken_line_says_the_same(name, monkeypatch):
+    source = Source(f"{name}.toml", cells.ALL[name])
+    broken = compile_model(source).text
+    monkeypatch.setattr(render, "_LONG", NEVER)
+    whole = compile_model(source).text
+    assert ast.dump(ast.parse(broken)) == ast.dump(ast.parse(whole))
+
+
+@pytest.mark.parametrize("name", cells.LIBRARY)
+def test_no_line_of_the_library_is_longer_than_people_read(name):
+    text = compile_model(Source(f"{name}.toml", cells.LIBRARY[name])).text
+    assert not [line for line in text.splitlines() if len(line) > 120]
+
+
+def test_what_is_broken_at_what():
+    def broken(line: str) -> list[str]:
+        return render._wrapped(line).splitlines()
+
+    assert broken("    x = a + b(c - d) - e") == [
+        "    x = (",
+        "        a",
+        "        + b(c - d)",
+        "        - e",
+        "    )",
+    ]
+    assert broken("    return a, (b, c)") == ["    return (", "        a, (b, c)", "    )"]
+    assert broken("f(a, g(b, c), (d,))") == ["f(", "    a, g(b, c), (d,)", ")"]
+    assert broken("def f(a, b):") == ["def f(", "    a, b", "):"]
+    assert broken("x = (a)") == ["x = (", "    a", ")"]  # no comma: it would be a tuple
+    assert broken("x = y") == ["x = y"]
