@@ -24,9 +24,8 @@ from rnngen.cell import Cell
 from rnngen.compile import compile_model, programs_of
 from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
-from rnngen.emit.module import cell_view, facts_of
-from rnngen.emit.stepwise import StepwiseText
-from rnngen.emit.views import KernelView
+from rnngen.emit.triton import Kernel, kernels
+from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES
@@ -94,15 +93,11 @@ class Row:
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
     """Every kernel of a cell that can run with these sizes on the target, without a mask and with one."""
     (program,) = programs_of([cell])
-    view = cell_view(program, cell)
     for masked in (False, True):
-        for direction, sweep, chain in (
-            ("forward", view.scan.forward, program.forward),
-            ("adjoint", view.scan.adjoint, program.backward),
-        ):
-            facts, size = facts_of(chain), replace(sizes, masked=masked)
+        for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
+            facts, size = chain.facts, replace(sizes, masked=masked)
             chosen = choose(facts, size, MACHINES[target]).schedule
-            for kernel in sweep.kernels:
+            for kernel in kernels(chain, f"{cell.name}_{direction}"):
                 try:
                     choice = choose(facts, size, MACHINES[target], kernel.schedule)
                 except NotPossible:
@@ -127,7 +122,7 @@ class _Types:
     backwards: bool
 
     def of(
-        self, kernel: KernelView, choice: Choice, sizes: Sizes
+        self, kernel: Kernel, choice: Choice, sizes: Sizes
     ) -> Iterator[tuple[int | None, str, dict[str, str], dict[str, object]]]:
         constants = {**choice.constants, "SAVE": self.save, "KEEP": True, "ACC": self.dtype == "float64"}
         letters = {"H": sizes.hidden}

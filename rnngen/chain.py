@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from rnngen.ir import CellGraph, Differentiated, Value, block_shape, blocks_of
+from rnngen.runtime.plan import Facts, Product
 
 
 class Atom(NamedTuple):
@@ -109,6 +110,21 @@ class Chain:
     def width(self, name: str) -> tuple[str, ...]:
         """The dimensions of one block of a value."""
         return tuple(str(dimension) for dimension in block_shape(self.values[name].shape))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the choice of a schedule rests on."""
+        read = [name for name, _ in self.streams]
+        written = [atom.value for write in self.writes for atom in write.atoms]
+        values = [*read, *written, *(state for state, _ in self.states)]
+        return Facts(
+            backwards=self.graph.backwards,
+            products=tuple(Product(a.count, a.transposed, a.parameter in self.graph.heads) for a in self.across),
+            streams=tuple(map(self.blocks, read)),
+            outputs=tuple(len(write.atoms) for write in self.writes),
+            levels=len(self.links) - 1,
+            dimensions=tuple(sorted({dimension for name in values for dimension in self.width(name)})),
+        )
 
     def made_by(self) -> dict[Atom, int]:
         """The number of the link whose stage gives an atom."""

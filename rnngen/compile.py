@@ -12,8 +12,9 @@ from rnngen.cell import Cell
 from rnngen.chain import Chained
 from rnngen.description import CellLayer, Description, describe, library
 from rnngen.document import parse
-from rnngen.emit.module import cell_view, facts_of, model_view, schedules_of
+from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
+from rnngen.emit.targets import TARGETS
 from rnngen.emit.views import ModuleView
 from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import PRODUCTS, Program
@@ -30,7 +31,7 @@ from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.verify import verify
 from rnngen.runtime import PUBLISHED
-from rnngen.runtime.schedules import SCHEDULES
+from rnngen.runtime.schedules import SCHEDULES, possible
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
 from rnngen.source import STDIN, Source
 
@@ -100,7 +101,8 @@ def compile_model(source: Source) -> Module:
     _check_schedules(description, programs)
     cells = tuple(cell_view(*pair) for pair in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
-    body = render("triton", "body.py.jinja", cells=cells, model=model)
+    prefaces = tuple(filter(None, (target.preface for target in TARGETS.values())))
+    body = render("module", "body.py.jinja", prefaces=prefaces, cells=cells, model=model)
     used = set(_WORD.findall(body))
     header = ModuleView(
         first_words=FIRST_WORDS,
@@ -115,7 +117,7 @@ def compile_model(source: Source) -> Module:
         published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=lambda name: (name.lower(), name))),
         last_line=LAST_LINE,
     )
-    made = sealed(render("triton", "module.py.jinja", module=header, body=body))
+    made = sealed(render("module", "module.py.jinja", module=header, body=body))
     audit(made.encode())
     return Module(description.name, made)
 
@@ -159,11 +161,11 @@ def _check_schedules(description: Description, programs: Sequence[Chained]) -> N
     for number, layer in enumerate(description.layers):
         if not isinstance(layer, CellLayer):
             continue
-        possible = ("auto", *schedules_of(found[layer.cell.name].forward))
-        if layer.schedule not in possible:
-            reason = SCHEDULES[layer.schedule].refusal(facts_of(found[layer.cell.name].forward))
+        facts = found[layer.cell.name].forward.facts
+        if layer.schedule not in (known := ("auto", *possible(facts))):
+            reason = SCHEDULES[layer.schedule].refusal(facts)
             message = f"The schedule '{layer.schedule}' cannot run the cell '{layer.cell.name}': {reason}."
             span = parse(description.source).value_span(("layers", number, "schedule"))
-            hint = f"leave it out, or name '{possible[1]}' or 'stepwise'."
+            hint = f"leave it out, or name '{known[1]}' or 'stepwise'."
             mistakes.add("wrong-schedule", message, span, hints=(hint,))
     mistakes.check()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from rnngen.compile import programs_of
 from rnngen.description import CellLayer, Description, describe
-from rnngen.emit.module import facts_of
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.plan import NotPossible, Sizes
@@ -34,14 +33,13 @@ def explain_model(
         by_heads = f" in {sizes.heads} heads" if sizes.heads > 1 else ""
         lines.append(f"{name}: {sizes.hidden} units{by_heads}, batch {batch}, {dtype}, on {machine.name}")
         for direction, chain in (("forward", programs[name].forward), ("adjoint", programs[name].backward)):
-            facts = facts_of(chain)
             lines.append(f"  {direction}")
             try:
-                chosen = choose(facts, sizes, machine, wanted).schedule
+                chosen = choose(chain.facts, sizes, machine, wanted).schedule
             except NotPossible as reason:
                 lines.append(f"    {reason}")
                 chosen = ""
-            for schedule, reason in choose(facts, sizes, machine).reasons.items():
+            for schedule, reason in choose(chain.facts, sizes, machine).reasons.items():
                 mark = "" if schedule != chosen else "chosen" if wanted == "auto" else "named"
                 lines.append(f"    {schedule:12}{mark:8}{reason}")
     return lines

@@ -21,7 +21,7 @@ from rnngen.compile import PASSES, compile_model, forms_of
 from rnngen.description import describe, library
 from rnngen.description.tables import LayerTable
 from rnngen.emit.listing import as_json, as_mermaid, as_text
-from rnngen.emit.torch import SPELLING
+from rnngen.emit.torch.spelling import SPELLING
 from rnngen.errors import MOST_COUNTED
 from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.seal import condition

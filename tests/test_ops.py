@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnngen import build, reference
-from rnngen.emit.torch import SPELLING
+from rnngen.emit.torch.spelling import SPELLING
 from rnngen.equations import Expression, parse_expression
 from rnngen.ops import COMPARISONS, FUNCTIONS, OPS, Op
 

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from random_cells import COUNTER, Call, Trial, calls, cells, check, found_cases
 
-from rnngen.emit.module import facts_of
 from rnngen.errors import ModelError
 from rnngen.ir import PRODUCTS, VIEWS, Program, origin
 from rnngen.runtime import choose
@@ -57,7 +56,7 @@ def a_part_of_a_stack_is_in_the_scan(text: str, call: Call, program: Program) ->
 FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a product is an output of the scan": a_product_is_an_output,
     "a part of a stack is in the scan": a_part_of_a_stack_is_in_the_scan,
-    "heads beside a dense matrix": lambda t, c, p: facts_of(p.forward).mixed and c.heads > 1,
+    "heads beside a dense matrix": lambda t, c, p: p.forward.facts.mixed and c.heads > 1,
     "no product in the scan": lambda t, c, p: not products(p),
     "products in a row": lambda t, c, p: len(p.forward.links) > 2,
     "a product after the scan": lambda t, c, p: any(value.op == "matmul" for value in p.after.values),

@@ -1,5 +1,6 @@
 """A compiled program as the records that the templates place."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 from rnngen.cell import Cell
@@ -8,20 +9,14 @@ from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer,
 from rnngen.emit.layer import layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
-from rnngen.emit.stepwise import StepwiseText
-from rnngen.emit.torch import SPELLING, TorchText
-from rnngen.emit.triton import SweepText
-from rnngen.emit.views import CellView, FunctionView, KernelView, ModelView, RunView, ScanView, SweepView
-from rnngen.ir import CellGraph
-from rnngen.runtime.plan import Facts, Product
-from rnngen.runtime.schedules import SCHEDULES
+from rnngen.emit.target import Written
+from rnngen.emit.targets import TARGETS
+from rnngen.emit.torch.spelling import SPELLING
+from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
+from rnngen.emit.views import CellView, ModelView, RunView, ScanView, SweepView
+from rnngen.runtime.plan import Product
+from rnngen.runtime.schedules import possible
 
-_ABOUT = {
-    "forward": "One step in torch: the new states, and of each output its blocks.",
-    "adjoint": "One step backwards in torch: the adjoints of the old states, and of each output its blocks.",
-    "gradients": "The gradients of the scan's parameters, from all steps at once.",
-    "equations": "One step in plain torch, as it was described.",
-}
 _LONGEST = 100  # of a line that makes a layer
 # Arguments of a layer's class, and what they are if they are not given.
 _USUAL = {
@@ -43,16 +38,24 @@ _RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "st
 def cell_view(program: Chained, cell: Cell) -> CellView:
     """The record of one cell."""
     name = program.cell.name
-    scan = _scan(program, name)
+    sweeps = {"forward": program.forward, "adjoint": program.backward}
+    written = {
+        direction: [target.write(program, chain, f"{name}_{direction}") for target in TARGETS.values()]
+        for direction, chain in sweeps.items()
+    }
+    every = [one for pair in zip(*written.values(), strict=True) for one in pair]  # target by target
+    gradients, reference = _gradients(program), _reference(program)
     return CellView(
         name=name,
         class_name=cell.class_name,
         about=cell.about or f"The cell {name}.",
         equations=tuple(equation.text for equation in program.equations),
-        scan=scan,
+        stages=(*(one.stages for one in every), function(gradients), function(reference)),
+        loops=tuple(one.loops for one in every if one.loops),
+        scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name),
         run=_run(program),
-        reference=_reference(program),
-        layer=layer_view(program, schedules_of(program.forward), cell.activations),
+        equations_function=reference.name,
+        layer=layer_view(program, possible(program.forward.facts), cell.activations),
     )
 
 
@@ -62,24 +65,16 @@ def model_view(description: Description) -> ModelView:
     return ModelView(class_name, description.inputs, tuple(_layer(layer) for layer in description.layers))
 
 
-def tuple_text(items: list[str] | tuple[str, ...]) -> str:
-    """Items as a tuple of Python's."""
-    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-
-
-def _scan(program: Chained, name: str) -> ScanView:
-    forward = _sweep("forward", name, program.scan, program.forward, program)
-    adjoint = _sweep("adjoint", name, program.adjoint, program.backward, program)
-    parameters = tuple(leaf.name for leaf in program.scan.leaves("parameter"))
-    gradients = _gradients(f"{name}_gradients", program.gradients, parameters)
+def _scan(program: Chained, sweeps: Mapping[str, SweepView], gradients: str) -> ScanView:
+    name = program.cell.name
     graphs = (program.scan, program.adjoint, program.gradients)
     computed = [(g.values, g.states, g.outputs, sorted(g.heads)) for g in graphs], program.bindings
     return ScanView(
         name=f"{name}_scan",
         identity=f"{name}_{sha256(repr(computed).encode()).hexdigest()[:12]}",
-        parameters=parameters,
-        forward=forward,
-        adjoint=adjoint,
+        parameters=tuple(leaf.name for leaf in program.scan.leaves("parameter")),
+        forward=sweeps["forward"],
+        adjoint=sweeps["adjoint"],
         gradients=gradients,
         gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
         sources=_sources(program),
@@ -87,12 +82,8 @@ def _scan(program: Chained, name: str) -> ScanView:
     )
 
 
-def _sweep(direction: str, prefix: str, graph: CellGraph, chain: Chain, program: Chained) -> SweepView:
-    name = f"{prefix}_step" if direction == "forward" else f"{prefix}_adjoint_step"
-    text = TorchText(graph, equations=program.equations, apart=True)
-    arguments = [*text.arguments("input", "state", "parameter"), _mask_of(graph, text)]
-    states = tuple_text([text.text(state.update) for state in graph.states])
-    outputs = tuple_text([tuple_text(text.blocks(value)) for _, value in graph.outputs])
+def _sweep(chain: Chain, written: list[Written]) -> SweepView:
+    graph = chain.graph
     shapes = {value.name: value.shape for value in graph.values}
     return SweepView(
         inputs={leaf.name: leaf.shape for leaf in graph.leaves("input")},
@@ -100,23 +91,11 @@ def _sweep(direction: str, prefix: str, graph: CellGraph, chain: Chain, program:
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: shapes[value] for label, value in graph.outputs},
         carried={label: s.name for label, v in reversed(graph.outputs) for s in graph.states if s.update == v},
-        step=FunctionView(name, _ABOUT[direction], tuple(arguments), tuple(text.lines), f"{states}, {outputs}"),
-        products=tuple(_product_text(product) for product in products_of(chain)),
-        levels=len(chain.links) - 1,
-        text=SweepText(chain, f"{prefix}_{direction}", program.equations),
-        kernels=tuple(_kernel(schedule, f"{prefix}_{direction}", chain, program) for schedule in schedules_of(chain)),
+        products=tuple(map(_product_text, chain.facts.products)),
+        levels=chain.facts.levels,
+        backwards=graph.backwards,
+        record={argument: text for one in written for argument, text in one.record.items()},
     )
-
-
-def _mask_of(graph: CellGraph, text: TorchText) -> str:
-    """The argument that says which steps count; a function that does not ask has it too."""
-    return next((text.names[leaf.name] for leaf in graph.leaves("mask")), "valid")
-
-
-def _kernel(schedule: str, prefix: str, chain: Chain, program: Chained) -> KernelView:
-    name = f"{prefix}_{schedule}"
-    text = SweepText(chain, prefix, program.equations)
-    return KernelView(schedule, name, StepwiseText(text, name) if schedule == "stepwise" else text)
 
 
 def _product_text(product: Product) -> str:
@@ -124,35 +103,16 @@ def _product_text(product: Product) -> str:
     return f"Product({', '.join([str(product.count), *marks])})"
 
 
-def schedules_of(chain: Chain) -> tuple[str, ...]:
-    """The schedules that can run a chain, whatever its sizes are."""
-    return tuple(name for name, schedule in SCHEDULES.items() if not schedule.refusal(facts_of(chain)))
-
-
-def facts_of(chain: Chain) -> Facts:
-    """What the choice of a schedule rests on."""
-    read = [name for name, _ in chain.streams]
-    written = [atom.value for write in chain.writes for atom in write.atoms]
-    values = [*read, *written, *(state for state, _ in chain.states)]
-    return Facts(
-        backwards=chain.graph.backwards,
-        products=products_of(chain),
-        streams=tuple(map(chain.blocks, read)),
-        outputs=tuple(len(write.atoms) for write in chain.writes),
-        levels=len(chain.links) - 1,
-        dimensions=tuple(sorted({dimension for name in values for dimension in chain.width(name)})),
+def _gradients(program: Chained) -> FunctionText:
+    text = TorchText(program.gradients)
+    parameters = [text.names[leaf.name] for leaf in program.scan.leaves("parameter")]
+    return FunctionText(
+        name=f"{program.cell.name}_gradients",
+        about="The gradients of the scan's parameters, from all steps at once.",
+        arguments=(*text.arguments("input"), *parameters, text.mask),
+        lines=tuple(text.lines),
+        returns=tuple_text([text.text(value) for _, value in program.gradients.outputs]),
     )
-
-
-def products_of(chain: Chain) -> tuple[Product, ...]:
-    return tuple(Product(a.count, a.transposed, a.parameter in chain.graph.heads) for a in chain.across)
-
-
-def _gradients(name: str, graph: CellGraph, parameters: tuple[str, ...]) -> FunctionView:
-    text = TorchText(graph)
-    arguments = [*text.arguments("input"), *(text.names[p] for p in parameters), _mask_of(graph, text)]
-    returns = tuple_text([text.text(value) for _, value in graph.outputs])
-    return FunctionView(name, _ABOUT["gradients"], tuple(arguments), tuple(text.lines), returns)
 
 
 def _sources(program: Chained) -> dict[str, tuple[str, ...]]:
@@ -179,16 +139,19 @@ def _run(program: Chained) -> RunView:
     )
 
 
-def _reference(program: Chained) -> FunctionView:
+def _reference(program: Chained) -> FunctionText:
     text = TorchText(program.described, equations=program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
     weights = tuple(text.names[parameter.name] for parameter in program.parameters)
     opening = (f"{tuple_text(states)[1:-1]} = states", f"{tuple_text(weights)[1:-1]} = weights")
     updates = tuple_text([text.text(state.update) for state in program.described.states])
-    output = text.text(program.described.outputs[0][1])
-    arguments = (text.names["x"], "states", "weights")
-    lines, returns = (*opening, *text.lines), f"{output}, {updates}"
-    return FunctionView(f"{program.cell.name}_equations", _ABOUT["equations"], arguments, lines, returns)
+    return FunctionText(
+        name=f"{program.cell.name}_equations",
+        about="One step in plain torch, as it was described.",
+        arguments=(text.names["x"], "states", "weights"),
+        lines=(*opening, *text.lines),
+        returns=f"{text.text(program.described.outputs[0][1])}, {updates}",
+    )
 
 
 def _layer(layer: Layer) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rnngen.emit.triton import LoadText
-
 # What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
 _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
 
@@ -38,7 +36,6 @@ def environment(target: str) -> Environment:
     made.filters |= {
         "lines": lines,
         "filled": filled,
-        "loaded": loaded,
         "arguments": arguments,
         "text": literal,
         "tuple_of": lambda items: _tuple(items),
@@ -138,16 +135,12 @@ def arguments(numbers: str, *constants: str) -> list[str]:
     return [*numbers.split(), *(f"{name}: tl.constexpr" for name in " ".join(constants).split())]
 
 
-def loaded(load: LoadText, call: str) -> str:
-    """A call for each run of blocks that is read; together they are one tuple."""
-    about = {"pointer": load.pointer, "total": load.total, "width": load.width}
-    return " + ".join(call.format(first=first, count=count, **about) for first, count in load.runs)
-
-
 def literal(item: object) -> str:
     """A value as Python writes it, in ASCII whatever is in it, with the quotes that formatters prefer."""
     if isinstance(item, Mapping):
         return f"{{{', '.join(f'{literal(key)}: {literal(value)}' for key, value in item.items())}}}"
+    if isinstance(item, tuple):
+        return _tuple([literal(part) for part in item])
     if not isinstance(item, str):
         return ascii(item)
     written = ascii(item)

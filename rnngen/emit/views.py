@@ -2,47 +2,20 @@
 
 from dataclasses import dataclass
 
-from rnngen.emit.stepwise import StepwiseText
-from rnngen.emit.triton import SweepText
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionView:
-    """A torch function. about: its docstring; lines: its body; returns: the expression after the last line."""
-
-    name: str
-    about: str
-    arguments: tuple[str, ...]
-    lines: tuple[str, ...]
-    returns: str
-
-
-@dataclass(frozen=True, slots=True)
-class KernelView:
-    """A sweep by one schedule. schedule: its name, and that of its template. name: of what its launcher is given.
-
-    text: what the template places.
-    """
-
-    schedule: str
-    name: str
-    text: SweepText | StepwiseText
-
 
 @dataclass(frozen=True, slots=True)
 class SweepView:
-    """One direction of a scan, as the fields of `rnngen.runtime.Sweep`."""
+    """One direction of a scan, as the fields of `rnngen.runtime.Sweep`. record: those that the targets give."""
 
     inputs: dict[str, tuple[int | str, ...]]
     states: dict[str, tuple[int | str, ...]]
     parameters: tuple[str, ...]
     outputs: dict[str, tuple[int | str, ...]]
     carried: dict[str, str]
-    step: FunctionView
     products: tuple[str, ...]
     levels: int
-    text: SweepText
-    kernels: tuple[KernelView, ...]
+    backwards: bool
+    record: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +30,7 @@ class ScanView:
     parameters: tuple[str, ...]
     forward: SweepView
     adjoint: SweepView
-    gradients: FunctionView
+    gradients: str
     gradient_inputs: tuple[str, ...]
     sources: dict[str, tuple[str, ...]]
     stream_gradients: tuple[str | None, ...]
@@ -103,15 +76,21 @@ class LayerView:
 
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """Everything about one cell."""
+    """Everything about one cell.
+
+    stages, loops: what its steps compute, and how they run over time, in the languages of the targets.
+    equations_function: the name of the step in plain torch.
+    """
 
     name: str
     class_name: str
     about: str
     equations: tuple[str, ...]
+    stages: tuple[str, ...]
+    loops: tuple[str, ...]
     scan: ScanView
     run: RunView
-    reference: FunctionView
+    equations_function: str
     layer: LayerView
 
 

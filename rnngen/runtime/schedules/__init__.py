@@ -4,7 +4,12 @@ run a call and at what cost, and how it is launched; its loop is a template of e
 
 from collections.abc import Mapping
 
-from rnngen.runtime.plan import Schedule
+from rnngen.runtime.plan import Facts, Schedule
 from rnngen.runtime.schedules import elementwise, resident, stepwise
 
 SCHEDULES: Mapping[str, Schedule] = {"elementwise": elementwise, "resident": resident, "stepwise": stepwise}
+
+
+def possible(facts: Facts) -> tuple[str, ...]:
+    """The schedules that can run a sweep, whatever its sizes are."""
+    return tuple(name for name, schedule in SCHEDULES.items() if not schedule.refusal(facts))

@@ -1,4 +1,4 @@
-"""The target Triton: a chain as the functions of its stages, and as what the templates of the schedules place.
+"""A chain in Triton: the functions of its stages, and what the templates of the schedules place.
 
 A value that packs several blocks is a tuple in a kernel, one that does not is the block itself. Blocks that nothing
 reads are in neither, and are not loaded.
@@ -11,47 +11,10 @@ from functools import cached_property
 from itertools import groupby
 
 from rnngen.chain import Across, Atom, Chain, Stage, atoms_of
-from rnngen.emit.statements import Names, Spelling, identifier, statements
+from rnngen.emit.statements import Names, identifier, statements
+from rnngen.emit.triton.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation, Value, block_shape
 from rnngen.runtime.plan import LETTERS
-
-SPELLING = Spelling(
-    calls={
-        "sigmoid": "sigmoid({0})",
-        "tanh": "tanh({0})",
-        "exp": "tl.exp({0})",
-        "log": "tl.log({0})",
-        "log1p": "log1p({0})",
-        "sqrt": "tl.sqrt({0})",
-        "sin": "tl.sin({0})",
-        "cos": "tl.cos({0})",
-        "erf": "tl.erf({0})",
-        "abs": "tl.abs({0})",
-        "max": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
-        "min": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
-        "where": "tl.where({0}, {1}, {2})",
-        "kept": "kept({0}, {1}, {2})",
-        "or_zero": "or_zero({0}, {1})",
-        "expand": "expand({0}, {1})",
-    },
-    with_number={},
-    with_fraction={  # Triton 3.6 would round the number to float32, in float64 too
-        "max": "tl.maximum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
-        "min": "tl.minimum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
-    },
-    filled="tl.zeros_like({0}) + {1}",
-    reserved=frozenset(
-        "F nn tl torch triton sigmoid tanh log1p kept or_zero expand step_at load_row load_tiles store_tiles "
-        "load_units store_units load_scalars load_vectors load_matrices load_transposed multiply multiply_transposed "
-        "T B H I D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE KEEP WIDE PRECISION ACC "
-        "head batch left row row_0 count time unit "
-        # What the launcher of the stepwise schedule has.
-        "scan choice stage step zip last state blocks product_into product_transposed_into "
-        # Triton's interpreter puts names of its own among a kernel's globals.
-        "np numpy math ast types partial wraps".split()
-    ),
-)
-
 
 _CALLED_LAST = frozenset({"kept", "or_zero", "expand"})  # stand in the return of a stage if nothing else needs them
 
@@ -87,6 +50,11 @@ class LoadText:
     runs: tuple[tuple[int, int], ...]
     total: int
     width: str
+
+    def by(self, call: str) -> str:
+        """The call of a function for each run; together they are one tuple."""
+        about = {"pointer": self.pointer, "total": self.total, "width": self.width}
+        return " + ".join(call.format(first=first, count=count, **about) for first, count in self.runs)
 
 
 @dataclass(frozen=True, slots=True)

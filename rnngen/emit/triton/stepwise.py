@@ -11,7 +11,7 @@ from itertools import groupby
 
 from rnngen.chain import Across, Atom, Link, Write
 from rnngen.emit.statements import identifier
-from rnngen.emit.triton import CallText, LoadText, StoreText, SweepText
+from rnngen.emit.triton.sweep import CallText, LoadText, StoreText, SweepText
 from rnngen.ir import PRODUCTS
 
 _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step

@@ -4,68 +4,34 @@ A pack of k vectors is one tensor with the blocks side by side in its last dimen
 one `F.linear`; a pack of a parameter's blocks has them one after another in dimension 0, as torch.nn stores them.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from rnngen.emit.statements import Names, Spelling, statements
+from rnngen.emit.render import render
+from rnngen.emit.statements import Names, statements
+from rnngen.emit.torch.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation, Value, blocks_of, prune
 
-_CALLS = {
-    "sigmoid": "torch.sigmoid({0})",
-    "tanh": "torch.tanh({0})",
-    "exp": "torch.exp({0})",
-    "log": "torch.log({0})",
-    "log1p": "torch.log1p({0})",
-    "sqrt": "torch.sqrt({0})",
-    "sin": "torch.sin({0})",
-    "cos": "torch.cos({0})",
-    "erf": "torch.erf({0})",
-    "abs": "torch.abs({0})",
-    "max": "torch.maximum({0}, {1})",
-    "min": "torch.minimum({0}, {1})",
-    "where": "torch.where({0}, {1}, {2})",
-    "kept": "{1} if {0} is None else torch.where({0}, {1}, {2})",
-    "or_zero": "{1} if {0} is None else torch.where({0}, {1}, 0)",
-    "expand": "{0}.expand_as({1})",
-    "matmul": "product({0}, {1})",
-    "linear": "product({0}, {1}, {2})",
-    "sigmoid_backward": "torch.ops.aten.sigmoid_backward({0}, {1})",
-    "tanh_backward": "torch.ops.aten.tanh_backward({0}, {1})",
-    "matmul_t": "product_transposed({0}, {1}, {of})",
-    "outer": "outer({0}, {1}, {2})",
-    "total": "{0}.sum(0)",
-    "total_number": "{0}.sum().reshape(1)",
-    "slice": "blocks({0}, {of}, {at[0]}, {at[1]})",
-    "stack": "torch.cat(({*}), dim=-1)",
-    "join": "torch.cat([{*}])",
-}
-# The reference keeps derived operations, in torch's own functions: another definition than the one in `ops`.
-_DERIVED = {
-    "relu": "torch.relu({0})",
-    "softplus": "F.softplus({0}, threshold=50)",  # torch's own 20 is off by 2e-9 there
-    "silu": "F.silu({0})",
-    "hardsigmoid": "(F.relu6({0} + 3) / 6)",  # F.hardsigmoid rounds the 1 / 6 of its derivative to float32
-    "identity": "{0}",
-    "leaky_relu": "F.leaky_relu({0})",
-    "relu6": "F.relu6({0})",
-    "hardtanh": "F.hardtanh({0})",
-    "elu": "F.elu({0})",
-    "selu": "F.selu({0})",
-    "gelu": "F.gelu({0})",
-    "softsign": "F.softsign({0})",
-    "tanhshrink": "F.tanhshrink({0})",
-    "hardswish": "F.hardswish({0})",
-    "mish": "F.mish({0})",
-    "logsigmoid": "F.logsigmoid({0})",
-}
-SPELLING = Spelling(
-    calls=_CALLS | _DERIVED,
-    with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
-    with_fraction={},
-    filled="torch.full_like({0}, {1})",
-    reserved=frozenset(
-        {"F", "nn", "tl", "torch", "triton", "product", "product_transposed", "outer", "blocks", "total"}
-    ),
-)
+
+@dataclass(frozen=True, slots=True)
+class FunctionText:
+    """A torch function. about: its docstring; lines: its body; returns: the expression after the last line."""
+
+    name: str
+    about: str
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+    returns: str
+
+
+def function(text: FunctionText) -> str:
+    """A function as a module has it."""
+    return render("torch", "function.py.jinja", function=text)
+
+
+def tuple_text(items: Sequence[str]) -> str:
+    """Items as a tuple of Python's."""
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
 class TorchText:
@@ -93,6 +59,11 @@ class TorchText:
     def arguments(self, *ops: str) -> list[str]:
         """Names of the function's arguments: the leaves of these kinds, in order."""
         return [self.names[leaf.name] for op in ops for leaf in self.graph.leaves(op)]
+
+    @property
+    def mask(self) -> str:
+        """The argument that says which steps count; a function that does not ask has it too."""
+        return next((self.names[leaf.name] for leaf in self.graph.leaves("mask")), "valid")
 
     def text(self, name: str) -> str:
         """How the end of the function refers to a value."""

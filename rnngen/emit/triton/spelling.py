@@ -1,0 +1,40 @@
+"""How Triton writes the operations, and the names that a kernel has for its own."""
+
+from rnngen.emit.statements import Spelling
+
+SPELLING = Spelling(
+    calls={
+        "sigmoid": "sigmoid({0})",
+        "tanh": "tanh({0})",
+        "exp": "tl.exp({0})",
+        "log": "tl.log({0})",
+        "log1p": "log1p({0})",
+        "sqrt": "tl.sqrt({0})",
+        "sin": "tl.sin({0})",
+        "cos": "tl.cos({0})",
+        "erf": "tl.erf({0})",
+        "abs": "tl.abs({0})",
+        "max": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
+        "min": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
+        "where": "tl.where({0}, {1}, {2})",
+        "kept": "kept({0}, {1}, {2})",
+        "or_zero": "or_zero({0}, {1})",
+        "expand": "expand({0}, {1})",
+    },
+    with_number={},
+    with_fraction={  # Triton 3.6 would round the number to float32, in float64 too
+        "max": "tl.maximum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
+        "min": "tl.minimum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
+    },
+    filled="tl.zeros_like({0}) + {1}",
+    reserved=frozenset(
+        "F nn tl torch triton sigmoid tanh log1p kept or_zero expand step_at load_row load_tiles store_tiles "
+        "load_units store_units load_scalars load_vectors load_matrices load_transposed multiply multiply_transposed "
+        "T B H I D HEADS BD BB BLOCK MP STAGES BACKWARDS SAVE KEEP WIDE PRECISION ACC "
+        "head batch left row row_0 count time unit "
+        # What the launcher of the stepwise schedule has.
+        "scan choice stage step zip last state blocks product_into product_transposed_into "
+        # Triton's interpreter puts names of its own among a kernel's globals.
+        "np numpy math ast types partial wraps".split()
+    ),
+)
