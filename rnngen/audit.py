@@ -10,6 +10,8 @@ import ast
 import builtins
 import re
 
+from rnngen.emit.statements import Spelling
+from rnngen.emit.targets import TARGETS
 from rnngen.runtime import PUBLISHED
 
 # What the text may import, and what from where, by these names and no others.
@@ -19,19 +21,24 @@ _IMPORTS_FROM = {"torch": {"nn"}, "rnngen.runtime": PUBLISHED.keys()}
 # What it may say of a library, from the library's name to the last word. A library by itself is no value: whoever holds
 # one has all that it has imported.
 _LIBRARIES = frozenset({"torch", "F", "nn", "tl", "triton"})
-OF_LIBRARIES = frozenset(
-    """
-    torch.abs torch.cat torch.clamp torch.cos torch.erf torch.exp torch.full_like torch.log torch.log1p torch.maximum
-    torch.minimum torch.relu torch.sigmoid torch.sin torch.sqrt torch.tanh torch.where
-    torch.ops.aten.sigmoid_backward torch.ops.aten.tanh_backward
-    F.elu F.gelu F.hardswish F.hardtanh F.leaky_relu F.logsigmoid F.mish F.relu6 F.selu F.silu F.softplus F.softsign
-    F.tanhshrink
-    nn.Dropout nn.Linear
-    tl.PropagateNan.ALL tl.abs tl.arange tl.cast tl.constexpr tl.cos tl.erf tl.exp tl.full tl.int64 tl.load tl.log
-    tl.maximum tl.minimum tl.program_id tl.range tl.sin tl.sqrt tl.where tl.zeros_like
-    triton.jit
-    """.split()
+# That is what the targets spell operations with, and what the templates say.
+_SPELLED = re.compile(r"(?<![\w.])(?:torch|F|nn|tl|triton)(?:\.\w+)+")
+_OF_TEMPLATES = frozenset(
+    "nn.Dropout nn.Linear tl.arange tl.cast tl.constexpr tl.int64 tl.load tl.program_id tl.range triton.jit".split()
 )
+
+
+def _spelled(spelling: Spelling) -> set[str]:
+    texts = [
+        *spelling.calls.values(),
+        *spelling.with_number.values(),
+        *spelling.with_fraction.values(),
+        spelling.filled,
+    ]
+    return {word for text in texts for word in _SPELLED.findall(text)}
+
+
+OF_LIBRARIES = _OF_TEMPLATES.union(*(_spelled(target.spelling) for target in TARGETS.values()))
 # What it may say of anything else: of a tensor, a pointer, a scan, super().
 _ATTRIBUTES = frozenset(
     """

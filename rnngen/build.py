@@ -5,14 +5,13 @@ adding it twice, folds constants and applies the identities below, so that no pa
 """
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, count
 
 from rnngen.equations import Expression, parse_expression
 from rnngen.ir import CHOICES, LEAVES, Shape, Value, block_shape, blocks_of
-from rnngen.ops import OPS
+from rnngen.ops import COMPARISONS, OPS
 
 
 class ShapeConflict(Exception):
@@ -129,7 +128,7 @@ class Builder:
 
     def _simpler(self, value: Value) -> Value | str:
         rule = _RULES.get(value.op)
-        if value.op in _FOLDS or (value.op in OPS and OPS[value.op].definition):
+        if value.op in OPS and value.op not in COMPARISONS | {"where"}:
             numbers = [self.number(operand) for operand in value.operands]
             if None not in numbers and (result := folded(value.op, numbers)) is not None:
                 return self.constant(result)
@@ -142,35 +141,6 @@ def _key(value: Value) -> tuple:
     return value.op, value.operands, value.attribute
 
 
-_FOLDS: dict[str, Callable[..., float]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "neg": lambda a: -a,
-    "exp": math.exp,
-    "log": math.log,
-    "log1p": math.log1p,
-    "sqrt": math.sqrt,
-    "sin": math.sin,
-    "cos": math.cos,
-    "erf": math.erf,
-    "tanh": math.tanh,
-    "sigmoid": lambda a: (1 if a >= 0 else math.exp(a)) / (1 + math.exp(-abs(a))),
-    "abs": abs,
-    "max": max,
-    "min": min,
-}
-_COMPARED: dict[str, Callable[[float, float], bool]] = {
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "eq": operator.eq,
-    "ne": operator.ne,
-}
-
-
 def folded(op: str, numbers: list[float]) -> float | None:
     """The result of an operation on numbers, None if it is not finite or no number."""
     try:
@@ -181,8 +151,8 @@ def folded(op: str, numbers: list[float]) -> float | None:
 
 
 def _evaluated(op: str, numbers: list[float]) -> float:
-    if op in _FOLDS:
-        return _FOLDS[op](*numbers)
+    if number := OPS[op].number:
+        return number(*numbers)
     meaning = dict(zip(OPS[op].operands.split(), numbers, strict=True))
 
     def value(tree: Expression) -> float:
@@ -250,7 +220,7 @@ def _where(to: Builder, value: Value, condition: str, a: str, b: str) -> Value |
     numbers = [to.number(operand) for operand in compared.operands]
     if None in numbers:
         return None
-    return a if _COMPARED[compared.op](*numbers) else b
+    return a if OPS[compared.op].number(*numbers) else b
 
 
 def _pick(to: Builder, value: Value, a: str) -> Value | str | None:

@@ -5,6 +5,9 @@ language the user writes. In them `a b c` are the operands and `y` is the result
 derived: it is expanded before any target sees it, so a target spells only the primitives.
 """
 
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,12 +17,14 @@ class Op:
 
     partials: the derivative of the result by each operand, "" where there is none (a condition).
     definition: the operation in terms of others; "" for a primitive.
+    number: a primitive on numbers, by which constants are folded; None for a choice, which is by its condition alone.
     sign: how the equation language writes it when it is not a call.
     """
 
     name: str
     operands: str
     partials: tuple[str, ...] = ()
+    number: Callable[..., float] | None = None
     definition: str = ""
     sign: str = ""
 
@@ -28,32 +33,36 @@ class Op:
         return len(self.operands.split())
 
 
+def _sigmoid(a: float) -> float:
+    return (1 if a >= 0 else math.exp(a)) / (1 + math.exp(-abs(a)))
+
+
 # At a kink the derivative is torch's: relu'(0) = 0, abs'(0) = 0, and max and min share a tie between both operands.
 _ROWS = (
-    Op("add", "a b", ("1", "1"), sign="+"),
-    Op("sub", "a b", ("1", "-1"), sign="-"),
-    Op("mul", "a b", ("b", "a"), sign="*"),
-    Op("div", "a b", ("1 / b", "-y / b"), sign="/"),
-    Op("neg", "a", ("-1",), sign="-"),
-    Op("sigmoid", "a", ("y * (1 - y)",)),
-    Op("tanh", "a", ("1 - y * y",)),
-    Op("exp", "a", ("y",)),
-    Op("log", "a", ("1 / a",)),
-    Op("log1p", "a", ("1 / (1 + a)",)),
-    Op("sqrt", "a", ("0.5 / y",)),
-    Op("sin", "a", ("cos(a)",)),
-    Op("cos", "a", ("-sin(a)",)),
-    Op("erf", "a", ("1.1283791670955126 * exp(-a * a)",)),
-    Op("abs", "a", ("where(a > 0, 1, where(a < 0, -1, 0))",)),
-    Op("max", "a b", ("where(a > b, 1, where(a == b, 0.5, 0))", "where(b > a, 1, where(a == b, 0.5, 0))")),
-    Op("min", "a b", ("where(a < b, 1, where(a == b, 0.5, 0))", "where(b < a, 1, where(a == b, 0.5, 0))")),
+    Op("add", "a b", ("1", "1"), operator.add, sign="+"),
+    Op("sub", "a b", ("1", "-1"), operator.sub, sign="-"),
+    Op("mul", "a b", ("b", "a"), operator.mul, sign="*"),
+    Op("div", "a b", ("1 / b", "-y / b"), operator.truediv, sign="/"),
+    Op("neg", "a", ("-1",), operator.neg, sign="-"),
+    Op("sigmoid", "a", ("y * (1 - y)",), _sigmoid),
+    Op("tanh", "a", ("1 - y * y",), math.tanh),
+    Op("exp", "a", ("y",), math.exp),
+    Op("log", "a", ("1 / a",), math.log),
+    Op("log1p", "a", ("1 / (1 + a)",), math.log1p),
+    Op("sqrt", "a", ("0.5 / y",), math.sqrt),
+    Op("sin", "a", ("cos(a)",), math.sin),
+    Op("cos", "a", ("-sin(a)",), math.cos),
+    Op("erf", "a", ("1.1283791670955126 * exp(-a * a)",), math.erf),
+    Op("abs", "a", ("where(a > 0, 1, where(a < 0, -1, 0))",), abs),
+    Op("max", "a b", ("where(a > b, 1, where(a == b, 0.5, 0))", "where(b > a, 1, where(a == b, 0.5, 0))"), max),
+    Op("min", "a b", ("where(a < b, 1, where(a == b, 0.5, 0))", "where(b < a, 1, where(a == b, 0.5, 0))"), min),
     Op("where", "a b c", ("", "where(a, 1, 0)", "where(a, 0, 1)")),
-    Op("lt", "a b", ("", ""), sign="<"),
-    Op("le", "a b", ("", ""), sign="<="),
-    Op("gt", "a b", ("", ""), sign=">"),
-    Op("ge", "a b", ("", ""), sign=">="),
-    Op("eq", "a b", ("", ""), sign="=="),
-    Op("ne", "a b", ("", ""), sign="!="),
+    Op("lt", "a b", ("", ""), operator.lt, sign="<"),
+    Op("le", "a b", ("", ""), operator.le, sign="<="),
+    Op("gt", "a b", ("", ""), operator.gt, sign=">"),
+    Op("ge", "a b", ("", ""), operator.ge, sign=">="),
+    Op("eq", "a b", ("", ""), operator.eq, sign="=="),
+    Op("ne", "a b", ("", ""), operator.ne, sign="!="),
     Op("relu", "a", ("where(y > 0, 1, 0)",), definition="max(a, 0)"),
     Op("softplus", "a", ("sigmoid(a)",), definition="max(a, 0) + log1p(exp(-abs(a)))"),
     Op("silu", "a", ("sigmoid(a) * (1 + a * (1 - sigmoid(a)))",), definition="a * sigmoid(a)"),
@@ -100,5 +109,5 @@ _ROWS = (
 )
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
-COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+COMPARISONS = frozenset(op.name for op in _ROWS if op.partials and not any(op.partials))
 FUNCTIONS: dict[str, Op] = {op.name: op for op in _ROWS if not op.sign}

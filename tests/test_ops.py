@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnngen import build, reference
+from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.equations import Expression, parse_expression
+from rnngen.ir import CHOICES
 from rnngen.ops import COMPARISONS, FUNCTIONS, OPS, Op
 
 SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)  # Klambauer et al. 2017
@@ -179,10 +181,10 @@ def test_folded_constants(op):
             assert math.isclose(folded, MEANING[op.name](*row), rel_tol=1e-15, abs_tol=0)
 
 
-@pytest.mark.parametrize("name", sorted(build._COMPARED))
+@pytest.mark.parametrize("name", sorted(COMPARISONS))
 def test_folded_comparisons(name):
     for a, b in itertools.product((-1.0, 0.0, 2.0), repeat=2):
-        assert build._COMPARED[name](a, b) == MEANING[name](a, b)
+        assert OPS[name].number(a, b) == MEANING[name](a, b)
 
 
 @pytest.mark.parametrize("op", [op for op in OPS.values() if op.name in SPELLING.calls], ids=lambda op: op.name)
@@ -203,7 +205,20 @@ def test_every_row_is_known_everywhere():
     assert OPS.keys() == MEANING.keys() == reference._FUNCTIONS.keys()
     assert OPS.keys() == COMPARISONS | {name for name, op in OPS.items() if any(op.partials)}
     assert {name for name, op in OPS.items() if not op.sign} == FUNCTIONS.keys()
-    assert build._COMPARED.keys() == COMPARISONS
+    assert {"lt", "le", "gt", "ge", "eq", "ne"} == COMPARISONS
+    assert {name for name, op in OPS.items() if not (op.number or op.definition)} == {"where"}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_a_target_spells_every_primitive(target):
+    """The signs are the language's own; what the passes make of a step is spelled too."""
+    primitives = {name for name, op in OPS.items() if not (op.definition or op.sign)}
+    assert primitives | CHOICES | {"expand"} <= {name for name, text in target.spelling.calls.items() if text}
+
+
+def test_the_reference_of_a_module_spells_every_operation():
+    """It keeps the derived ones, in torch's own functions."""
+    assert {name for name, op in OPS.items() if not op.sign} <= TARGETS["torch"].spelling.calls.keys()
 
 
 @pytest.mark.parametrize("op", [op for op in OPS.values() if any(op.partials)], ids=lambda op: op.name)
