@@ -12,6 +12,7 @@ from rnngen.cell import Cell
 from rnngen.chain import Chained
 from rnngen.description import CellLayer, Description, describe, library
 from rnngen.document import parse
+from rnngen.emit.breaking import broken
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
 from rnngen.emit.targets import TARGETS
@@ -39,8 +40,8 @@ _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn":
 # A name that a generated text uses: not in a comment or a string, behind a point or before an argument's =. To parse
 # the text for this as well as for the audit would take a fifth of a compile.
 _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)\b(?!=)')
-MOST_WORK = 1600  # values of the steps of a file; a compile takes 0.4 ms and 60 KB for each
-_WORK_OF_A_PRODUCT = 10  # a kernel of its own in either direction, with and without a mask, beside its operation
+MOST_WORK = 3000  # values of the steps of a file in primitives; a compile takes 0.3 ms and 60 KB for each
+_WORK_OF_A_PRODUCT = 10  # a kernel of its own in either direction, beside its operation
 _WORK_OF_A_CELL = 40  # what is written around its steps
 # Each takes the form of a program that the one before it gives.
 PASSES: tuple[Callable[[Any], Program], ...] = (simplify, pack, hoist, differentiate, expand, mask, save, lower, cut)
@@ -117,7 +118,7 @@ def compile_model(source: Source) -> Module:
         published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=lambda name: (name.lower(), name))),
         last_line=LAST_LINE,
     )
-    made = sealed(render("module", "module.py.jinja", module=header, body=body))
+    made = sealed(broken(render("module", "module.py.jinja", module=header, body=body)))
     audit(made.encode())
     return Module(description.name, made)
 

@@ -5,21 +5,16 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rnngen.emit.breaking import fill
+
 # What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
 _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
-
-
-_WIDTH = 120  # of a line
-_LONG = re.compile(rf"^(?=.{{{_WIDTH + 1}}})(?: *[^\s#]|#? {{4}} *#?).*$", re.MULTILINE)
-_EQUATION = re.compile(r"( *# +)(.*)")
-_OPENING, _CLOSING = "([{", ")]}"
 
 
 @cache
@@ -50,61 +45,8 @@ def render(target: str, template: str, **values: object) -> str:
     """A template with its holes filled; runs of blank lines are cut to what Python style allows."""
     rendered = environment(target).get_template(template).render(**values)
     rendered = re.sub(r"[ \t]+$", "", rendered, flags=re.MULTILINE)
-    rendered = _LONG.sub(lambda line: _LONG.sub(lambda part: _wrapped(part[0]), _wrapped(line[0])), rendered)
     rendered = re.sub(r"\n{4,}", "\n\n\n", rendered)
     return rendered.rstrip("\n") + "\n"
-
-
-def _wrapped(line: str) -> str:
-    """A statement of one line on several: a sum by its terms, otherwise what its last bracket holds or what it returns.
-
-    One that has none of these stays as it is; an equation in a comment goes on in the next line.
-    """
-    if equation := _EQUATION.fullmatch(line):
-        opening, text = equation.groups()
-        return textwrap.fill(text, _WIDTH, initial_indent=opening, subsequent_indent=f"{opening}    ")
-    indent = " " * (len(line) - len(line.lstrip()))
-    if '"""' in line:
-        return line
-    target, equals, value = line.partition(" = ")
-    if equals and len(terms := _terms(value)) > 1:
-        return "\n".join([f"{target} = (", *(f"{indent}    {term}" for term in terms), f"{indent})"])
-    if line.startswith(f"{indent}return ") and len(parts := _parts(line[len(f"{indent}return ") :])) > 1:
-        return f"{indent}return (\n{_spread(parts, len(indent) + 4)}\n{indent})"
-    if equals and len(parts := _parts(target.strip())) > 2 and len(value) < _WIDTH // 2:
-        return f"{indent}(\n{_spread(parts, len(indent) + 4)}\n{indent}) = {value}"
-    end = next((end for end in (",", ":") if line.endswith(end)), "")
-    line = line.removesuffix(end)
-    depth = 0
-    for at in range(len(line) - 1, -1, -1):
-        depth += (line[at] in _CLOSING) - (line[at] in _OPENING)
-        if depth == 0:
-            break
-    if line[-1] not in _CLOSING or line[at] not in _OPENING:
-        return line + end
-    inside = _spread(_parts(line[at + 1 : -1]), len(indent) + 4)
-    return f"{line[: at + 1]}\n{inside}\n{indent}{line[-1]}{end}"
-
-
-def _parts(text: str) -> list[str]:
-    """What commas outside any bracket separate."""
-    return [part.removeprefix(",").strip() for part in _cut(text, (",",))]
-
-
-def _terms(text: str) -> list[str]:
-    """The terms of a sum, each with its sign."""
-    return [term.strip() for term in _cut(text, (" + ", " - "))]
-
-
-def _cut(text: str, marks: tuple[str, ...]) -> list[str]:
-    """A text cut before each of the marks that stand outside any bracket."""
-    found, depth = [""], 0
-    for at, char in enumerate(text):
-        depth += (char in _OPENING) - (char in _CLOSING)
-        if depth == 0 and text.startswith(marks, at):
-            found.append("")
-        found[-1] += char
-    return found
 
 
 def lines(items: Sequence[str], indent: int) -> str:
@@ -114,20 +56,7 @@ def lines(items: Sequence[str], indent: int) -> str:
 
 def filled(items: Sequence[str], indent: int) -> str:
     """Items with a comma behind each, as many to a line as fit."""
-    return f"{_spread(items, indent)},"
-
-
-def _spread(items: Sequence[str], indent: int) -> str:
-    """Items with commas between them, as many to a line as fit with one behind them."""
-    found, room = [items[0]], _WIDTH - 1 - indent
-    for item in items[1:]:
-        longer = f"{found[-1]}, {item}".rstrip()
-        if len(longer) > room:
-            found[-1] += ","
-            found.append(item)
-        else:
-            found[-1] = longer
-    return lines(found, indent)
+    return f"{lines(fill(items, indent), indent)},"
 
 
 def arguments(numbers: str, *constants: str) -> list[str]:

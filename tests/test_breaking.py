@@ -7,7 +7,7 @@ import cells
 import pytest
 
 from rnngen.compile import compile_model
-from rnngen.emit import render
+from rnngen.emit import breaking
 from rnngen.source import Source
 
 NEVER = re.compile(r"(?!)")
@@ -17,7 +17,7 @@ NEVER = re.compile(r"(?!)")
 def test_a_broken_line_says_the_same(name, monkeypatch):
     source = Source(f"{name}.toml", cells.ALL[name])
     broken = compile_model(source).text
-    monkeypatch.setattr(render, "_LONG", NEVER)
+    monkeypatch.setattr(breaking, "_LONG", NEVER)
     whole = compile_model(source).text
     assert ast.dump(ast.parse(broken)) == ast.dump(ast.parse(whole))
 
@@ -30,7 +30,7 @@ def test_no_line_of_the_library_is_longer_than_people_read(name):
 
 def test_what_is_broken_at_what():
     def broken(line: str) -> list[str]:
-        return render._wrapped(line).splitlines()
+        return breaking.broken_line(line).splitlines()
 
     assert broken("    x = a + b(c - d) - e") == [
         "    x = (",
