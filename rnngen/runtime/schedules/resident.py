@@ -55,75 +55,80 @@ def launch(kernel, scan, choice: Choice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What the constants of a kernel depend on. tile: units, in bytes of `itemsize`."""
+    """What the constants of a kernel depend on, beside the machine. tile: units, in bytes of `itemsize`."""
 
     facts: Facts
     tile: int
     itemsize: int
-    machine: Machine
     masked: bool
 
 
 def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], dict[str, int]]:
-    """Constants and launch options: those of half precision on sm_90 as the rules that apply change them, in order."""
+    """Constants and launch options: those of half precision as what is tuned changes them, for any machine first."""
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile), "WIDE": True, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
-    case = _Case(facts, tile, sizes.itemsize, machine, sizes.masked)
-    for applies, changes in _RULES:
-        if applies(case):
-            for name, value in changes.items():
-                (constants if name in constants else options)[name] = value
+    case = _Case(facts, tile, sizes.itemsize, sizes.masked)
+    for where in ("any", machine.backend, machine.kin):
+        for applies, changes in _TUNED.get(where, ()):
+            if applies(case):
+                for name, value in changes.items():
+                    (constants if name in constants else options)[name] = value
     return constants, options
 
 
-# What else a kernel needs to have no spills and to fit, from compiling the library for each target: every cell, width
-# and type, with masks and without, with Triton 3.6 and 3.9. Registers are those of a thread, cycles are estimates.
-_RULES: tuple[tuple[Callable[[_Case], bool], dict[str, int | bool]], ...] = (
-    # The sums of a product take twice the registers of half precision, or four times: one product for each matrix.
-    (lambda case: case.itemsize > 2, {"WIDE": False, "STAGES": 2, "num_warps": 4}),
-    # Matrices of 64 units in float32 are multiplied by ordinary instructions. With 8 of the batch operands take up to
-    # 255 registers, and masked scans spill up to 48 bytes. With 4 they take 142, and a step of half as many sequences
-    # 0.61 - 0.75 of the cycles: faster until programs queue for the multiprocessors, then up to 1.5 times slower.
-    (
-        lambda case: case.itemsize == 4 and case.tile == 64 and case.machine.backend == "cuda",
-        {"BB": 4, "num_warps": 8},
-    ),
-    # Left alone, ptxas gives up registers for more blocks on a multiprocessor, where as a rule there is one, and even
-    # spills for them: masked adjoints 16 bytes. With all registers a step takes 0.86 - 0.99 of the cycles.
-    (lambda case: (case.itemsize, case.tile, case.machine.backend) == (2, 16, "cuda"), {"maxnreg": 255}),
-    # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
-    (lambda case: case.machine.backend == "hip", {"BB": 16, "STAGES": 1}),
-    # Two steps ahead some cells spill, or the streams do not fit.
-    (
-        lambda case: (
-            case.machine.kin == "sm_80"
-            and case.tile > (64 if not case.facts.backwards else 32 if case.facts.levels < 2 else 16)
+# What else a kernel needs to have no spills and to fit, by backend or by kin of machine, from compiling the library for
+# each target: every cell, width and type, with masks and without, with Triton 3.6 and 3.9. Registers are those of a
+# thread, cycles are estimates.
+_TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | bool]], ...]] = {
+    "any": (
+        # The sums of a product take twice the registers of half precision, or four times: a product for each matrix.
+        (lambda case: case.itemsize > 2, {"WIDE": False, "STAGES": 2, "num_warps": 4}),
+        # With Triton 3.6 a stack spills, and on sm_80 ptxas as below: 8 bytes. With 3.9 all take as long, but for 2 %.
+        (
+            lambda case: (case.itemsize, case.tile) == (2, 128) and case.masked and case.facts.backwards,
+            {"WIDE": False},
         ),
-        {"STAGES": 2},
     ),
-    # 1057 cycles instead of 1300.
-    (
-        lambda case: (
-            (case.itemsize, case.tile, case.machine.name) == (2, 64, "sm_90")
-            and not case.facts.backwards
-            and max(product.count for product in case.facts.products) > 1
+    "cuda": (
+        # Matrices of 64 units in float32 are multiplied by ordinary instructions. With 8 of the batch operands take up
+        # to 255 registers, and masked scans spill up to 48 bytes. With 4 they take 142, and a step of half as many
+        # sequences 0.61 - 0.75 of the cycles: faster until programs queue for the multiprocessors, then up to 1.5 times
+        # slower.
+        (lambda case: (case.itemsize, case.tile) == (4, 64), {"BB": 4, "num_warps": 8}),
+        # Left alone, ptxas gives up registers for more blocks on a multiprocessor, where as a rule there is one, and
+        # even spills for them: masked adjoints 16 bytes. With all registers a step takes 0.86 - 0.99 of the cycles.
+        (lambda case: (case.itemsize, case.tile) == (2, 16), {"maxnreg": 255}),
+    ),
+    "sm_80": (
+        # Two steps ahead some cells spill, or the streams do not fit.
+        (
+            lambda case: case.tile > (64 if not case.facts.backwards else 32 if case.facts.levels < 2 else 16),
+            {"STAGES": 2},
         ),
-        {"num_warps": 8},
-    ),
-    # With Triton 3.6 a stack spills, and on sm_80 ptxas as above: 8 bytes. With 3.9 all take as long, but for 2 %.
-    (
-        lambda case: case.itemsize == 2 and case.tile == 128 and case.masked and case.facts.backwards,
-        {"WIDE": False},
-    ),
-    (
-        lambda case: (
-            (case.itemsize, case.tile, case.machine.kin) == (2, 128, "sm_80") and case.masked and case.facts.backwards
+        # As on all of CUDA with 16 units.
+        (
+            lambda case: (case.itemsize, case.tile) == (2, 128) and case.masked and case.facts.backwards,
+            {"maxnreg": 255},
         ),
-        {"maxnreg": 255},
     ),
-    # A stack of matrices passes through local memory, which holds a half of it.
-    (lambda case: case.itemsize == 2 and case.tile == 128 and case.machine.backend == "hip", {"WIDE": False}),
-)
+    "sm_90": (
+        # 1057 cycles instead of 1300.
+        (
+            lambda case: (
+                (case.itemsize, case.tile) == (2, 64)
+                and not case.facts.backwards
+                and max(product.count for product in case.facts.products) > 1
+            ),
+            {"num_warps": 8},
+        ),
+    ),
+    "hip": (
+        # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
+        (lambda case: True, {"BB": 16, "STAGES": 1}),
+        # A stack of matrices passes through local memory, which holds a half of it.
+        (lambda case: (case.itemsize, case.tile) == (2, 128), {"WIDE": False}),
+    ),
+}
 
 
 def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mapping[str, int | bool]) -> int:
