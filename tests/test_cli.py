@@ -347,6 +347,29 @@ def test_wrong_usage(run, arguments):
 # Places that cannot be written to, and files that are somebody's.
 
 
+def test_a_module_of_another_model_does_not_go_unnoticed(run, tmp_path):
+    """It can be made again, so that it is replaced, but who imports it gets another network."""
+    own = CELL.replace('"leaky"', '"lstm"')
+    Path("leaky.toml").write_text(own)
+    Path("lstm.toml").write_text(own)
+    told = "Note: 'lstm.py' was the module of another model until now, made by: rnngen compile {}\nHint: with another "
+    assert run("compile", "lstm").stderr == ""
+    for model, former in (("leaky.toml", "lstm"), ("lstm.toml", "leaky.toml"), ("lstm", "lstm.toml")):
+        assert "lstm.py is stale" in run("compile", model, "--check").stdout
+        result = run("compile", model)
+        assert (result.exit_code, result.stdout) == (0, "wrote lstm.py\n")
+        assert result.stderr.startswith(told.format(former))
+        assert run("compile", model).stderr == ""
+    # One that was edited, or lies elsewhere now, is no other model.
+    run("compile", "lstm.toml")
+    Path("lstm.toml").write_text(own.replace("0.3", "0.4"))
+    assert (result := run("compile", "lstm.toml")).stdout == "wrote lstm.py\n"
+    assert result.stderr == ""
+    (tmp_path / "models").mkdir()
+    Path("lstm.toml").rename(tmp_path / "models" / "lstm.toml")
+    assert run("compile", "models/lstm.toml").stderr == ""
+
+
 def test_an_edited_file_is_left_alone_unless_forced(run):
     run("compile", "lstm")
     edited = Path("lstm.py").read_text().replace("sigmoid", "tanh", 1)
