@@ -326,6 +326,22 @@ def test_fault_17_of_constants(rejected, value):
     rejected(CELL.replace("0.3", value), "must be a finite number")
 
 
+def test_fault_17_beside_others(rejected):
+    """What is missing in a table of a parameter hides nothing that is wrong there."""
+    told = rejected(
+        CELL.replace('blocks = ["W"] }', 'init = "uniforn" }')
+        .replace('shape = ["hidden", "hidden"], blocks', "init = { U = 1e39, V = 0.5 }, blocks")
+        .replace('blocks = ["b"] }', 'blocks = ["b", 1], init = "orthogonal" }'),
+        "'blocks' is missing",
+        "There is no initialiser 'uniforn'",
+        "'shape' is missing",
+        "'init' must be a finite number of float32",
+        "has no block 'V'",
+        "'orthogonal' is for matrices only",
+    )
+    assert told.count("[unknown-block]") == 1
+
+
 def test_fault_18(rejected):
     """Names that are unknown, idle, missing, in a circle, or defined twice."""
     rejected(with_step(STEP.replace("U @ h", "V @ h")), "[unknown-name]")
