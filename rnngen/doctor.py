@@ -45,7 +45,7 @@ def diagnose() -> dict[str, Any]:
     versions["CUDA"] = getattr(getattr(torch, "version", None), "cuda", None)
     versions["ROCm"] = getattr(getattr(torch, "version", None), "hip", None)
     versions["driver"] = _driver()
-    gpus = _gpus(torch)
+    gpus, gpu_fault = _gpus(torch)
     language, language_fault = _imported("rnngen.runtime.language")
     interpreting = language is not None and language.interpreting()
     sentences = []
@@ -65,6 +65,8 @@ def diagnose() -> dict[str, Any]:
     else:
         sentences.append("Tensors on the CPU take the CPU path of a generated module, in torch.")
         sentences += _of_kernels(language.MISSING, gpus, versions)
+    if gpu_fault:
+        sentences.append(f"Asked about GPUs, torch says: {gpu_fault}")
     return {"versions": versions, "gpus": gpus, "interpreting": interpreting, "sentences": sentences}
 
 
@@ -170,22 +172,22 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _gpus(torch: Any) -> list[dict[str, str]]:
+def _gpus(torch: Any) -> tuple[list[dict[str, str]], str]:
+    """The GPUs that answer, and what torch says of a driver that does not work: in an exception, or a warning."""
     if torch is None:
-        return []
-    try:
-        if not torch.cuda.is_available():
-            return []
-        return [
-            {
-                "device": f"cuda:{number}",
-                "name": torch.cuda.get_device_name(number),
-                "capability": ".".join(map(str, torch.cuda.get_device_capability(number))),
-            }
-            for number in range(torch.cuda.device_count())
-        ]
-    except Exception:  # a driver that is there and does not work is as good as none
-        return []
+        return [], ""
+    gpus: list[dict[str, str]] = []
+    said: list[str] = []
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        try:
+            for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+                name = torch.cuda.get_device_name(number)
+                capability = ".".join(map(str, torch.cuda.get_device_capability(number)))
+                gpus.append({"device": f"cuda:{number}", "name": name, "capability": capability})
+        except Exception as error:  # a driver that is there and does not work raises whatever it likes
+            said.append(f"{type(error).__name__}: {error}")
+    said += [str(warning.message) for warning in warned]
+    return gpus, visible(" ".join(" ".join(dict.fromkeys(said)).split()))[:600]
 
 
 def _driver() -> str | None:

@@ -6,7 +6,6 @@ evaluated. `h'` is the new value of the state `h`.
 """
 
 import keyword
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from rnngen.ops import FUNCTIONS, OPS
 
 LONGEST_EQUATION = 4096  # characters
 MOST_EQUATIONS = 256
+LARGEST = (2 - 2**-23) * 2.0**127  # finite number of float32, which a layer has unless it is asked for another dtype
+FLOAT32 = f"a finite number of float32, at most {LARGEST:.7e}"
 DEEPEST = 64  # operations and brackets inside one another; every later pass may call itself as often
 
 _TARGET = re.compile(r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*'?)\s*=(?!=)")
@@ -539,9 +540,9 @@ class _Parser:
 
     def number(self, token: _Token) -> _Part:
         number = float(token.text)
-        if not math.isfinite(number):
-            message = "This number is too large for a floating point number."
-            raise self.rejected("not-finite", message, token.start, token.end, "would be infinite")
+        if number > LARGEST:
+            message = f"This number must be {FLOAT32}."
+            raise self.rejected("not-finite", message, token.start, token.end, "infinite in float32")
         tree = Expression("number", number=number, offset=self.start + token.start, length=len(token.text))
         return _Part(tree, token.start, token.end, 1)
 

@@ -40,11 +40,12 @@ SHAPES = {
 }
 _BLOCK = re.compile(r"\b[WURMbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
-UNARY = tuple(
+DERIVED = tuple(
     f"{name}({{}})"
-    for name in "tanh sigmoid sin cos erf relu abs softplus silu gelu elu selu mish softsign tanhshrink hardtanh "
-    "hardsigmoid hardswish leaky_relu relu6 logsigmoid".split()
+    for name in "softplus silu gelu elu selu mish softsign tanhshrink hardtanh hardsigmoid hardswish leaky_relu relu6 "
+    "logsigmoid".split()
 )
+UNARY = (*(f"{name}({{}})" for name in "tanh sigmoid sin cos erf relu abs".split()), *DERIVED)
 UNARY += ("-{}", "exp(-softplus({}))", "sqrt(1.5 + sin({}))", "log(2 + cos({}))", "log1p(sigmoid({}))")
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
@@ -118,6 +119,20 @@ class _Writer:
             parts += [self.of("+", "+", "-"), self.term(depth)]
         return self.kept(" ".join(parts))
 
+    def derived_and_biases(self) -> list[str]:
+        """A sum of a derived operation and, behind it, two terms or more of parameters alone."""
+        biases = [self.of("1", "rate", self.block("bk")), self.block("bk")]
+        biases += [self.block("bk")] if self.draw(st.booleans()) else []
+        behind = f" {self.of('+', '-')} ".join(biases)
+        behind = f"({behind})" if self.draw(st.booleans()) else behind
+        return [f"{self.of(*DERIVED).format(f'({self.sum(1)})')} {self.of('+', '-')} {behind}"]
+
+    def sum_within_a_sum(self) -> list[str]:
+        """A sum, and another of which it is a part that has no name; either may be the first."""
+        part = self.sum(1)
+        whole = f"{self.term(1)} {self.of('+', '-')} ({part})"
+        return [part, whole] if self.draw(st.booleans()) else [whole, part]
+
     def expression(self, depth: int) -> str:
         if not depth:
             return self.of(*self.vectors)
@@ -146,16 +161,26 @@ class _Writer:
 
 @st.composite
 def cells(draw) -> str:
-    """The text of a file: one to three states, and up to four equations beside theirs."""
+    """The text of a file: one to three states, and up to four equations beside theirs.
+
+    Forms that once were compiled wrongly, and that chance seldom writes, are put beside those in a few per cent.
+    """
     states = list(STATES[: draw(st.integers(1, 3))])
     writer = _Writer(draw, states, products=draw(st.integers(0, 3)) < 3)
     lines: list[list[str]] = []
     counting = draw(st.integers(0, 3)) == 3
-    for number in range(draw(st.integers(0, 4))):
+
+    def add(right: str) -> None:
+        name = f"a{len(lines)}"
+        lines.append([name, right])
+        writer.vectors.append(name)
+
+    for _ in range(draw(st.integers(0, 4))):
         form = draw(st.sampled_from(("sum", "product", "expression")))
-        right = {"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2)
-        lines.append([f"a{number}", right])
-        writer.vectors.append(f"a{number}")
+        add({"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2))
+    rare = {"d": writer.derived_and_biases, "s": writer.sum_within_a_sum, ".": list}
+    for right in rare[draw(st.sampled_from("." * 45 + "dddss"))]():
+        add(right)
     for state in states:  # bounded, so that a long sequence is no test of overflow
         right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)
         if counting and draw(st.booleans()):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def test_doctor_runs_and_names_what_is_missing(bare):
 
 
 def test_doctor_names_what_a_gpu_lacks(monkeypatch):
-    monkeypatch.setattr(doctor, "_gpus", lambda torch: [{"device": "cuda:0", "name": "H100", "capability": "9.0"}])
+    gpu = {"device": "cuda:0", "name": "H100", "capability": "9.0"}
+    monkeypatch.setattr(doctor, "_gpus", lambda torch: ([gpu], ""))
     monkeypatch.setattr(doctor, "which", lambda tool: f"/usr/bin/{tool}" if tool == "cc" else None)  # not asked for
     monkeypatch.delenv("CC", raising=False)
     assert "There is no C compiler" in doctor.report([], in_json=False)
@@ -75,6 +77,38 @@ def test_doctor_names_what_a_gpu_lacks(monkeypatch):
     assert "C compiler" not in doctor.report([], in_json=False)
     monkeypatch.setattr("rnngen.runtime.language.MISSING", "Triton 3.5 is installed, and kernels need Triton 3.6")
     assert "take the CPU path there, which is slow: Triton 3.5" in doctor.report([], in_json=False)
+
+
+def test_doctor_says_what_a_driver_said(monkeypatch):
+    """In an exception for one of two cards, and in the warning with which torch finds no card at all."""
+    import torch
+
+    def name(number: int) -> str:
+        if number:
+            raise RuntimeError("CUDA error: uncorrectable ECC\x1b error\nCompile with TORCH_USE_CUDA_DSA")
+        return "H100"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: (9, 0))
+    found = doctor.diagnose()
+    assert found["gpus"] == [{"device": "cuda:0", "name": "H100", "capability": "9.0"}]
+    assert found["sentences"][-1] == (
+        "Asked about GPUs, torch says: RuntimeError: CUDA error: uncorrectable ECC\\x1b error Compile with "
+        "TORCH_USE_CUDA_DSA"
+    )
+
+    def too_old() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    told = doctor.report([], in_json=False).splitlines()
+    assert any(line.startswith("torch ") and "kernels run only in Triton's interpreter" in line for line in told)
+    assert "Asked about GPUs, torch says: CUDA initialization: The NVIDIA driver on your system is too old" in told
+    monkeypatch.undo()
+    assert "torch says" not in doctor.report([], in_json=False)
 
 
 def test_other_commands_name_the_package_that_they_lack(bare):

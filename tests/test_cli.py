@@ -347,6 +347,29 @@ def test_wrong_usage(run, arguments):
 # Places that cannot be written to, and files that are somebody's.
 
 
+def test_a_module_of_another_model_does_not_go_unnoticed(run, tmp_path):
+    """It can be made again, so that it is replaced, but who imports it gets another network."""
+    own = CELL.replace('"leaky"', '"lstm"')
+    Path("leaky.toml").write_text(own)
+    Path("lstm.toml").write_text(own)
+    told = "Note: 'lstm.py' was the module of another model until now, made by: rnngen compile {}\nHint: with another "
+    assert run("compile", "lstm").stderr == ""
+    for model, former in (("leaky.toml", "lstm"), ("lstm.toml", "leaky.toml"), ("lstm", "lstm.toml")):
+        assert "lstm.py is stale" in run("compile", model, "--check").stdout
+        result = run("compile", model)
+        assert (result.exit_code, result.stdout) == (0, "wrote lstm.py\n")
+        assert result.stderr.startswith(told.format(former))
+        assert run("compile", model).stderr == ""
+    # One that was edited, or lies elsewhere now, is no other model.
+    run("compile", "lstm.toml")
+    Path("lstm.toml").write_text(own.replace("0.3", "0.4"))
+    assert (result := run("compile", "lstm.toml")).stdout == "wrote lstm.py\n"
+    assert result.stderr == ""
+    (tmp_path / "models").mkdir()
+    Path("lstm.toml").rename(tmp_path / "models" / "lstm.toml")
+    assert run("compile", "models/lstm.toml").stderr == ""
+
+
 def test_an_edited_file_is_left_alone_unless_forced(run):
     run("compile", "lstm")
     edited = Path("lstm.py").read_text().replace("sigmoid", "tanh", 1)
@@ -1046,6 +1069,56 @@ def test_verify_approves_of_nothing_that_is_not_finite(run):
     assert result.exit_code == 1
     assert " cannot be compared: the cell as it was described is not finite there" in result.stdout
     assert not re.search(r"^  (y|d_h) .* ok ", result.stdout, re.MULTILINE)
+
+
+# A cell that amplifies rounding a million times, and its gradients so too.
+UNSTEADY = CELL.replace("h' = (1 - alpha) * h + alpha * n", "h' = alpha * h + sin(1e6 * n)")
+
+
+def test_verify_judges_an_unsteady_cell_by_how_far_rounding_moves_it(run):
+    Path("leaky.toml").write_text(UNSTEADY.replace(" + U @ h", " + 1e-9 * (U @ h)"))
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float64")
+    assert result.exit_code == 0, result.output
+    (row,) = re.findall(r"^  y .*", result.stdout, re.MULTILINE)
+    assert re.search(r"e-1[01]  ok  .* \(unsteady: rounding alone moves the reference by \d\.\de-1[01]\)$", row)
+
+
+def test_verify_approves_of_no_cell_that_rounding_moves_by_all_that_it_is(run):
+    Path("leaky.toml").write_text(UNSTEADY)
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float32")
+    assert result.exit_code == 1
+    assert re.search(
+        r" cannot be compared: rounding alone moves the cell as it was described by up to \d+% ", result.stdout
+    )
+    assert not re.search(r"^  (y|d_h) .* ok ", result.stdout, re.MULTILINE)
+
+
+def test_verify_sees_a_wrong_gradient_of_an_unsteady_cell(run, monkeypatch):
+    def wrong(source):
+        module = compile_model(source)
+        assert "torch.cos(1000000 * n)" in module.text
+        return type(module)(
+            module.name, module.text.replace("torch.cos(1000000 * n)", "1.0000001 * torch.cos(1e6 * n)")
+        )
+
+    Path("leaky.toml").write_text(UNSTEADY.replace(" + U @ h", " + 1e-9 * (U @ h)"))
+    monkeypatch.setattr("rnngen.compile.compile_model", wrong)
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float64")
+    found = [line.split()[0] for line in result.stdout.splitlines() if "WRONG" in line]
+    assert {"d_x", "d_weight_ih_l0", "d_weight_hh_l0", "d_bias_l0"} <= set(found)
+    assert not {"y", "last"} & set(found)
+
+
+def test_verify_draws_numbers_that_the_type_can_hold(run):
+    """A divisor that is positive in use and drawn around zero makes a large number; a second layer takes its `exp`."""
+    Path("leaky.toml").write_text(
+        CELL.replace('["h"]', '["h", "c"]')
+        .replace("constants = { alpha = 0.3 }", 'output = "y"')
+        .replace("n  = tanh(W @ x + U @ h + b)\n", "n = exp(W @ x)\ny = (U @ h + n) / (c + n)\n")
+        .replace("(1 - alpha) * h + alpha * n", "exp(-exp(b)) * h + n * (W @ x)\nc' = exp(-exp(b)) * c + n")
+    )
+    result = run("verify", "leaky.toml", "--path", "torch", "--dtype", "float32")
+    assert result.exit_code == 0, result.output
 
 
 def test_verify_reports_what_fails_or_is_left_out(run, monkeypatch):

@@ -311,9 +311,35 @@ def test_fault_17(rejected, right, code):
     rejected(with_step(f"{STEP} + {right}"), f"[{code}]")
 
 
+@pytest.mark.parametrize("number", ["3.4028236e38", "1e300"])
+def test_fault_17_of_float32(rejected, number):
+    """A layer has float32 unless it is asked for another dtype; so what is a constant's limit is one of a literal."""
+    must = "must be a finite number of float32, at most 3.4028235e+38"
+    rejected(CELL.replace("0.3", number), f"'alpha' {must}")
+    told = rejected(with_step(f"{STEP} + {number} * h"), "[not-finite]", f"This number {must}.", "infinite in float32")
+    assert "^" * len(number) in told
+    compile_model(Source("m.toml", with_step(f"{STEP} + 3.4028234e38 * h")))
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
 def test_fault_17_of_constants(rejected, value):
     rejected(CELL.replace("0.3", value), "must be a finite number")
+
+
+def test_fault_17_beside_others(rejected):
+    """What is missing in a table of a parameter hides nothing that is wrong there."""
+    told = rejected(
+        CELL.replace('blocks = ["W"] }', 'init = "uniforn" }')
+        .replace('shape = ["hidden", "hidden"], blocks', "init = { U = 1e39, V = 0.5 }, blocks")
+        .replace('blocks = ["b"] }', 'blocks = ["b", 1], init = "orthogonal" }'),
+        "'blocks' is missing",
+        "There is no initialiser 'uniforn'",
+        "'shape' is missing",
+        "'init' must be a finite number of float32",
+        "has no block 'V'",
+        "'orthogonal' is for matrices only",
+    )
+    assert told.count("[unknown-block]") == 1
 
 
 def test_fault_18(rejected):

@@ -1,5 +1,6 @@
 """Cells that nobody thought of, from text to gradients, on the CPU path; and those that once were wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import fuzz
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
-from random_cells import COUNTER, Call, Trial, calls, cells, check, found_cases
+from random_cells import COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
 
 from rnngen.errors import ModelError
 from rnngen.ir import PRODUCTS, VIEWS, Program, origin
@@ -52,6 +53,17 @@ def a_part_of_a_stack_is_in_the_scan(text: str, call: Call, program: Program) ->
     return any(leaf.name in cut for leaf in program.scan.leaves("parameter"))
 
 
+def biases_behind_a_derived_operation(text: str, call: Call, program: Program) -> bool:
+    derived = "|".join(form.removesuffix("({})") for form in DERIVED)
+    return re.search(rf"^\w+ = ({derived})\(.*\) [+-] \(?\w+( [+-] [bk]_\d)+\)?$", text, re.MULTILINE) is not None
+
+
+def a_sum_is_a_part_of_a_sum(text: str, call: Call, program: Program) -> bool:
+    rights = re.findall(r"^\S+ = (.*)$", text, re.MULTILINE)
+    sums = [right for right in rights if " + " in right or " - " in right]
+    return any(right.endswith((f" + ({part})", f" - ({part})")) for part in sums for right in rights)
+
+
 # What a draw has, some of which was missed by a generator before this one.
 FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a product is an output of the scan": a_product_is_an_output,
@@ -61,6 +73,8 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "products in a row": lambda t, c, p: len(p.forward.links) > 2,
     "a product after the scan": lambda t, c, p: any(value.op == "matmul" for value in p.after.values),
     "matrices made of matrices": lambda t, c, p: any(f"{sign} U_" in t for sign in "+-*"),
+    "biases behind a derived operation": biases_behind_a_derived_operation,
+    "a sum is a part of a sum": a_sum_is_a_part_of_a_sum,
     "a scaled bias": lambda t, c, p: "* b_" in t,
     "no number at padding": lambda t, c, p: COUNTER in [state.name for state in p.scan.states] and bool(c.lengths),
     "an output as wide as the input": lambda t, c, p: "M_" in t,

@@ -81,7 +81,7 @@ def _compiled(model: str) -> Outcome:
 def _place(results: Sequence[Compiled], out: Path, overwrite: bool) -> None:
     """Find where each module goes, and what is there; a file that a person has worked on is refused."""
     from rnngen.errors import visible
-    from rnngen.runtime.seal import condition
+    from rnngen.runtime.seal import condition, renewal
     from rnngen.write import Unwritable, current, is_current
 
     owners: dict[str, str] = {}
@@ -105,6 +105,11 @@ def _place(results: Sequence[Compiled], out: Path, overwrite: bool) -> None:
             result.status = "unchanged"
         elif condition(result.before) == "intact":
             result.status = "stale"
+            if (former := renewal(result.before)) != renewal(result.content):
+                result.note = (
+                    f"Note: '{shown}' was the module of another model until now, made by: {former}\n"
+                    "Hint: with another 'name' in one of the models, or with -o, both modules stay."
+                )
         else:
             result.status = "edited"
             if not overwrite:

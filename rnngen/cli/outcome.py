@@ -30,11 +30,14 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Compiled(Outcome):
-    """One that has become a module. before: what is in its file, None where there is none; diff: what would change."""
+    """One that has become a module. before: what is in its file, None where there is none; note: what else to know
+    once it is written; diff: what would change.
+    """
 
     file: Path
     text: str
     before: bytes | None = None
+    note: str = ""
     diff: str = ""
 
     @property
@@ -81,6 +84,8 @@ def print_outcomes(ctx: click.Context, results: Sequence[Compiled], quiet: bool)
             click.echo(_colored(result.diff), nl=False, color=ctx.color)
         if result.status in sentences and not quiet:
             click.echo(sentences[result.status].format(visible(os.fspath(result.file))))
+        if result.note and result.status == "written":
+            click.echo(result.note, err=True)
 
 
 def _colored(diff: str) -> str:

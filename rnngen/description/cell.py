@@ -46,6 +46,7 @@ def described_cell(
     activations = read_activations(data.get("activations"), places, mistakes)
     step = _step(data.get("step"), activations, places, mistakes)
     if table is None:
+        _check_all_initialisers(data.get("parameters"), places, mistakes)
         return None
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
@@ -109,14 +110,31 @@ def _parameter(name: str, table: ParameterTable, places: Places, mistakes: Mista
 
 def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:
     """The initialiser of each block."""
-    path = ("parameters", name, "init")
+    _check_initialisers(name, table.init, len(table.shape), table.blocks, places, mistakes)
     if not isinstance(table.init, dict):
-        check_initialiser(table.init, len(table.shape), places.value(*path), mistakes)
         return (as_float(table.init),) * len(table.blocks)
-    for block, init in table.init.items():
-        check_initialiser(init, len(table.shape), places.value(*path, block), mistakes)
-        if block not in table.blocks:
-            hint = did_you_mean(block, table.blocks) or f"its blocks are {', '.join(table.blocks)}."
+    return tuple(as_float(table.init.get(block, "uniform")) for block in table.blocks)
+
+
+def _check_initialisers(name: str, init: Any, rank: int, blocks: list[str], places: Places, mistakes: Mistakes) -> None:
+    """blocks: those of the parameter; none where they are not known."""
+    path = ("parameters", name, "init")
+    if not isinstance(init, dict):
+        check_initialiser(init, rank, places.value(*path), mistakes)
+        return
+    for block, one in init.items():
+        check_initialiser(one, rank, places.value(*path, block), mistakes)
+        if blocks and block not in blocks:
+            hint = did_you_mean(block, blocks) or f"its blocks are {', '.join(blocks)}."
             message = f"The parameter '{name}' has no block {block!a}."
             mistakes.add("unknown-block", message, places.key(*path, block), hints=(hint,))
-    return tuple(as_float(table.init.get(block, "uniform")) for block in table.blocks)
+
+
+def _check_all_initialisers(parameters: Any, places: Places, mistakes: Mistakes) -> None:
+    """Those of a table of parameters that has other mistakes: what is there of each is looked at."""
+    for name, table in parameters.items() if isinstance(parameters, dict) else ():
+        if isinstance(table, dict) and "init" in table:
+            shape, blocks = table.get("shape"), table.get("blocks")
+            rank = len(shape) if isinstance(shape, list) else 2  # of which all initialisers are
+            known = blocks if isinstance(blocks, list) and all(isinstance(block, str) for block in blocks) else []
+            _check_initialisers(name, table["init"], rank, known, places, mistakes)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rnngen.description.tables import LARGEST
-from rnngen.description.validate import FLOAT32, WRONG_TYPE, kind_of
+from rnngen.description.validate import WRONG_TYPE, kind_of
+from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.source import Span
 

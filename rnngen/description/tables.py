@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rnngen.equations import LARGEST
 from rnngen.runtime.schedules import SCHEDULES
 
 SCHEDULE_NAMES = ("auto", *SCHEDULES)
@@ -18,7 +19,6 @@ MOST_LAYERS = 256
 MOST_CELLS = 64
 MOST_ACTIVATIONS = 16
 MOST_CHARACTERS = 2000  # of a text about a cell
-LARGEST = (2 - 2**-23) * 2.0**127  # finite number of float32, which a layer has unless it is asked for another dtype
 
 Size = Annotated[int, Field(ge=1, le=65536)]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]

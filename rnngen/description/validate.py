@@ -8,14 +8,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rnngen import idioms
-from rnngen.description.tables import LARGEST, CellFile, CellTable, LayerTable, ModelFile, ParameterTable, Table
+from rnngen.description.tables import CellFile, CellTable, LayerTable, ModelFile, ParameterTable, Table
 from rnngen.document import KeyPath, Places
+from rnngen.equations import FLOAT32
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 
 Validated = TypeVar("Validated", bound=Table)
 
 WRONG_TYPE = "wrong type"
-FLOAT32 = f"a finite number of float32, at most {LARGEST:.7e}"
 _WANTED = {
     "int_type": "an integer",
     "float_type": "a number",
