@@ -128,7 +128,7 @@ def test_fault_03(run, tmp_path):
     assert run("compile", "-", input=full).stdout == "wrote leaky.py\n"
     text = Path("leaky.py").read_text()
     assert "# Source: <stdin>, sha256 " in text and "# Renew:  rnngen compile -\n" in text
-    assert run("show", "-", input=CELL).stdout.startswith("leaky, after lower\n")
+    assert run("show", "-", input=CELL).stdout.startswith("leaky, after cut\n")
     assert "128 units" in run("explain", "-", input=CELL).stdout
     for command in ("compile", "show", "explain", "verify"):
         result = run(command, "-", input=CELL.replace("U @ h", "V @ h"))

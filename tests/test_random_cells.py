@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_cells import COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
 
 from rnngen.errors import ModelError
-from rnngen.ir import PRODUCTS, VIEWS, Program, origin
+from rnngen.ir import CHOICES, PRODUCTS, VIEWS, Program, origin
 from rnngen.runtime import choose
 from rnngen.runtime.machine import MACHINES
 
@@ -44,8 +44,9 @@ def products(program: Program) -> set[str]:
 
 
 def a_product_is_an_output(text: str, call: Call, program: Program) -> bool:
-    values = program.scan.by_name()
-    return any(origin(values, name)[0].name in products(program) for _, name in program.scan.outputs)
+    given = {atom.value for write in program.forward.writes for atom in write.atoms}
+    given |= {o for v in program.scan.values if v.name in given and v.op in CHOICES for o in v.operands}
+    return any(origin(program.scan.by_name(), name)[0].name in products(program) for name in given)
 
 
 def a_part_of_a_stack_is_in_the_scan(text: str, call: Call, program: Program) -> bool:
