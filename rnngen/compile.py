@@ -41,7 +41,7 @@ _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn":
 # the text for this as well as for the audit would take a fifth of a compile.
 _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)\b(?!=)')
 MOST_WORK = 3000  # values of the steps of a file in primitives; a compile takes 0.3 ms and 60 KB for each
-_WORK_OF_A_PRODUCT = 10  # a kernel of its own in either direction, beside its operation
+_WORK_OF_A_PRODUCT = 20  # a kernel of its own in either direction, beside its operation
 _WORK_OF_A_CELL = 40  # what is written around its steps
 # Each takes the form of a program that the one before it gives.
 PASSES: tuple[Callable[[Any], Program], ...] = (simplify, pack, hoist, differentiate, expand, mask, save, lower, cut)
