@@ -122,7 +122,7 @@ class _Differentiation:
             self.bindings.append(Binding(leaf, "gradient", label))
             self.sums[value].append(leaf)
         for state in self.scan.states:
-            leaf = self.to.keep(Value(self.to.fresh(f"d_{state.name}"), "state", shape=("hidden",)))
+            leaf = self.to.keep(Value(self.to.fresh(f"d_{state.name}"), "state", shape=self.forward[state.name].shape))
             self.carried[state.name] = leaf
             self.sums[state.update].append(leaf)
 
