@@ -49,10 +49,10 @@ from rnngen.source import Source
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).parent / "mutants"
 AREAS = {
-    "ops": ["rnngen/ops.py"],
-    "passes": ["rnngen/passes/*.py"],
+    "ops": ["rnngen/ops.py", "rnngen/build.py"],
+    "passes": ["rnngen/chain.py", "rnngen/passes/*.py"],
     "emit": ["rnngen/emit/*.py"],
-    "runtime": ["rnngen/runtime/*.py"],
+    "runtime": ["rnngen/runtime/*.py", "rnngen/runtime/schedules/*.py"],
     "templates": ["templates/triton/*.jinja"],
 }
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "build", "dist", "*.egg-info", ".*_cache")
