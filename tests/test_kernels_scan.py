@@ -7,7 +7,7 @@ import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
-from test_runtime import SLOW, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
+from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 
 from rnngen.ir import PRODUCTS
 from rnngen.runtime.language import interpreting
@@ -100,7 +100,13 @@ def test_units_that_do_not_exist_take_no_part_in_a_product(layer_of, schedule, d
 
 @pytest.mark.parametrize(
     ("text", "schedule"),
-    [(SLOW, "elementwise"), (SLOW, "stepwise"), (SLOW_WITH_A_PRODUCT, "resident"), (SLOW_WITH_A_PRODUCT, "stepwise")],
+    [
+        (SLOW, "elementwise"),
+        (SLOW, "stepwise"),
+        (SLOW_WITH_A_PRODUCT, "resident"),
+        (SLOW_WITH_A_PRODUCT, "stepwise"),
+        (SLOW_BY_A_CARRIED_VALUE, "stepwise"),
+    ],
 )
 def test_what_is_carried_from_step_to_step_is_not_rounded_to_bfloat16(layer_of, text, schedule):
     check_carried(layer_of, text, schedule)

@@ -586,6 +586,19 @@ step   = "h' = h + 0.002 * sigmoid(W @ x + U @ h)"
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], init = 0.3 }
 """
+# What one product is applied to is used again after it, where all that counts is how little it is less than 1.
+SLOW_BY_A_CARRIED_VALUE = """
+name   = "slow_by_a_carried_value"
+states = ["h"]
+step   = '''
+z  = 1 - 0.002 * sigmoid(W @ x + u * h)
+h' = h + 2 * (1 - z) * sigmoid(U @ (z * h))
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], init = 0.3 }
+rate      = { shape = ["hidden"], blocks = ["u"], init = 1.0 }
+"""
 
 
 def check_carried(layer_of, text: str, schedule: str) -> None:
@@ -666,6 +679,23 @@ def test_vmap_over_inputs(name, layer):
     for number, results in enumerate(want):
         assert_equal([tensor[number] for tensor in flat(got)], flat(results))
     assert_equal(vmap(layer, in_dims=2, out_dims=1)(random(T, B, 3, I))[0][:, 1], layer(random(T, B, 3, I)[:, :, 1])[0])
+
+
+@some_cells
+def test_vmap_over_inputs_of_different_lengths(name, layer):
+    """With one mask for all of them, and with one for each."""
+    states, weights = flat(state_for(layer, 1, B, H)), list(layer.parameters())
+    states = [state[0] for state in states]
+    x = random(3, T, B, I)
+    valid = (torch.arange(T)[:, None] < torch.tensor([T] + [2] * (B - 1))).to(torch.int32)[..., None]
+    masks = torch.stack([valid, torch.ones_like(valid), valid.flip(1)])
+
+    def run(x, valid):
+        return layer.cell.run(x, states, weights, valid)
+
+    for got, those in ((vmap(lambda one: run(one, valid))(x), [valid] * 3), (vmap(run)(x, masks), masks)):
+        for number, mask in enumerate(those):
+            assert_equal([tensor[number] for tensor in flat(got)], flat(run(x[number], mask)))
 
 
 @every_cell
