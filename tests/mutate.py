@@ -51,9 +51,9 @@ DATA = Path(__file__).parent / "mutants"
 AREAS = {
     "ops": ["rnngen/ops.py", "rnngen/build.py"],
     "passes": ["rnngen/chain.py", "rnngen/passes/*.py"],
-    "emit": ["rnngen/emit/*.py"],
+    "emit": ["rnngen/emit/*.py", "rnngen/emit/*/*.py"],
     "runtime": ["rnngen/runtime/*.py", "rnngen/runtime/schedules/*.py"],
-    "templates": ["templates/triton/*.jinja"],
+    "templates": ["templates/*/*.jinja"],
 }
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "build", "dist", "*.egg-info", ".*_cache")
 MEMORY = 8 * 2**30  # bytes a test may have: a loop that never ends may fill a list
@@ -204,7 +204,7 @@ def _meaning(text: str) -> str:
 
 def _another_module(file: str, after: str) -> bool:
     """Whether a mutated template still gives Python, and other code for a model that is checked in."""
-    made = environment("triton")
+    made = environment(Path(file).parent.name)
     try:
         before = _unchanged()
         made.loader, own = ChoiceLoader([DictLoader({Path(file).name: after}), made.loader]), made.loader
