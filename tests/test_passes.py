@@ -72,6 +72,23 @@ def test_simplify_merges_equal_values():
     assert [value.op for value in graph.values].count("tanh") == 1
 
 
+@pytest.mark.parametrize("outer", ["kept", "or_zero"])
+@pytest.mark.parametrize("inner", ["kept", "or_zero"])
+def test_what_is_chosen_by_a_mask_is_not_chosen_twice(inner, outer):
+    vector = ("hidden",)
+    leaves = (Value("valid", "mask"), *(Value(name, "input", shape=vector) for name in ("a", "b", "new")))
+    known = {"kept": ("a", "b"), "or_zero": ()}  # each keeps another old value
+    first = Value("first", inner, ("valid", "new", *known[inner][:1]), vector)
+    last = Value("last", outer, ("valid", "first", *known[outer][1:]), vector)
+    graph = CellGraph("example", (*leaves, first, last), outputs=(("y", "last"),))
+    simple = simplify_graph(graph)
+    assert len([value for value in simple.values if value.op in ("kept", "or_zero")]) == 1
+    given = {name: torch.randn(3, 4) for name in ("a", "b", "new")}
+    for mask in ({}, {"valid": torch.tensor([[1], [0], [1]])}):
+        found, want = (reference.run(each, given | mask, {}, {})[0]["y"] for each in (simple, graph))
+        assert torch.equal(found, want)
+
+
 def test_pack_makes_one_product():
     step = "i = W_i @ x\nf = W_f @ x\nh' = i * f * h"
     graph = cells.forms(cell_text(step, W="W_i W_f"))["pack"].cell
