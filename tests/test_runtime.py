@@ -303,6 +303,7 @@ def test_packed_sequences(name, layer_of, reverse):
 STEEP = {
     "input": ("h' = tanh(log(W @ x) + u * h)", "h'"),
     "state": ("n' = n - 1\nh' = tanh(W @ x + u * h) * sqrt(n)", "h'"),
+    "input beside a state": ("n' = n - 1\nh' = tanh(sqrt(n * exp(W @ x)) + u * h)", "h'"),
     "operand": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n) * h))", "h'"),
     # Of the counter itself the root is 0 at padding, and never no number.
     "operand that is no number": ("n' = n - 1\nh' = tanh(W @ x + u * h + U @ (sqrt(n' + 0.5) * h))", "h'"),

@@ -21,7 +21,7 @@ from rnngen.passes.differentiate import differentiate
 from rnngen.runtime import PUBLISHED
 from rnngen.source import Source
 
-HIDDEN, INPUTS, TIME, BATCH = 40, 7, 5, 3
+HIDDEN, INPUTS, TIME, BATCH = 7, 70, 5, 3
 CELL = """
 name   = "widths"
 states = ["h", "m"]
