@@ -12,6 +12,7 @@ from rnngen.compile import PASSES, forms_of
 from rnngen.description import describe
 from rnngen.ir import CellGraph, Split, State, Value, prune, reaching
 from rnngen.ops import OPS
+from rnngen.passes.expand import expand
 from rnngen.passes.lower import lower
 from rnngen.passes.simplify import simplify, simplify_graph
 from rnngen.passes.verify import Malformed, verify
@@ -145,6 +146,21 @@ def test_differentiate_elman():
     assert [state.name for state in found.adjoint.states] == ["d_h"]
     assert len(found.adjoint.outputs) == 1  # the adjoints of both products are one value
     assert found.stream_gradients == (found.adjoint.outputs[0][0],)
+
+
+def test_expand_goes_into_a_stack():
+    """Of what is put side by side for memory every block is there for every element of the batch."""
+    values = (
+        Value("h", "state", shape=("hidden",)),
+        Value("b", "parameter", shape=("hidden",)),
+        Value("n", "tanh", ("h",), ("hidden",)),
+        Value("both", "stack", ("n", "b"), (2, "hidden")),
+    )
+    scan = CellGraph("example", values, states=(State("h", "n"),), outputs=(("both", "both"),))
+    found = expand(replace(cells.forms("lstm")["differentiate"], scan=scan)).scan
+    known = found.by_name()
+    n, b = (known[operand] for operand in known[dict(found.outputs)["both"]].operands)
+    assert (n.name, b.op, b.operands) == ("n", "expand", ("b", "h"))
 
 
 def test_lower_expands_softplus():
