@@ -76,7 +76,7 @@ def run(
     found: dict[str, Tensor] = {}
     for value in graph.values:
         if value.op == "constant":
-            found[value.name] = some.new_tensor(value.attribute)
+            found[value.name] = some.new_tensor(value.number)
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
         elif value.op == "mask":
@@ -177,9 +177,9 @@ def _seen(vector: Tensor, width: int, projection: Tensor) -> Tensor:
 def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> Tensor:
     match value.op:
         case "pick":
-            return _blocks(operands[0], shapes[0])[value.attribute]
+            return _blocks(operands[0], shapes[0])[value.block]
         case "slice":
-            return _joined(_blocks(operands[0], shapes[0])[slice(*value.attribute)], value.shape)
+            return _joined(_blocks(operands[0], shapes[0])[slice(*value.bounds)], value.shape)
         case "stack" | "join":
             return _joined(operands, value.shape)
         case "matmul":

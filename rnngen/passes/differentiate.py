@@ -166,10 +166,10 @@ class _Differentiation:
             leaf = self.to.keep(Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape))
             self.accumulators.append((value, State(leaf, self.to.make(f"{leaf}'", "add", leaf, adjoint))))
         elif value.op == "pick":
-            self.blocks[value.operands[0]][value.attribute].append(adjoint)
+            self.blocks[value.operands[0]][value.block].append(adjoint)
         elif value.op == "slice":
-            for number in range(*value.attribute):
-                block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number - value.attribute[0])
+            for place, number in enumerate(range(*value.bounds)):
+                block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=place)
                 self.blocks[value.operands[0]][number].append(block)
         elif value.op == "stack":
             for number, operand in enumerate(value.operands):

@@ -223,7 +223,7 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
         if value.op != "matmul" or rank[value.name] != 1:
             continue
         blocks = blocks_of(value.shape)
-        picks = {p.attribute: p for p in users[value.name] if p.op == "pick"}
+        picks = {p.block: p for p in users[value.name] if p.op == "pick"}
         if blocks > 1 and len(picks) < len(users[value.name]):
             continue
         found: dict[int, str] = {}

@@ -66,7 +66,7 @@ class _Inference:
         if value.op in COMPARISONS:
             self.comparisons.add(value.name)
         if value.op == "constant":
-            self.numbers[value.name] = value.attribute
+            self.numbers[value.name] = value.number
         elif value.op in OPS and self.numbers.keys() >= set(operands) and not self._is_number(value, operands):
             return False
         if value.name in self.program.cell.heads or value.op == "pick":
