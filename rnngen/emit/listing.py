@@ -11,7 +11,7 @@ from typing import Any
 
 from rnngen.chain import Atom, Chain, Chained
 from rnngen.emit.statements import number
-from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value
+from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value, blocks_of
 from rnngen.ops import COMPARISONS, OPS
 
 __all__ = ["as_json", "as_mermaid", "as_text"]
@@ -215,11 +215,11 @@ def _named_blocks(graph: CellGraph) -> dict[str, tuple[str, ...]]:
         if pack.op in LEAVES and "." not in value.name:
             found.setdefault(pack.name, {}).setdefault(value.block, value.name)
     complete = {}
-    for pack, blocks in found.items():
-        shape = definitions[pack].shape
-        count = shape[0] if shape else len(blocks)  # before shapes are known all blocks are there
+    for name, blocks in found.items():
+        shape = definitions[name].shape
+        count = blocks_of(shape) if shape else len(blocks)  # before shapes are known all blocks are there
         if set(blocks) == set(range(count)):
-            complete[pack] = tuple(blocks[place] for place in sorted(blocks))
+            complete[name] = tuple(blocks[place] for place in sorted(blocks))
     return complete
 
 

@@ -86,7 +86,8 @@ class _Differentiation:
     def stream_gradients(self) -> tuple[str | None, ...]:
         """For each input of the scan the label of the adjoint's output that is its gradient."""
         labels = {value: label for label, value in self.adjoint().outputs}
-        return tuple(labels.get(self.outputs.get(self.labels.get(leaf.name))) for leaf in self.scan.leaves("input"))
+        found = {name: labels[self.outputs[label]] for name, label in self.labels.items()}
+        return tuple(found.get(leaf.name) for leaf in self.scan.leaves("input"))
 
     def gradients(self) -> CellGraph:
         """The gradient of each parameter of the scan, from streams over all rows."""
