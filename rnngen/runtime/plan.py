@@ -154,7 +154,7 @@ class Run(Protocol):
         """
 
 
-Steps = Callable[[Run, Choice], None]  # a loop over time that launches kernels itself
+Steps = Callable[[Run, Choice], None]  # a module's loop over time, which knows the tensors that it asks for
 _Launched = TypeVar("_Launched", contravariant=True)
 
 

@@ -9,6 +9,8 @@ from torch.nn.utils.rnn import PackedSequence
 from rnngen.runtime.layer import Input, Layer, State
 from rnngen.runtime.leaf import Leaf
 
+_Method = Callable[[Layer], Callable[..., Any]]  # by a layer one of its calls
+
 
 @overload
 def detach(state: Tensor) -> Tensor: ...
@@ -74,7 +76,7 @@ class Stack(Leaf):
         return tuple(layer.initial_state(batch) for layer in self.recurrent)
 
     def _over_time(
-        self, method: Callable[[Layer], Callable[..., Any]], input: Input, hx: Sequence[State | None] | None
+        self, method: _Method, input: Input, hx: Sequence[State | None] | None
     ) -> tuple[Input, tuple[State, ...]]:
         if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
             return self._through(method, input, hx)
@@ -83,15 +85,13 @@ class Stack(Leaf):
 
     @overload
     def _through(
-        self, method: Callable[[Layer], Callable[..., Any]], x: Tensor, hx: Sequence[State | None] | None
+        self, method: _Method, x: Tensor, hx: Sequence[State | None] | None
     ) -> tuple[Tensor, tuple[State, ...]]: ...
     @overload
     def _through(
-        self, method: Callable[[Layer], Callable[..., Any]], x: Input, hx: Sequence[State | None] | None
+        self, method: _Method, x: Input, hx: Sequence[State | None] | None
     ) -> tuple[Input, tuple[State, ...]]: ...
-    def _through(
-        self, method: Callable[[Layer], Callable[..., Any]], x: Input, hx: Sequence[State | None] | None
-    ) -> tuple[Input, tuple[State, ...]]:
+    def _through(self, method: _Method, x: Input, hx: Sequence[State | None] | None) -> tuple[Input, tuple[State, ...]]:
         count = len(self._places)
         if hx is not None and not isinstance(hx, list | tuple):
             raise TypeError(
