@@ -21,7 +21,7 @@ import click
 from benchmarks.aot import TARGETS, Compiled, compile_kernel
 from benchmarks.sass import Report, analyse
 from rnngen.cell import Cell
-from rnngen.compile import compile_model, programs_of
+from rnngen.compile import compile_model, compiled
 from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.triton import Kernel, kernels
@@ -92,7 +92,7 @@ class Row:
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
     """Every kernel of a cell that can run with these sizes on the target, without a mask and with one."""
-    (program,) = programs_of([cell])
+    (program,) = compiled([cell])
     for masked in (False, True):
         for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
             facts, size = chain.facts, replace(sizes, masked=masked)

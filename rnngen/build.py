@@ -24,7 +24,7 @@ def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
         case "pick":
             return block_shape(operands[0])
         case "slice":
-            start, stop = value.attribute
+            start, stop = value.bounds
             return (stop - start, *block_shape(operands[0]))
         case "stack":
             if len(set(operands)) > 1:
@@ -72,7 +72,7 @@ class Builder:
     def __init__(self, values: tuple[Value, ...] = (), reserved: Iterable[str] = ()):
         self.values: dict[str, Value] = {}
         self.reserved = frozenset(reserved)
-        self._known: dict[tuple, str] = {}
+        self._known: dict[tuple[object, ...], str] = {}
         for value in values:
             self.keep(value)
 
@@ -124,18 +124,23 @@ class Builder:
 
     def number(self, name: str) -> float | None:
         value = self.values[name]
-        return value.attribute if value.op == "constant" else None
+        return value.number if value.op == "constant" else None
+
+    def numbers(self, names: Iterable[str]) -> list[float] | None:
+        """What values are if all of them are constants."""
+        found = [self.number(name) for name in names]
+        return None if None in found else [number for number in found if number is not None]
 
     def _simpler(self, value: Value) -> Value | str:
         rule = _RULES.get(value.op)
         if value.op in OPS and value.op not in COMPARISONS | {"where"}:
-            numbers = [self.number(operand) for operand in value.operands]
-            if None not in numbers and (result := folded(value.op, numbers)) is not None:
+            numbers = self.numbers(value.operands)
+            if numbers is not None and (result := folded(value.op, numbers)) is not None:
                 return self.constant(result)
         return (rule(self, value, *value.operands) if rule else None) or value
 
 
-def _key(value: Value) -> tuple:
+def _key(value: Value) -> tuple[object, ...]:
     if value.op in LEAVES - {"constant"}:
         return value.op, value.name
     return value.op, value.operands, value.attribute
@@ -195,7 +200,7 @@ def _mul(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
         if number == -1:
             return to.add(replace(value, op="neg", operands=(other,)))
         # A number chosen by a condition chooses the product: where(c, 1, 0) * d is where(c, d, 0).
-        if chosen.op == "where" and None not in (numbers := [to.number(o) for o in chosen.operands[1:]]):
+        if chosen.op == "where" and (numbers := to.numbers(chosen.operands[1:])) is not None:
             branches = [
                 to.constant(0) if n == 0 else to.make(value.name, "mul", to.constant(n), other) for n in numbers
             ]
@@ -217,23 +222,23 @@ def _neg(to: Builder, value: Value, a: str) -> Value | str | None:
 
 def _where(to: Builder, value: Value, condition: str, a: str, b: str) -> Value | str | None:
     compared = to.values[condition]
-    numbers = [to.number(operand) for operand in compared.operands]
-    if None in numbers:
+    numbers = to.numbers(compared.operands)
+    if numbers is None:
         return None
-    return a if OPS[compared.op].number(*numbers) else b
+    return a if _evaluated(compared.op, numbers) else b
 
 
 def _pick(to: Builder, value: Value, a: str) -> Value | str | None:
     packed = to.values[a]
     if packed.op == "stack":
-        return packed.operands[value.attribute]
+        return packed.operands[value.block]
     if packed.op == "slice":
-        return to.add(replace(value, operands=packed.operands, attribute=packed.attribute[0] + value.attribute))
+        return to.add(replace(value, operands=packed.operands, attribute=packed.bounds[0] + value.block))
     return None
 
 
 def _slice(to: Builder, value: Value, a: str) -> Value | str | None:
-    return a if value.attribute == (0, blocks_of(to.values[a].shape)) else None
+    return a if value.bounds == (0, blocks_of(to.values[a].shape)) else None
 
 
 def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
@@ -241,10 +246,10 @@ def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
     first = picks[0]
     if first.op != "pick" or to.values[first.operands[0]].op != "parameter":
         return None  # of what is computed, blocks are at hand one by one; only parameters lie in memory as a stack
-    if any(p.op != "pick" or p.operands != first.operands or p.attribute != first.attribute + n
+    if any(p.op != "pick" or p.operands != first.operands or p.block != first.block + n
            for n, p in enumerate(picks)):  # fmt: skip
         return None
-    run = (first.attribute, first.attribute + len(picks))
+    run = (first.block, first.block + len(picks))
     return to.add(replace(value, op="slice", operands=first.operands, attribute=run))
 
 

@@ -144,9 +144,9 @@ def atoms_of(values: Mapping[str, Value], name: str) -> tuple[Atom, ...]:
     value = values[name]
     match value.op:
         case "pick":
-            return (atoms_of(values, value.operands[0])[_number(value)],)
+            return (atoms_of(values, value.operands[0])[value.block],)
         case "slice":
-            start, stop = _bounds(value)
+            start, stop = value.bounds
             return atoms_of(values, value.operands[0])[start:stop]
         case "stack" | "join":
             return tuple(atom for operand in value.operands for atom in atoms_of(values, operand))
@@ -156,13 +156,3 @@ def atoms_of(values: Mapping[str, Value], name: str) -> tuple[Atom, ...]:
 def unique(atoms: Iterable[Atom]) -> tuple[Atom, ...]:
     """Each once, in the order in which they came."""
     return tuple(dict.fromkeys(atoms))
-
-
-def _number(value: Value) -> int:
-    assert isinstance(value.attribute, int)
-    return value.attribute
-
-
-def _bounds(value: Value) -> tuple[int, int]:
-    assert isinstance(value.attribute, tuple)
-    return value.attribute

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rnngen import VERSION
 from rnngen.audit import audit
@@ -43,8 +43,23 @@ _WORD = re.compile(r'#[^\n]*|"""(?:.|\n)*?"""|"[^"\n]*"|(?<![\w.])([A-Za-z_]\w*)
 MOST_WORK = 3000  # values of the steps of a file in primitives; a compile takes 0.3 ms and 60 KB for each
 _WORK_OF_A_PRODUCT = 20  # a kernel of its own in either direction, beside its operation
 _WORK_OF_A_CELL = 40  # what is written around its steps
-# Each takes the form of a program that the one before it gives.
-PASSES: tuple[Callable[[Any], Program], ...] = (simplify, pack, hoist, differentiate, expand, mask, save, lower, cut)
+_Form = TypeVar("_Form", bound=Program)
+_Next = TypeVar("_Next", bound=Program)
+
+
+class Passes(Generic[_Form]):
+    """Passes in a row, up to one that gives the form; each takes what the one before it gives, as `then` asks."""
+
+    def __init__(self, last: Callable[[Any], _Form], before: tuple[Callable[[Any], Program], ...] = ()) -> None:
+        self.steps: tuple[Callable[[Any], Program], ...] = (*before, last)
+
+    def then(self, step: Callable[[_Form], _Next]) -> "Passes[_Next]":
+        return Passes(step, self.steps)
+
+
+PASSES: Passes[Chained] = (
+    Passes(simplify).then(pack).then(hoist).then(differentiate).then(expand).then(mask).then(save).then(lower).then(cut)
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
     yield "resolve", program
     program = verify(infer(program, cell))
     yield "infer", program
-    for step in PASSES:
+    for step in PASSES.steps:
         program = verify(step(program))
         yield step.__name__, program
 
@@ -91,13 +106,22 @@ def programs_of(cells: Sequence[Cell], after: str = "") -> list[Program]:
             return programs
 
 
+def compiled(cells: Sequence[Cell]) -> list[Chained]:
+    """The cells after all passes. Raises ModelError as `programs_of` does."""
+    found = []
+    for program in programs_of(cells):
+        assert isinstance(program, Chained)
+        found.append(program)
+    return found
+
+
 def compile_model(source: Source) -> Module:
     """The module that a model file describes.
 
     Raises ModelError with every mistake of the first stage that finds any.
     """
     description = describe(source)
-    programs = [program for program in programs_of(description.cells) if isinstance(program, Chained)]
+    programs = compiled(description.cells)
     _check_work(description.cells, programs)
     _check_schedules(description, programs)
     cells = tuple(cell_view(*pair) for pair in zip(programs, description.cells, strict=True))

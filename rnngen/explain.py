@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rnngen.compile import programs_of
+from rnngen.compile import compiled
 from rnngen.description import CellLayer, Description, describe
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import Machine
@@ -27,7 +27,7 @@ def explain_model(
     """
     description = describe(source)
     _check_sizes(description, hidden, heads)
-    programs = dict(zip((cell.name for cell in description.cells), programs_of(description.cells), strict=True))
+    programs = dict(zip((cell.name for cell in description.cells), compiled(description.cells), strict=True))
     lines = []
     for name, sizes, wanted in _scans(description, hidden or HIDDEN, heads or 1, batch, ITEM_SIZES[dtype]):
         by_heads = f" in {sizes.heads} heads" if sizes.heads > 1 else ""
@@ -36,8 +36,8 @@ def explain_model(
             lines.append(f"  {direction}")
             try:
                 chosen = choose(chain.facts, sizes, machine, wanted).schedule
-            except NotPossible as reason:
-                lines.append(f"    {reason}")
+            except NotPossible as refusal:
+                lines.append(f"    {refusal}")
                 chosen = ""
             for schedule, reason in choose(chain.facts, sizes, machine).reasons.items():
                 mark = "" if schedule != chosen else "chosen" if wanted == "auto" else "named"

@@ -42,7 +42,10 @@ PRODUCTS = frozenset({"matmul", "matmul_t"})
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One definition. Where it came from is carried along but is no part of what it is."""
+    """One definition. Where it came from is carried along but is no part of what it is.
+
+    attribute: what an operation has beside its operands, by the kind of value: see `number`, `block` and `bounds`.
+    """
 
     name: str
     op: str
@@ -50,6 +53,24 @@ class Value:
     shape: Shape = ()
     attribute: float | int | tuple[int, int] | None = None
     origin: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def number(self) -> float:
+        """What a constant is."""
+        assert self.op == "constant" and isinstance(self.attribute, float | int)
+        return self.attribute
+
+    @property
+    def block(self) -> int:
+        """Which block a pick is."""
+        assert self.op == "pick" and isinstance(self.attribute, int)
+        return self.attribute
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first block of a slice, and the one behind its last."""
+        assert self.op == "slice" and isinstance(self.attribute, tuple)
+        return self.attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,7 @@ class Parameter:
     """
 
     name: str
-    shape: Shape
+    shape: tuple[str, ...]
     blocks: tuple[str, ...]
     init: tuple[str | float, ...]
     heads: bool = False
@@ -203,7 +224,7 @@ def block_shape(shape: Shape) -> Shape:
 
 def viewed(value: Value) -> range:
     """The blocks of a pack that a view shows."""
-    return range(*value.attribute) if value.op == "slice" else range(value.attribute, value.attribute + 1)
+    return range(*value.bounds) if value.op == "slice" else range(value.block, value.block + 1)
 
 
 def origin(definitions: Mapping[str, Value], name: str) -> tuple[Value, int]:

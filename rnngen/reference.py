@@ -9,12 +9,13 @@ after another in dimension 0, and every vector may have leading dimensions, whic
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnngen.ir import CellGraph, Value, block_shape, blocks_of
+from rnngen.ir import CellGraph, Shape, Value, block_shape, blocks_of
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
@@ -76,7 +77,7 @@ def run(
     found: dict[str, Tensor] = {}
     for value in graph.values:
         if value.op == "constant":
-            found[value.name] = some.new_tensor(value.attribute)
+            found[value.name] = some.new_tensor(value.number)
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
         elif value.op == "mask":
@@ -88,9 +89,9 @@ def run(
             found[value.name] = _computed(value, operands, [shapes[operand] for operand in value.operands])
     new = {}
     for state in graph.states:
-        value, old = found[state.update], states[state.name]
-        value = value if projection is None else _seen(value, old.shape[-1], projection)
-        new[state.name] = torch.broadcast_tensors(value, old)[0]
+        last, old = found[state.update], states[state.name]
+        last = last if projection is None else _seen(last, old.shape[-1], projection)
+        new[state.name] = _broadcast(last, old)
     return {label: found[value] for label, value in graph.outputs}, new
 
 
@@ -174,12 +175,16 @@ def _seen(vector: Tensor, width: int, projection: Tensor) -> Tensor:
     return vector if vector.shape[-1] == width else vector @ projection.mT
 
 
-def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> Tensor:
+def _broadcast(tensor: Tensor, other: Tensor) -> Tensor:
+    return tensor.expand(torch.broadcast_shapes(tensor.shape, other.shape))
+
+
+def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> Tensor:
     match value.op:
         case "pick":
-            return _blocks(operands[0], shapes[0])[value.attribute]
+            return _blocks(operands[0], shapes[0])[value.block]
         case "slice":
-            return _joined(_blocks(operands[0], shapes[0])[slice(*value.attribute)], value.shape)
+            return _joined(_blocks(operands[0], shapes[0])[slice(*value.bounds)], value.shape)
         case "stack" | "join":
             return _joined(operands, value.shape)
         case "matmul":
@@ -187,13 +192,14 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> 
             return torch.cat([operands[1] @ matrix.mT for matrix in matrices], dim=-1)
         case "matmul_t":
             parts = operands[1].chunk(blocks_of(shapes[0]), dim=-1)
-            return sum(part @ matrix for part, matrix in zip(parts, _matrices(operands[0], len(parts)), strict=True))
+            products = [p @ matrix for p, matrix in zip(parts, _matrices(operands[0], len(parts)), strict=True)]
+            return reduce(torch.add, products)
         case "outer":
             like, columns = operands[2], operands[1].flatten(0, -2)
-            rows = operands[0].flatten(0, -2).chunk(blocks_of(shapes[0]), dim=-1)
-            return torch.cat([_cut(part.mT @ columns, like) for part in rows])
+            packs = operands[0].flatten(0, -2).chunk(blocks_of(shapes[0]), dim=-1)
+            return torch.cat([_cut(pack.mT @ columns, like) for pack in packs])
         case "expand":
-            return torch.broadcast_tensors(*operands)[0]
+            return _broadcast(operands[0], operands[1])
         case "kept":
             return torch.where(operands[0] != 0, operands[1], operands[2])
         case "or_zero":
@@ -204,11 +210,11 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[tuple]) -> 
     return _FUNCTIONS[value.op](*operands)
 
 
-def _blocks(pack: Tensor, shape: tuple) -> tuple[Tensor, ...]:
+def _blocks(pack: Tensor, shape: Shape) -> tuple[Tensor, ...]:
     return pack.chunk(blocks_of(shape), dim=_along(shape))
 
 
-def _joined(parts: Sequence[Tensor], shape: tuple) -> Tensor:
+def _joined(parts: Sequence[Tensor], shape: Shape) -> Tensor:
     parts = [torch.atleast_1d(part) for part in parts]
     if _along(shape) == -1:  # a block that is the same for all rows has no leading dimensions
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
@@ -216,7 +222,7 @@ def _joined(parts: Sequence[Tensor], shape: tuple) -> Tensor:
     return torch.cat(parts, dim=_along(shape))
 
 
-def _along(shape: tuple) -> int:
+def _along(shape: Shape) -> int:
     return 0 if len(block_shape(shape)) == 2 else -1
 
 

@@ -6,6 +6,8 @@ module runs in a child process, because Triton decides when it is imported wheth
 this file that stays behind needs no torch.
 """
 
+from __future__ import annotations
+
 import copy
 import json
 import math
@@ -19,11 +21,20 @@ from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rnngen.errors import visible
 from rnngen.ir import CellGraph
 from rnngen.source import Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rnngen.runtime.layer import Layer
+
+    # From x and states to the output and the last states.
+    _Answer = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 __all__ = ["OWN", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
 
@@ -168,17 +179,18 @@ def verify(
             child_process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
             )
+            assert child_process.stdout is not None  # but a pipe
             try:
-                yield from _answers(child_process, complaints)
+                yield from _answers(child_process, child_process.stdout, complaints)
             finally:  # also where the caller stops listening, or is interrupted
                 child_process.kill()
                 child_process.wait()
                 child_process.stdout.close()
 
 
-def _answers(child_process: subprocess.Popen, complaints: IO[bytes]) -> Iterator[Plan | Case]:
-    kinds = {"plan": Plan, "case": Case}
-    for line in child_process.stdout:
+def _answers(child_process: subprocess.Popen[bytes], lines: IO[bytes], complaints: IO[bytes]) -> Iterator[Plan | Case]:
+    kinds: dict[str, type[Plan | Case]] = {"plan": Plan, "case": Case}
+    for line in lines:
         kind, record = json.loads(line)
         if kind == "done":
             return
@@ -252,6 +264,7 @@ def _wants_interpreter() -> bool:
 
 def _imported(file: str) -> ModuleType:
     spec = spec_from_file_location(Path(file).stem, file)
+    assert spec and spec.loader  # which every name of a Python file has
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -267,22 +280,22 @@ def _described(model: str) -> dict[str, CellGraph]:
     return {program.cell.name: program.cell for program in programs_of(description.cells, "infer")}
 
 
-def _layers(module: ModuleType) -> list[type]:
+def _layers(module: ModuleType) -> list[type[Layer]]:
     from rnngen.runtime import Layer
 
     classes = (value for value in vars(module).values() if isinstance(value, type))
     return [value for value in classes if issubclass(value, Layer) and value.__module__ == module.__name__]
 
 
-def _schedules(module: ModuleType, layer: type) -> list[str]:
+def _schedules(module: ModuleType, layer: type[Layer]) -> list[str]:
     """The schedules that have kernels for both directions of a layer's scan."""
     scan = getattr(module, f"{layer.cell.name}_scan")
     return [name for name in scan.forward.kernels if name in scan.adjoint.kernels]
 
 
 def _cases(
-    module: ModuleType, layer: type, dtypes: Sequence[str], path: str, wanted: Sequence[str]
-) -> Iterator[tuple[type, str, str, _Run]]:
+    module: ModuleType, layer: type[Layer], dtypes: Sequence[str], path: str, wanted: Sequence[str]
+) -> Iterator[tuple[type[Layer], str, str, _Run]]:
     schedules = [name for name in _schedules(module, layer) if not wanted or name in wanted]
     if path == "torch":
         schedules = ["auto"]  # which means nothing there
@@ -293,7 +306,7 @@ def _cases(
                 yield layer, schedule, dtype, run
 
 
-def _case(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Run, device: Any) -> Case:
+def _case(layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:
     from rnngen.runtime.plan import NotPossible
 
     case = partial(Case, layer.__name__, schedule, dtype, str(run))
@@ -305,7 +318,7 @@ def _case(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Ru
         return case(failure=f"{type(error).__name__}: {visible(str(error))[:300]}")
 
 
-def _compared(case: Callable[..., Case], trials: Sequence["_Trial"], dtype: str) -> Case:
+def _compared(case: Callable[..., Case], trials: Sequence[_Trial], dtype: str) -> Case:
     """The case, with what its trials gave. case: makes one of errors and the like."""
     exact, in_type = [trial.exact for trial in trials], [trial.plain for trial in trials]
     errors = _errors([trial.found() for trial in trials], exact)
@@ -334,7 +347,7 @@ def _compared(case: Callable[..., Case], trials: Sequence["_Trial"], dtype: str)
     return replace(found, errors=errors, unknown=(*why, OWN), failure=failure)
 
 
-def _moved(trials: Sequence["_Trial"], errors: dict[str, float], dtype: str) -> dict[str, float]:
+def _moved(trials: Sequence[_Trial], errors: dict[str, float], dtype: str) -> dict[str, float]:
     """By the names of errors that the type's table does not allow: how far rounding in the type moves the judge."""
     import torch
 
@@ -356,30 +369,30 @@ class _Trial:
 
     described: CellGraph
     run: _Run
-    made: Any
-    double: Any
-    x: Any
-    states: list[Any]
-    exact: dict[str, Any]
-    plain: dict[str, Any]
+    made: Layer
+    double: Layer
+    x: Tensor
+    states: list[Tensor]
+    exact: dict[str, Tensor]
+    plain: dict[str, Tensor]
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> dict[str, Tensor]:
         """Outputs and gradients of the module."""
         return _answer_of(self.made, _method(self.made.forward, self.run), self.x, self.states, self.x.dtype)
 
-    def own(self) -> dict[str, Any]:
+    def own(self) -> dict[str, Tensor]:
         """Those of the layer's `reference` method, in float64 as the judge."""
         answer = _method(self.double.reference, self.run)
         return _answer_of(self.double, answer, self.x.double(), _doubled(self.states), self.x.dtype)
 
-    def moved(self, eps: float, seed: int) -> dict[str, Any]:
+    def moved(self, eps: float, seed: int) -> dict[str, Tensor]:
         """Those of the judge in float64, where each number that it takes or computes is moved by about `eps` of it."""
         import torch
         from torch.overrides import TorchFunctionMode
 
         generator = torch.Generator().manual_seed(seed)
 
-        def near(number: Any) -> Any:
+        def near(number: Tensor) -> Tensor:
             noise = torch.randn(number.shape, generator=generator, dtype=torch.float64)
             return number * (1 + eps * noise.to(number.device))
 
@@ -395,7 +408,7 @@ class _Trial:
                 parameter.copy_(near(parameter))
         judge = _judge(layer, self.described, self.run)
 
-        def answer(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             with Rounding():
                 return judge(x, states)
 
@@ -403,7 +416,9 @@ class _Trial:
         return _answer_of(layer, answer, x, states, self.x.dtype)
 
 
-def _trials(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Run, device: Any) -> list[_Trial]:
+def _trials(
+    layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device
+) -> list[_Trial]:
     """Those that a case compares: see `_DRAWS`."""
     first: list[_Trial] = []
     telling: list[_Trial] = []
@@ -417,7 +432,9 @@ def _trials(layer: type, described: CellGraph, schedule: str, dtype: str, run: _
     return first
 
 
-def _trial(layer: type, described: CellGraph, schedule: str, dtype: str, run: _Run, device: Any, seed: int) -> _Trial:
+def _trial(
+    layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device, seed: int
+) -> _Trial:
     import torch
 
     torch.manual_seed(seed)
@@ -425,13 +442,13 @@ def _trial(layer: type, described: CellGraph, schedule: str, dtype: str, run: _R
     with torch.no_grad():
         for parameter in made.parameters():  # one that begins as zero would hide that it is not used
             spread = 0.3 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.3
-            parameter += spread * torch.randn_like(parameter)
+            parameter.add_(spread * torch.randn_like(parameter))
     kind = getattr(torch, dtype)
     made = made.to(device, kind)
     # The judge starts from the rounded numbers.
     double = copy.deepcopy(made).double()
     x = torch.randn(run.time, run.batch, run.inputs).to(device, kind)
-    states: list[Any] = []
+    states: list[Tensor] = []
     if "initial_state" not in run.options:
         states = [torch.randn(state.shape).to(device, kind) for state in _parts(made.initial_state(run.batch))]
     exact = _answer_of(double, _judge(double, described, run), x.double(), _doubled(states), kind)
@@ -439,15 +456,12 @@ def _trial(layer: type, described: CellGraph, schedule: str, dtype: str, run: _R
     return _Trial(described, run, made, double, x, states, exact, plain)
 
 
-def _doubled(states: Sequence[Any]) -> list[Any]:
+def _doubled(states: Sequence[Tensor]) -> list[Tensor]:
     return [state.double() for state in states]
 
 
-def _parts(state: Any) -> list[Any]:
+def _parts(state: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return list(state) if isinstance(state, tuple) else [state]
-
-
-_Answer = Callable[[Any, list[Any]], tuple[Any, list[Any]]]  # from x and states to the output and the last states
 
 
 def _method(method: Callable[..., Any], run: _Run) -> _Answer:
@@ -455,7 +469,7 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    def answer(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
         if not run.lengths:
             y, last = method(x, hx)
@@ -466,11 +480,11 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
     return answer
 
 
-def _judge(layer: Any, described: CellGraph, run: _Run) -> _Answer:
+def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
     """The cell as it was described, with the parameters of the layer."""
     from rnngen import reference
 
-    def answer(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         parameters = dict(layer.named_parameters())
         names = layer.cell.states
         if not states:
@@ -483,7 +497,7 @@ def _judge(layer: Any, described: CellGraph, run: _Run) -> _Answer:
     return answer
 
 
-def _answer_of(layer: Any, answer: _Answer, x: Any, states: list[Any], dtype: Any) -> dict[str, Any]:
+def _answer_of(layer: Layer, answer: _Answer, x: Tensor, states: list[Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Outputs and gradients by name. dtype: in which the gradients are drawn that come in from outside."""
     import torch
 
@@ -506,17 +520,17 @@ def _answer_of(layer: Any, answer: _Answer, x: Any, states: list[Any], dtype: An
     return dict(zip(names, (tensor.detach() for tensor in (*outputs, *gradients)), strict=True))
 
 
-def _errors(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _errors(found: Sequence[dict[str, Tensor]], wanted: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     """By name the error over all draws."""
     return {name: _error([answer[name] for answer in found], [answer[name] for answer in wanted]) for name in wanted[0]}
 
 
-def _not_finite(answers: Sequence[dict[str, Any]]) -> list[str]:
+def _not_finite(answers: Sequence[dict[str, Tensor]]) -> list[str]:
     """Names of what the judge itself gives numbers of that are not finite."""
     return [name for name in answers[0] if not all(answer[name].isfinite().all() for answer in answers)]
 
 
-def _error(found: Sequence[Any], wanted: Sequence[Any]) -> float:
+def _error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     """The relative RMS error of all tensors together; infinite where only one of a pair is finite."""
     import torch
 

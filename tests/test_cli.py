@@ -814,7 +814,7 @@ def test_a_chart_has_no_sign_in_a_label_that_mermaid_would_read():
 
 
 def test_the_stages_are_the_compilers(run):
-    names = ["resolve", "infer", *(step.__name__ for step in PASSES)]
+    names = ["resolve", "infer", *(step.__name__ for step in PASSES.steps)]
     (cell,) = describe(library()["rnn"]).cells
     assert names == [name for name, _ in forms_of(cell)]
     listed = " ".join(run("show", "--help").stdout.split())
@@ -972,7 +972,7 @@ def test_words_are_completed(run):
     assert completions(run, "compile", "lstm", "ind") == ["indrnn"]
     assert completions(run, "compile", "[") == []
     assert completions(run, "cells", "gru") == ["gru", "gru_flux", "gru_v3"]
-    passes = [step.__name__ for step in PASSES]
+    passes = [step.__name__ for step in PASSES.steps]
     assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", *passes]
     assert completions(run, "verify", "lstm", "--schedule", "") == list(SCHEDULES)
     assert completions(run, "explain", "lstm", "--machine", "sm_9") == ["sm_90"]

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_imports_go_one_way(path):
         later = {name for name in own if order.index(name) > order.index(stage)} - {"runtime"}
         assert not later, f"{stage} stands before {later}"
         if "runtime" in own:  # arithmetic that both halves need, and no torch with it
-            child = {"rnngen.runtime.language", "rnngen.runtime.launch"} if stage == "verify" else set()  # it has torch
+            torch = {"rnngen.runtime.language", "rnngen.runtime.launch", "rnngen.runtime.layer"}
+            child = torch if stage == "verify" else set()  # it has torch
             assert {n for n in imports_of(path) if "runtime" in n} <= child | {
                 "rnngen.runtime.choose",
                 "rnngen.runtime.machine",
@@ -104,6 +106,14 @@ def test_the_compiler_needs_no_torch(path):
 def test_a_file_says_what_it_is(path):
     assert not VAGUE.match(path.stem)
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_types_are_checked_but_in_jitted_functions():
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"] and settings["files"] == ["rnngen"]
+    (left_out,) = [row["module"] for row in settings["overrides"] if row.get("ignore_errors")]
+    jitted = {f"rnngen.runtime.{path.stem}" for path in FILES if "\n@triton.jit\n" in path.read_text()}
+    assert set(left_out) == jitted | {"rnngen.runtime.interpreter"}
 
 
 def test_a_compile_loads_no_torch():

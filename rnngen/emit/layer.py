@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from rnngen.emit.views import LayerView, WeightView
-from rnngen.ir import CellGraph, Parameter, Program, block_shape, origin
+from rnngen.ir import CellGraph, Packed, Parameter, block_shape, origin
 
 _SQUARE = ("hidden", "hidden")
 
 
-def layer_view(program: Program, schedules: tuple[str, ...], activations: Mapping[str, str]) -> LayerView:
+def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping[str, str]) -> LayerView:
     """The record of a cell's interface.
 
     A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
@@ -32,7 +32,7 @@ def layer_view(program: Program, schedules: tuple[str, ...], activations: Mappin
         weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
         states=tuple(s.name for s in graph.states),
         output=state,
-        width=definitions[output].shape[0],
+        width=str(definitions[output].shape[0]),
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
         nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",

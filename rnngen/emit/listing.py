@@ -11,7 +11,7 @@ from typing import Any
 
 from rnngen.chain import Atom, Chain, Chained
 from rnngen.emit.statements import number
-from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value
+from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value, blocks_of
 from rnngen.ops import COMPARISONS, OPS
 
 __all__ = ["as_json", "as_mermaid", "as_text"]
@@ -116,7 +116,7 @@ def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterato
         for leaf in graph.leaves(kind):
             if kind == "constant":
                 if not _is_numeral(leaf):
-                    rows.append((f"constant   {leaf.name} = {number(leaf.attribute)}", "", ""))
+                    rows.append((f"constant   {leaf.name} = {number(leaf.number)}", "", ""))
                 continue
             parts = f" = [{', '.join(blocks[leaf.name])}]" if leaf.name in blocks else ""
             note = sources.get(leaf.name, "") if kind == "input" else ""
@@ -187,7 +187,7 @@ def _lines(graph: CellGraph) -> Iterator[_Line]:
         if value.op == "constant":
             if _is_numeral(value):
                 uses[value.name] = ()
-                texts[value.name] = number(value.attribute), _ATOM if value.attribute >= 0 else _UNARY
+                texts[value.name] = number(value.number), _ATOM if value.number >= 0 else _UNARY
             continue
         if value.op in LEAVES or (value.op == "pick" and value.name in packs.get(value.operands[0], ())):
             if value.op == "pick":
@@ -213,13 +213,13 @@ def _named_blocks(graph: CellGraph) -> dict[str, tuple[str, ...]]:
     for value in graph.leaves("pick"):
         pack = definitions[value.operands[0]]
         if pack.op in LEAVES and "." not in value.name:
-            found.setdefault(pack.name, {}).setdefault(value.attribute, value.name)
+            found.setdefault(pack.name, {}).setdefault(value.block, value.name)
     complete = {}
-    for pack, blocks in found.items():
-        shape = definitions[pack].shape
-        count = shape[0] if shape else len(blocks)  # before shapes are known all blocks are there
+    for name, blocks in found.items():
+        shape = definitions[name].shape
+        count = blocks_of(shape) if shape else len(blocks)  # before shapes are known all blocks are there
         if set(blocks) == set(range(count)):
-            complete[pack] = tuple(blocks[place] for place in sorted(blocks))
+            complete[name] = tuple(blocks[place] for place in sorted(blocks))
     return complete
 
 
@@ -232,9 +232,9 @@ def _expression(value: Value, texts: dict[str, tuple[str, int]]) -> tuple[str, i
         case "alias":
             return operands[0]
         case "pick":
-            return f"{_within(operands[0], _ATOM)}[{value.attribute}]", _ATOM
+            return f"{_within(operands[0], _ATOM)}[{value.block}]", _ATOM
         case "slice":
-            start, stop = value.attribute
+            start, stop = value.bounds
             return f"{_within(operands[0], _ATOM)}[{start}:{stop}]", _ATOM
         case "stack":
             return f"[{', '.join(plain)}]", _ATOM

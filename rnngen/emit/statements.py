@@ -128,7 +128,7 @@ def statements(
     for value in graph.values:
         known = atom(value)
         if value.op == "constant":
-            texts[value.name] = number(value.attribute), _ATOM if value.attribute >= 0 else _UNARY
+            texts[value.name] = number(value.number), _ATOM if value.number >= 0 else _UNARY
         elif known is not None:
             texts[value.name] = known, _ATOM
         else:
@@ -169,7 +169,7 @@ def _expression(
     second = values[value.operands[-1]]
     form = None
     if len(operands) == 2 and second.op == "constant":
-        exact = unpack("f", pack("f", second.attribute))[0] == second.attribute
+        exact = unpack("f", pack("f", second.number))[0] == second.number
         form = (None if exact else spelling.with_fraction.get(value.op)) or spelling.with_number.get(value.op)
     form = form or spelling.calls[value.op]
     atoms = [text for text, _ in operands]

@@ -86,7 +86,8 @@ class _Differentiation:
     def stream_gradients(self) -> tuple[str | None, ...]:
         """For each input of the scan the label of the adjoint's output that is its gradient."""
         labels = {value: label for label, value in self.adjoint().outputs}
-        return tuple(labels.get(self.outputs.get(self.labels.get(leaf.name))) for leaf in self.scan.leaves("input"))
+        found = {name: labels[self.outputs[label]] for name, label in self.labels.items()}
+        return tuple(found.get(leaf.name) for leaf in self.scan.leaves("input"))
 
     def gradients(self) -> CellGraph:
         """The gradient of each parameter of the scan, from streams over all rows."""
@@ -166,10 +167,10 @@ class _Differentiation:
             leaf = self.to.keep(Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape))
             self.accumulators.append((value, State(leaf, self.to.make(f"{leaf}'", "add", leaf, adjoint))))
         elif value.op == "pick":
-            self.blocks[value.operands[0]][value.attribute].append(adjoint)
+            self.blocks[value.operands[0]][value.block].append(adjoint)
         elif value.op == "slice":
-            for number in range(*value.attribute):
-                block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number - value.attribute[0])
+            for place, number in enumerate(range(*value.bounds)):
+                block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=place)
                 self.blocks[value.operands[0]][number].append(block)
         elif value.op == "stack":
             for number, operand in enumerate(value.operands):

@@ -103,7 +103,7 @@ def _views_of_parameters(graph: CellGraph, phase: dict[str, str]) -> dict[Value,
     definitions = graph.by_name()
     found: dict[Value, list[Value]] = defaultdict(list)
     for value in graph.values:
-        for operand in map(definitions.get, value.operands):
+        for operand in (definitions[name] for name in value.operands):
             in_scan = phase[value.name] == "scan" or value.op in COMPARISONS
             if in_scan and operand.op in VIEWS:
                 parameter = definitions[operand.operands[0]]
@@ -182,7 +182,7 @@ def _regrouped(graph: CellGraph) -> CellGraph:
     return prune(renamed(graph, builder, names))
 
 
-def _copied(value: Value, parts: list, builder: Builder, names: dict[str, str]) -> dict[str, str]:
+def _copied(value: Value, parts: list[tuple[int, str]], builder: Builder, names: dict[str, str]) -> dict[str, str]:
     if len(parts) > 2:
         return {value.name: _sum(builder, value.name, [(sign, names[name]) for sign, name in parts])}
     return {value.name: builder.copy(value, names)}
@@ -215,15 +215,15 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
         if value.name in bare:
             continue
         if value.name in lifted:
-            product, block = lifted[value.name]
+            product, place = lifted[value.name]
             whole = names[product]
-            names[value.name] = whole if block is None else builder.make(value.name, "pick", whole, attribute=block)
+            names[value.name] = whole if place is None else builder.make(value.name, "pick", whole, attribute=place)
             continue
         names[value.name] = builder.copy(value, names)
         if value.op != "matmul" or rank[value.name] != 1:
             continue
         blocks = blocks_of(value.shape)
-        picks = {p.attribute: p for p in users[value.name] if p.op == "pick"}
+        picks = {p.block: p for p in users[value.name] if p.op == "pick"}
         if blocks > 1 and len(picks) < len(users[value.name]):
             continue
         found: dict[int, str] = {}

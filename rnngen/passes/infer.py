@@ -66,7 +66,7 @@ class _Inference:
         if value.op in COMPARISONS:
             self.comparisons.add(value.name)
         if value.op == "constant":
-            self.numbers[value.name] = value.attribute
+            self.numbers[value.name] = value.number
         elif value.op in OPS and self.numbers.keys() >= set(operands) and not self._is_number(value, operands):
             return False
         if value.name in self.program.cell.heads or value.op == "pick":
@@ -88,8 +88,8 @@ class _Inference:
         except ShapeConflict as conflict:
             sides = [f"'{self.text(operand)}' is {shown(self.values[operand].shape)}" for operand in operands]
             note = f"{', '.join(sides[:-1])} and {sides[-1]}."
-            hint = self._remedy(value, operands)
-            self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(hint,))
+            remedy = self._remedy(value, operands)
+            self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(remedy,))
             return False
         return True
 
@@ -164,7 +164,7 @@ class _Inference:
             self._check_end(state.update, f"The new value of the state '{state.name}'", [("hidden",)])
         if self.cell.output not in [state.update for state in self.program.cell.states]:
             alone = self.cell.places.path == ()
-            allowed = [("hidden",), ("inputs",)] if alone else [("hidden",)]
+            allowed: list[Shape] = [("hidden",), ("inputs",)] if alone else [("hidden",)]
             self._check_end(self.cell.output, f"The output '{self.cell.output}'", allowed)
 
     def _check_end(self, name: str, subject: str, allowed: list[Shape]) -> None:
@@ -255,7 +255,7 @@ def _fixed(graph: CellGraph, numbers: Mapping[str, float]) -> dict[str, float]:
             case "where" if operands[1] == operands[2]:
                 number = operands[1]
             case op if op in OPS and op not in COMPARISONS and op != "where" and None not in operands:
-                number = folded(op, operands)
+                number = folded(op, [operand for operand in operands if operand is not None])
         if number is not None:
             found[value.name] = number
     return found

@@ -14,14 +14,25 @@ from rnngen.passes.simplify import renamed
 
 def lower(program: Differentiated) -> Differentiated:
     """Every graph but the described cell, in primitives; the same object if nothing was derived."""
-    graphs = program.graphs()
-    lowered = {name: _lowered(graph) for name, graph in graphs.items()}
-    changed = {name: graph for name, graph in lowered.items() if graph is not graphs[name]}
-    return replace(program, **changed) if changed else program
+    if not any(map(_is_derived, program.graphs().values())):
+        return program
+    return replace(
+        program,
+        once=_lowered(program.once),
+        before=_lowered(program.before),
+        scan=_lowered(program.scan),
+        after=_lowered(program.after),
+        adjoint=_lowered(program.adjoint),
+        gradients=_lowered(program.gradients),
+    )
+
+
+def _is_derived(graph: CellGraph) -> bool:
+    return any(value.op in OPS and OPS[value.op].definition for value in graph.values)
 
 
 def _lowered(graph: CellGraph) -> CellGraph:
-    if not any(value.op in OPS and OPS[value.op].definition for value in graph.values):
+    if not _is_derived(graph):
         return graph
     builder = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}

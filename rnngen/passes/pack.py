@@ -27,7 +27,7 @@ def pack(program: Program) -> Packed:
     for value in graph.values:
         if value.op == "matmul" and definitions[value.operands[0]].op == "pick":
             block, vector = definitions[value.operands[0]], value.operands[1]
-            groups[block.operands[0], vector][block.attribute] = value.name
+            groups[block.operands[0], vector][block.block] = value.name
     runs = {
         product: (stack, vector, run)
         for (stack, vector), products in groups.items()
@@ -48,7 +48,7 @@ def pack(program: Program) -> Packed:
         whole = blocks_of(builder.values[part].shape) == blocks_of(definitions[stack].shape)
         name = stack if whole else f"{stack}_{run[0]}"
         product = builder.make(_product_name(name, vector), "matmul", part, names[vector])
-        number = definitions[value.operands[0]].attribute - run[0]
+        number = definitions[value.operands[0]].block - run[0]
         names[value.name] = builder.add(replace(value, op="pick", operands=(product,), attribute=number))
     packed = replace(program, cell=prune(renamed(graph, builder, names)))
     return Packed(**vars(packed), described=graph)

@@ -34,7 +34,7 @@ def _must(graph: CellGraph, name: str) -> _Must:
 
 def _verify(name: str, graph: CellGraph) -> None:
     must = _must(graph, name)
-    defined: dict[str, tuple] = {}
+    defined: dict[str, Shape] = {}
     for value in graph.values:
         must(value.name not in defined, f"{value.name} is defined twice")
         must(value.op in LEAVES | STRUCTURAL | OPS.keys(), f"{value.name} has the unknown operation {value.op}")
@@ -52,8 +52,8 @@ def _verify(name: str, graph: CellGraph) -> None:
     for state in graph.states:
         must(state.update in defined, f"the state {state.name} has no new value")
         must(defined[state.update] in (defined[state.name], ()), f"the state {state.name} changes its shape")
-    for label, value in graph.outputs:
-        must(value in defined, f"the output {label} is missing")
+    for label, output in graph.outputs:
+        must(output in defined, f"the output {label} is missing")
 
 
 def _verify_adjoint(program: Differentiated) -> None:
@@ -127,4 +127,4 @@ def _is_zero(graph: CellGraph, name: str) -> bool:
 
 def _numbers(graph: CellGraph) -> dict[str, float]:
     """The constants of a graph by name."""
-    return {value.name: value.attribute for value in graph.values if value.op == "constant"}
+    return {value.name: value.number for value in graph.values if value.op == "constant"}

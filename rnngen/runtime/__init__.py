@@ -5,6 +5,7 @@ is wanted.
 """
 
 from importlib import import_module
+from typing import Any
 
 PUBLISHED = {
     "check_module": "seal",
@@ -49,7 +50,7 @@ PUBLISHED = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:  # as different as the names are
     if name not in PUBLISHED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{PUBLISHED[name]}"), name)

@@ -72,16 +72,17 @@ class Direction:
 
         given: whether the states may be other than zero.
         """
-        if self.projection is None:
+        projection = self.projection
+        if projection is None:
             return self._scan(x, states, self.weights)
         if not (self.cell.narrow and given):
             # A state of zeros is its own projection, but for its width.
-            states = [self._filled(state) for state in states] if self.cell.narrow else states
-            return self._projected(*self._scan(x, states, self._seeing_projection()))
+            states = [_filled(state, projection) for state in states] if self.cell.narrow else states
+            return self._projected(*self._scan(x, states, self._seeing(projection)), projection)
         if self.backwards and self.lengths is not None:
             y, last = replace(self, backwards=False)(self.lengths.turned(x), states, given)
             return (y if self.last_only else self.lengths.turned(y)), last
-        return self._projected(*self._from_projection(x, states))
+        return self._projected(*self._from_projection(x, states, projection), projection)
 
     def _scan(self, x: Tensor, states: Sequence[Tensor], weights: Mapping[str, Tensor], skip: int = 0) -> Result:
         """The scan itself; skip: steps of the mask that come before x."""
@@ -97,35 +98,36 @@ class Direction:
             y = y[0] if self.backwards else y[-1] if self.lengths is None else self.lengths.last(y)
         return y, last
 
-    def _from_projection(self, x: Tensor, states: Sequence[Tensor]) -> Result:
+    def _from_projection(self, x: Tensor, states: Sequence[Tensor], projection: Tensor) -> Result:
         """The first step from a state that is a projection, then the others."""
         first, rest = (x[-1:], x[:-1]) if self.backwards else (x[:1], x[1:])
         filled = {
-            weight.name: self._filled(tensor) if weight.shape[-1:] == ("output",) else tensor
+            weight.name: _filled(tensor, projection) if weight.shape[-1:] == ("output",) else tensor
             for weight in self.cell.weights
             for tensor in [self.weights[weight.name]]
         }
-        y, last = self._scan(first, [self._filled(state) for state in states], filled)
+        y, last = self._scan(first, [_filled(state, projection) for state in states], filled)
         if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
-        others, last = self._scan(rest, last, self._seeing_projection(), skip=1)
+        others, last = self._scan(rest, last, self._seeing(projection), skip=1)
         if self.last_only:
             return others, last
         return torch.cat((others, y) if self.backwards else (y, others)), last
 
-    def _filled(self, tensor: Tensor) -> Tensor:
-        """With as many zeros behind the last dimension as a state has features more."""
-        return F.pad(tensor, (0, self.projection.shape[1] - tensor.shape[-1]))
-
-    def _seeing_projection(self) -> dict[str, Tensor]:
+    def _seeing(self, projection: Tensor) -> dict[str, Tensor]:
         """The weights, with U @ R for each matrix U that is to be applied to the projection."""
         sees = {weight.name for weight in self.cell.weights if weight.shape[-1:] == ("output",)}
-        return {name: w @ self.projection if name in sees else w for name, w in self.weights.items()}
+        return {name: w @ projection if name in sees else w for name, w in self.weights.items()}
 
-    def _projected(self, y: Tensor, last: tuple[Tensor, ...]) -> Result:
+    def _projected(self, y: Tensor, last: tuple[Tensor, ...], projection: Tensor) -> Result:
         if not self.cell.narrow:
-            return F.linear(y, self.projection), last
+            return F.linear(y, projection), last
         place = self.cell.states.index(self.cell.output)
-        projected = F.linear(last[place], self.projection)
-        y = F.linear(y, self.projection)
+        projected = F.linear(last[place], projection)
+        y = F.linear(y, projection)
         return y, (*last[:place], projected, *last[place + 1 :])
+
+
+def _filled(tensor: Tensor, projection: Tensor) -> Tensor:
+    """With as many zeros behind the last dimension as a state has features more."""
+    return F.pad(tensor, (0, projection.shape[1] - tensor.shape[-1]))

@@ -3,7 +3,9 @@ there is none that works.
 """
 
 import os
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any, NoReturn
 
 __all__ = ["MISSING", "WANTED", "OutOfResources", "interpreting", "tl", "triton"]
 
@@ -15,10 +17,10 @@ class _Absent:
 
     constexpr = object
 
-    def jit(self, function=None, **options):
+    def jit(self, function: Callable[..., object] | None = None, **options: object) -> object:
         return self if function else self.jit
 
-    def __getitem__(self, grid):
+    def __getitem__(self, grid: object) -> NoReturn:
         raise RuntimeError(MISSING)
 
 
@@ -45,17 +47,19 @@ def _wanted() -> bool:
 
 WANTED = _wanted()
 MISSING = _missing()
+triton: Any  # which has no types of its own
+tl: Any
+OutOfResources: Any
 if MISSING:
     triton = tl = _Absent()
-    OutOfResources: tuple | type = ()  # which no exception is
+    OutOfResources = ()  # which no exception is
 else:
-    import triton
-    import triton.language as tl
-    from triton.runtime import OutOfResources
+    triton, tl = import_module("triton"), import_module("triton.language")
+    OutOfResources = import_module("triton.runtime").OutOfResources
 
 # Triton settles how a kernel runs when the kernel is decorated, which is while a generated module is imported. What is
 # set later changes nothing, so it is read once.
-_INTERPRETED = not MISSING and triton.knobs.runtime.interpret
+_INTERPRETED = not MISSING and bool(triton.knobs.runtime.interpret)
 if _INTERPRETED:
     from rnngen.runtime.interpreter import mend
 

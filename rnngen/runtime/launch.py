@@ -1,11 +1,12 @@
 """From tensors to kernels: the arguments of a sweep, which schedule runs it, and where there are kernels at all."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from rnngen.runtime.choose import choose
 from rnngen.runtime.language import MISSING, WANTED, OutOfResources, interpreting, tl
 from rnngen.runtime.machine import MACHINES, Machine, row_of
-from rnngen.runtime.plan import LETTERS, Choice, Facts, NotPossible, Sizes
+from rnngen.runtime.plan import LETTERS, Choice, Facts, Kernel, NotPossible, Sizes, Steps
 from rnngen.runtime.schedules import SCHEDULES
 
 
@@ -94,7 +95,7 @@ class Arguments:
 
     def launch(
         self,
-        kernel,
+        kernel: Kernel,
         grid: tuple[int, int],
         choice: Choice,
         tensors: Sequence[Tensor | None],
@@ -125,7 +126,7 @@ class Arguments:
                 raise NotPossible(f"The schedule '{choice.schedule}' cannot run here: {reason}.") from error
 
 
-def run(kernels: Mapping[str, Callable], facts: Facts, scan: Arguments, schedule: str) -> None:
+def run(kernels: Mapping[str, Kernel | Steps], facts: Facts, scan: Arguments, schedule: str) -> None:
     """Run a sweep by the schedule that suits its sizes and device, or by the one that is named.
 
     kernels: of each schedule that can run it, what its launcher is given. A name is for the sweeps that have kernels of
@@ -173,7 +174,7 @@ def machine_of(device: torch.device) -> Machine:
     """The limits of a device that has kernels; the interpreter has those of sm_90."""
     if device.type == "cpu":
         return MACHINES["sm_90"]
-    properties = torch.cuda.get_device_properties(device)
+    properties: Any = torch.cuda.get_device_properties(device)  # torch's stubs have not all of them
     if torch.version.hip:
         known = row_of("hip", properties.gcnArchName.split(":")[0])
         return replace(known, processors=properties.multi_processor_count)

@@ -1,7 +1,7 @@
 """Layers: a generated cell as an `nn.Module` with the constructor, the calls and the weights of torch.nn's."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
-from rnngen.runtime.direction import Direction, Lengths, filled
+from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.scan import autocasting
 
@@ -110,14 +110,12 @@ class Layer(Leaf):
         if dtype is not None:
             self._check_dtype(dtype)
         self.init = checked_init(init, self._weights())
-        options = {"device": device, "dtype": dtype}
         for layer, direction in self._places():
             for weight in self._weights():
-                size = weight.size(self._sizes(layer), heads)
-                name = self._suffixed(weight.name, layer, direction)
-                self.register_parameter(name, nn.Parameter(torch.empty(size, **options)))
+                empty = torch.empty(weight.size(self._sizes(layer), heads), device=device, dtype=dtype)
+                self.register_parameter(self._suffixed(weight.name, layer, direction), nn.Parameter(empty))
         for state in self.cell.states if initial_state != "zeros" else ():
-            tensor = torch.zeros(self._runs, self._width(state), **options)
+            tensor = torch.zeros(self._runs, self._width(state), device=device, dtype=dtype)
             if initial_state == "learned":
                 self.register_parameter(f"initial_{state}", nn.Parameter(tensor))
             else:
@@ -265,7 +263,7 @@ class Layer(Leaf):
 
         A kernel would read past the end of it; such a one comes by torch.func.functional_call, or is set by hand.
         """
-        tensor = getattr(self, name)
+        tensor: Tensor = getattr(self, name)
         self._check_fit(tensor, x, kind, name)
         if tensor.shape != size:
             raise RuntimeError(f"{self._title}: Expected {name} size {size}, got {tuple(tensor.shape)}")
@@ -371,7 +369,7 @@ class Layer(Leaf):
         if batched and self._runs == 1:
             hx = _with_first_dimension(hx)
         time = 1 if self.batch_first and batched else 0
-        y, state = self._call(self.cell.run, input.unsqueeze(time), hx, schedule=self.schedule)
+        y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), hx, {"schedule": self.schedule})
         return (y if self.last_only else y.squeeze(time)), state
 
     def initial_state(self, batch: int | None = None) -> State:
@@ -394,7 +392,7 @@ class Layer(Leaf):
         return [self._own(f"initial_{s}", (self._runs, self._width(s)), x, "hidden") for s in self.cell.states]
 
     def extra_repr(self) -> str:
-        usual = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        usual: dict[str, object] = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
         usual |= {"bidirectional": False, "heads": 1, "reverse": False, "last_only": False, "return_state": True}
         usual |= {"schedule": "auto"}
         parts = [f"{self.input_size}, {self.hidden_size}"]
@@ -405,11 +403,16 @@ class Layer(Leaf):
     def _as_state(self, states: Sequence[Tensor]) -> State:
         return states[0] if len(states) == 1 else tuple(states)
 
-    def _call(self, run: Callable, input: Input, hx: State | None, **options: str) -> tuple[Input, State]:
+    def _call(self, run: Callable[..., Result], input: Input, hx: State | None, **options: str) -> tuple[Input, State]:
         if isinstance(input, PackedSequence):
             return self._call_packed(run, input, hx, options)
         if not isinstance(input, Tensor):
             raise TypeError(f"{self._title}: Expected a Tensor or a PackedSequence, got {type(input).__name__}")
+        return self._call_tensor(run, input, hx, options)
+
+    def _call_tensor(
+        self, run: Callable[..., Result], input: Tensor, hx: State | None, options: dict[str, str]
+    ) -> tuple[Tensor, State]:
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
@@ -424,7 +427,7 @@ class Layer(Leaf):
         return y, self._as_state(last)
 
     def _call_packed(
-        self, run: Callable, input: PackedSequence, hx: State | None, options: dict[str, str]
+        self, run: Callable[..., Result], input: PackedSequence, hx: State | None, options: dict[str, str]
     ) -> tuple[Input, State]:
         """Sequences of different lengths: padded, in the order of their lengths, and scanned with a mask."""
         data, sizes, order, back = input
@@ -511,7 +514,7 @@ class Layer(Leaf):
 
     def _layers(
         self,
-        run: Callable,
+        run: Callable[..., Result],
         x: Tensor,
         states: Sequence[Tensor],
         given: bool,
@@ -561,7 +564,7 @@ def _fit(tensor: Tensor, other: Tensor) -> bool:
 def _with_first_dimension(hx: State | None) -> State | None:
     """The states of a cell, (batch, width), as those of a layer; anything else as it is."""
     if isinstance(hx, list | tuple):
-        return tuple(_with_first_dimension(part) for part in hx)
+        return tuple(part.unsqueeze(0) if isinstance(part, Tensor) and part.dim() == 2 else part for part in hx)
     return hx.unsqueeze(0) if isinstance(hx, Tensor) and hx.dim() == 2 else hx
 
 
@@ -569,7 +572,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _check_types(values: dict[str, object], kind: type) -> None:
+def _check_types(values: Mapping[str, object], kind: type) -> None:
     for name, value in values.items():
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")

@@ -15,9 +15,9 @@ def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tenso
 
     That is a bias (k * rows,), or a tensor of the shape of the result.
     """
-    if stack.dim() == 2 and (added is None or added.dim() == 1):
-        return F.linear(vector, stack, added)
     if stack.dim() == 2:
+        if added is None or added.dim() == 1:
+            return F.linear(vector, stack, added)
         fused = vector.dim() == added.dim() == 2
         return torch.addmm(added, vector, stack.T) if fused else F.linear(vector, stack) + added
     heads = vector.shape[-1] // stack.shape[-1]

@@ -5,11 +5,16 @@ same functions when it explains a model. The figures behind the rules are counts
 spills, shared memory) and a scoreboard estimate of their cycles, not measurements on a GPU.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rnngen.runtime.machine import Machine
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LETTERS = {"hidden": "H", "inputs": "I"}  # the dimensions, as constants of a kernel
 MOST_PROGRAMS = 65535  # in the second dimension of a grid, on CUDA and ROCm
@@ -86,8 +91,75 @@ class NotPossible(ValueError):
     """The schedule that was asked for cannot run this scan here."""
 
 
-class Schedule(Protocol):
-    """What a file in `schedules` has."""
+class Kernel(Protocol):
+    """A function of Triton's: kernel[grid](...) launches it."""
+
+    __name__: str
+
+    def __getitem__(self, grid: tuple[int, int]) -> Callable[..., object]:
+        """What launches as many programs as the grid has."""
+
+
+class Run(Protocol):
+    """The arguments of a sweep, `launch.Arguments`, as far as a schedule may ask."""
+
+    @property
+    def time(self) -> int:
+        """The number of steps."""
+
+    @property
+    def batch(self) -> int:
+        """The elements of the batch."""
+
+    @property
+    def hidden(self) -> int:
+        """The units of a state."""
+
+    @property
+    def heads(self) -> int:
+        """Of the block-diagonal parameters."""
+
+    @property
+    def widest(self) -> int:
+        """The largest dimension that a value has."""
+
+    @property
+    def letters(self) -> Mapping[str, int]:
+        """The dimensions as constants of a kernel."""
+
+    @property
+    def backwards(self) -> bool:
+        """Whether time runs from T - 1 to 0."""
+
+    @property
+    def precision(self) -> str:
+        """How float32 is multiplied."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor | None]:
+        """Every tensor in the order of a kernel's arguments; None for a mask that is not there."""
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int],
+        choice: Choice,
+        tensors: Sequence[Tensor | None],
+        time: int,
+        **constants: int | bool | str,
+    ) -> None:
+        """Launch a kernel with these, and with what every kernel takes. time: the number of steps, or the one meant.
+
+        Raises NotPossible for a kernel that Triton finds too large for the GPU.
+        """
+
+
+Steps = Callable[[Run, Choice], None]  # a module's loop over time, which knows the tensors that it asks for
+_Launched = TypeVar("_Launched", contravariant=True)
+
+
+class Schedule(Protocol[_Launched]):
+    """What a file in `schedules` has. It launches a `Kernel` or `Steps`, as its template makes them."""
 
     def refusal(self, facts: Facts) -> str:
         """Why it cannot run a sweep, whatever the sizes; "" if it can."""
@@ -95,12 +167,8 @@ class Schedule(Protocol):
     def plan(self, facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         """How it would run a call there, or why it cannot."""
 
-    def launch(self, kernel: Callable, scan: "Run", choice: Choice) -> None:
+    def launch(self, launched: _Launched, scan: Run, choice: Choice, /) -> None:
         """Run a sweep."""
-
-
-class Run(Protocol):
-    """What a schedule is given to launch: see `launch.Arguments`."""
 
 
 def power_of_two(least: int, number: int) -> int:

@@ -49,14 +49,15 @@ class Recurrence(nn.Module):
 
         Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no sequence.
         """
+        y: Input
         if isinstance(input, PackedSequence):
             y, state = self._packed(input, hx)
         else:
             if input.dim() not in (2, 3):
                 raise ValueError(f"Recurrence: Expected input to be 2D or 3D, got {input.dim()}D instead")
             turned = self.batch_first and input.dim() == 3
-            y, state = self._loop(input.transpose(0, 1) if turned else input, hx)
-            y = y.transpose(0, 1) if turned else y
+            rows, state = self._loop(input.transpose(0, 1) if turned else input, hx)
+            y = rows.transpose(0, 1) if turned else rows
         return (y, state) if self.return_state else y
 
     def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:

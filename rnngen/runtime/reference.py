@@ -30,8 +30,8 @@ def loop(
         old = tuple(state[on] for state in states)
         y, new = step(x[t][on], old, weights)
         outputs[t] = y.new_zeros(len(on), y.shape[-1]).index_put((on,), y)
-        new = map(like_state, new, old)
-        states = tuple(s.index_put((on,), n.to(s.dtype)) for s, n in zip(states, new, strict=True))
+        like_old = map(like_state, new, old)
+        states = tuple(s.index_put((on,), n.to(s.dtype)) for s, n in zip(states, like_old, strict=True))
     return torch.stack([outputs[t] for t in range(len(x))]), states
 
 

@@ -9,15 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from rnngen.runtime.launch import Arguments, has_kernels, run
-from rnngen.runtime.plan import Facts, Product
+from rnngen.runtime.plan import Facts, Kernel, Product, Steps
 from rnngen.runtime.seal import edition
 
+if TYPE_CHECKING:
+    from torch._functorch.autograd_function import VmapInfo
+    from torch.library import CustomOpDef
+
+_Item = TypeVar("_Item")
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
 
@@ -41,7 +47,7 @@ class Sweep:
     parameters: tuple[str, ...]
     outputs: Mapping[str, Shape]
     step: Step
-    kernels: Mapping[str, Callable]
+    kernels: Mapping[str, Kernel | Steps]
     products: tuple[Product, ...] = ()
     levels: int = 0
     carried: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +86,7 @@ def _row(shape: Shape, sizes: Mapping[str, int]) -> int:
     return prod(name if isinstance(name, int) else sizes[name] for name in shape)
 
 
-_OPERATORS: dict[str, tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]] = {}
+_OPERATORS: dict[str, tuple["CustomOpDef", "CustomOpDef"]] = {}
 
 
 class Scan:
@@ -170,15 +176,15 @@ class Scan:
         outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
         last = tuple(results[count:])
         if last_only:
-            states = list(self.forward.states)
-            outputs |= {label: last[states.index(state)] for label, state in self.forward.carried.items()}
+            order = list(self.forward.states)
+            outputs |= {label: last[order.index(state)] for label, state in self.forward.carried.items()}
         return [output for label, output in outputs.items() if label != "saved"], last
 
     @property
     def _cell(self) -> str:
         return self.name.rsplit("_", 1)[0]
 
-    def _registered(self) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
+    def _registered(self) -> tuple["CustomOpDef", "CustomOpDef"]:
         forward = self._operator(
             "scan", self._forward, self._counts(self.forward, self._states), "bool save, bool keep, "
         )
@@ -195,15 +201,21 @@ class Scan:
         """Numbers of tensors in and out."""
         return len(which.inputs) + states + len(self.parameters), len(which.outputs) + len(which.states)
 
-    def _operator(self, suffix: str, function: Callable, counts: tuple[int, int], flags: str):
+    def _operator(
+        self, suffix: str, function: Callable[..., tuple[Tensor, ...]], counts: tuple[int, int], flags: str
+    ) -> "CustomOpDef":
         arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
         results = ", ".join(["Tensor"] * counts[1])
         schema = f"({arguments}, Tensor? valid, bool reverse, {flags}str schedule) -> ({results})"
         name = f"rnngen::{self._own_name}_{suffix}"
         return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
 
-    def _split(self, which: Sweep, args: Sequence) -> tuple[list[Tensor], list[Tensor], list[Tensor], list]:
+    def _split(self, which: Sweep, args: Sequence[Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Any]]:
         """Arguments of an operator as inputs, states, parameters, and the mask with the flags."""
+        return self._parts(which, args)
+
+    def _parts(self, which: Sweep, args: Sequence[_Item]) -> tuple[list[_Item], list[_Item], list[_Item], list[_Item]]:
+        """The same of whatever there is one of for each argument."""
         inputs = len(which.inputs)
         states = inputs + self._states
         parameters = states + len(self.parameters)
@@ -216,12 +228,12 @@ class Scan:
 
     # The forward operator.
 
-    def _forward_outputs(self, *args) -> tuple[Tensor, ...]:
+    def _forward_outputs(self, *args: Any) -> tuple[Tensor, ...]:
         streams, states, _, (_, _, save, keep, _) = self._split(self.forward, args)
         outputs = self._empty_outputs(self.forward, streams, states, save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
-    def _forward(self, *args) -> tuple[Tensor, ...]:
+    def _forward(self, *args: Any) -> tuple[Tensor, ...]:
         streams, states, parameters, (valid, reverse, save, keep, schedule) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
         used = self._used(self.forward, parameters)
@@ -241,14 +253,14 @@ class Scan:
 
     # The adjoint operator.
 
-    def _adjoint_outputs(self, *args) -> tuple[Tensor, ...]:
+    def _adjoint_outputs(self, *args: Any) -> tuple[Tensor, ...]:
         inputs, states, _, _ = self._split(self.adjoint, args)
         outputs = self._empty_outputs(self.adjoint, inputs, states)
         sizes = self.adjoint.sizes(inputs, states)
         last = [states[0].new_empty(states[0].shape[0], _row(shape, sizes)) for shape in self.adjoint.states.values()]
         return (*outputs, *last)
 
-    def _adjoint(self, *args) -> tuple[Tensor, ...]:
+    def _adjoint(self, *args: Any) -> tuple[Tensor, ...]:
         inputs, states, parameters, (valid, reverse, schedule) = self._split(self.adjoint, args)
         results = self._adjoint_outputs(*args)
         sizes = self.adjoint.sizes(inputs, states)
@@ -257,9 +269,9 @@ class Scan:
         _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, reverse, schedule)
         return results
 
-    # Autograd.
+    # Autograd. ctx: torch's, with what is kept on it.
 
-    def _keep_for_backward(self, ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    def _keep_for_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
         streams, states, parameters, (valid, ctx.reverse, _, _, ctx.schedule) = self._split(self.forward, inputs)
         ctx.time, ctx.sizes = streams[0].shape[0], self.forward.sizes(streams, states)
@@ -273,7 +285,7 @@ class Scan:
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
         ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid)
 
-    def _backward(self, ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def _backward(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
         *saved, valid = ctx.saved_tensors
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
@@ -301,8 +313,8 @@ class Scan:
                     values[name] = kept[kind, where[0]]
             return values[name]
 
-        last = gradients[len(self.forward.outputs) :]
-        last = [torch.zeros_like(state) if g is None else g for g, state in zip(last, states, strict=False)]
+        given = gradients[len(self.forward.outputs) :]
+        last = [torch.zeros_like(state) if g is None else g for g, state in zip(given, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
         results = self.adjoint_op(*inputs, *last, *parameters, valid, ctx.reverse, ctx.schedule)
         values |= zip(self.adjoint.outputs, results, strict=False)
@@ -316,21 +328,29 @@ class Scan:
         d_streams = [None if label is None else values[label] for label in self.stream_gradients]
         return (*d_streams, *first[: self._states], *d_parameters, *flags)
 
-    def _differentiable_backward(self, ctx, streams, valid, states, parameters, gradients) -> tuple[Tensor | None, ...]:
+    def _differentiable_backward(
+        self,
+        ctx: Any,
+        streams: Sequence[Tensor],
+        valid: Tensor | None,
+        states: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+    ) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
             streams, states, parameters, _ = self._split(self.forward, inputs)
             used = self._used(self.forward, parameters)
-            outputs, last = _steps(self.forward, streams, valid, states, used, ctx.reverse)
-            outputs = [torch.stack([torch.cat(blocks, -1) for blocks in rows]) for rows in outputs]
-            pairs = zip((*outputs, *last), gradients, strict=True)
-            pairs = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
+            blocks, last = _steps(self.forward, streams, valid, states, used, ctx.reverse)
+            outputs = [torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks]
+            every = zip((*outputs, *last), gradients, strict=True)
+            pairs = [(o, g) for o, g in every if g is not None and o.requires_grad]
             return torch.autograd.grad(
                 [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
             )
 
-    def _no_second_derivative(self, ctx, *gradients: Tensor) -> None:
+    def _no_second_derivative(self, ctx: Any, *gradients: Tensor) -> None:
         raise NotImplementedError(
             f"The kernels of '{self._cell}' have no second derivative. Use the layer's `reference` "
             "method, or move the module to the CPU: there torch differentiates the steps any number of times."
@@ -338,9 +358,16 @@ class Scan:
 
     # vmap.
 
-    def _vmap(self, operator: Callable, which: Sweep, info, dims: tuple, args: tuple) -> tuple[tuple, tuple]:
+    def _vmap(
+        self,
+        operator: "CustomOpDef",
+        which: Sweep,
+        info: "VmapInfo",
+        dims: tuple[int | None, ...],
+        args: tuple[Any, ...],
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         inputs, states, parameters, flags = self._split(which, args)
-        input_dims, state_dims, parameter_dims, (mask_dim, *_) = self._split(which, dims)
+        input_dims, state_dims, parameter_dims, (mask_dim, *_) = self._parts(which, dims)
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
             valid, reverse, save, keep, schedule = flags
@@ -384,7 +411,7 @@ def autocasting(device: str) -> bool:
     return device != "meta" and torch.is_autocast_enabled(device)
 
 
-def _wants_gradient(arguments: Sequence) -> bool:
+def _wants_gradient(arguments: Sequence[object]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 

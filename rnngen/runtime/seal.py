@@ -5,6 +5,7 @@ It costs no import of torch, and the compiler asks the same functions about a fi
 
 import re
 import warnings
+from collections.abc import Callable
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
 
@@ -83,8 +84,8 @@ def check_module(spec: ModuleSpec | None, format: int) -> None:
         problem = f"{name} is cut off: its last line is missing"
     if problem:
         message = f"{problem}. Compile its model again: {renewal(content)}"
-        raise ImportError(message, name=spec and spec.name, path=spec and spec.origin)
-    if content and condition(content) == "edited":
+        raise ImportError(message, name=spec.name if spec else None, path=spec.origin if spec else None)
+    if spec and content and condition(content) == "edited":
         message = f"{name} was edited by hand. What rnngen wrote comes back by: {renewal(content)}"
         _EDITIONS[spec.name] = sha256(content).hexdigest()[:12]
         warnings.warn(message, stacklevel=2)
@@ -101,9 +102,10 @@ def _header(content: bytes) -> bytes:
 
 def _content(spec: ModuleSpec | None) -> bytes:
     """The source of a module, in a folder or in an archive; b"" where it is not at hand."""
-    if spec is None or not str(spec.origin).endswith(".py") or not hasattr(spec.loader, "get_data"):
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return b""
+    read: Callable[[str], bytes] | None = getattr(spec.loader, "get_data", None)
     try:
-        return spec.loader.get_data(spec.origin)
+        return read(spec.origin) if read else b""
     except OSError:
         return b""

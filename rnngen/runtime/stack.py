@@ -1,6 +1,7 @@
 """Stacks of layers: the classes of models."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast, overload
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -8,7 +9,15 @@ from torch.nn.utils.rnn import PackedSequence
 from rnngen.runtime.layer import Input, Layer, State
 from rnngen.runtime.leaf import Leaf
 
+_Method = Callable[[Layer], Callable[..., Any]]  # by a layer one of its calls
 
+
+@overload
+def detach(state: Tensor) -> Tensor: ...
+@overload
+def detach(state: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
+@overload
+def detach(state: Sequence[State]) -> tuple[State, ...]: ...
 def detach(state: State | Sequence[State]) -> State | tuple[State, ...]:
     """A state without its history, of a layer or of a stack: what truncated backpropagation carries on."""
     return state.detach() if isinstance(state, Tensor) else tuple(detach(part) for part in state)
@@ -37,7 +46,7 @@ class Stack(Leaf):
     @property
     def recurrent(self) -> list[Layer]:
         """The layers that have a state."""
-        return [self.layers[place] for place in self._places]
+        return [cast(Layer, self.layers[place]) for place in self._places]  # or what wraps one
 
     def forward(
         self, input: Input, hx: Sequence[State | None] | None = None
@@ -67,16 +76,22 @@ class Stack(Leaf):
         return tuple(layer.initial_state(batch) for layer in self.recurrent)
 
     def _over_time(
-        self, method: Callable[[Layer], Callable], input: Input, hx: Sequence[State | None] | None
+        self, method: _Method, input: Input, hx: Sequence[State | None] | None
     ) -> tuple[Input, tuple[State, ...]]:
         if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
             return self._through(method, input, hx)
         y, states = self._through(method, input.transpose(0, 1), hx)
         return (y if self._last_only else y.transpose(0, 1)), states
 
+    @overload
     def _through(
-        self, method: Callable[[Layer], Callable], x: Input, hx: Sequence[State | None] | None
-    ) -> tuple[Input, tuple[State, ...]]:
+        self, method: _Method, x: Tensor, hx: Sequence[State | None] | None
+    ) -> tuple[Tensor, tuple[State, ...]]: ...
+    @overload
+    def _through(
+        self, method: _Method, x: Input, hx: Sequence[State | None] | None
+    ) -> tuple[Input, tuple[State, ...]]: ...
+    def _through(self, method: _Method, x: Input, hx: Sequence[State | None] | None) -> tuple[Input, tuple[State, ...]]:
         count = len(self._places)
         if hx is not None and not isinstance(hx, list | tuple):
             raise TypeError(
@@ -90,7 +105,7 @@ class Stack(Leaf):
         found: list[State] = []
         for place, layer in enumerate(self.layers):
             if place in self._places:
-                x, last = method(layer)(x, given[len(found)])
+                x, last = method(cast(Layer, layer))(x, given[len(found)])
                 found.append(last)
             elif isinstance(x, PackedSequence):
                 x = PackedSequence(layer(x.data), *x[1:])

@@ -77,18 +77,21 @@ class TorchText:
 
     def _atom(self, value: Value) -> str | None:
         if value.op == "pick":
-            named = "." not in value.name
-            return self.names[value.name] if named else self.names.block(value.operands[0], value.attribute)
+            return self._pick(value)
         return self.names[value.name] if value.op in ("input", "state", "parameter", "mask") else None
+
+    def _pick(self, value: Value) -> str:
+        named = "." not in value.name
+        return self.names[value.name] if named else self.names.block(value.operands[0], value.block)
 
     def _unpacked(self, value: Value) -> list[str]:
         """A line that gives the blocks of a pack their names, if anything uses them one by one."""
-        picks = {user.attribute: user for user in self.users[value.name] if user.op == "pick"}
+        picks = {user.block: user for user in self.users[value.name] if user.op == "pick"}
         if not picks:
             return []
         count = blocks_of(value.shape)
         whole = self.names[value.name]
-        blocks = [self._atom(picks[n]) if n in picks else self.names.block(value.name, n) for n in range(count)]
+        blocks = [self._pick(picks[n]) if n in picks else self.names.block(value.name, n) for n in range(count)]
         if count == 1:
             return [f"{blocks[0]} = {whole}"]
         along = "" if value.op == "parameter" else ", dim=-1"
@@ -126,7 +129,10 @@ def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
     def complement(name: str) -> str | None:
         """What is taken off 1, if a value is 1 - something."""
         found = definitions[name]
-        return found.operands[1] if found.op == "sub" and definitions[found.operands[0]].attribute == 1 else None
+        if found.op != "sub":
+            return None
+        whole, part = found.operands
+        return part if definitions[whole].op == "constant" and definitions[whole].number == 1 else None
 
     if factor.op == "mul" and complement(factor.operands[1]) == factor.operands[0]:
         return replace(value, op="sigmoid_backward", operands=(adjoint, factor.operands[0]))
@@ -143,16 +149,16 @@ def _with_sums_of_packs(graph: CellGraph) -> CellGraph:
     sums: dict[str, Value] = {}  # the second of the two packs, after which the sum can stand
     blocks: dict[str, Value] = {}
     for pack in graph.values:
-        picks = {user.attribute: user for user in users[pack.name] if user.op == "pick"}
+        picks = {user.block: user for user in users[pack.name] if user.op == "pick"}
         if pack.op != "matmul" or len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
             continue
         adds = {n: user for n, pick in picks.items() if (user := only_users.get(pick.name)) and user.op == "add"}
-        others = [next(o for o in add.operands if o != picks[n].name) for n, add in sorted(adds.items())]
-        found = {definitions[o].operands for o in others if definitions[o].op == "pick"}
-        numbers = [definitions[o].attribute for o in others]
-        if len(found) != 1 or numbers != list(range(len(picks))):
+        others = [definitions[next(o for o in add.operands if o != picks[n].name)] for n, add in sorted(adds.items())]
+        if {o.op for o in others} != {"pick"} or [o.block for o in others] != list(range(len(picks))):
             continue
-        (other,) = found.pop()
+        if len({o.operands for o in others}) != 1:
+            continue
+        (other,) = others[0].operands
         if definitions[other].shape != pack.shape:
             continue
         later = max(pack.name, other, key=list(definitions).index)

@@ -303,7 +303,7 @@ def stage_function(
     plain = [s for s in found if s not in alone]
     lines = [*opening, *(line for statement in plain for line in statement.lines)]
     returns = [s.target if s in plain else s.text for s in returned]
-    tail = (mask,) if mask else ()
+    tail: tuple[str, ...] = (mask,) if mask else ()
     tail += ("ACC: tl.constexpr",) if any("ACC" in re.findall(r"\w+", line) for line in lines) else ()
     return FunctionText(name, (*arguments, *tail), tuple(lines), tuple(returns))
 

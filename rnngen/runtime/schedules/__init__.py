@@ -3,11 +3,13 @@ run a call and at what cost, and how it is launched; its loop is a template of e
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from rnngen.runtime.plan import Facts, Schedule
 from rnngen.runtime.schedules import elementwise, resident, stepwise
 
-SCHEDULES: Mapping[str, Schedule] = {"elementwise": elementwise, "resident": resident, "stepwise": stepwise}
+# Any: each launches what a module has under its name, and no other.
+SCHEDULES: Mapping[str, Schedule[Any]] = {"elementwise": elementwise, "resident": resident, "stepwise": stepwise}
 
 
 def possible(facts: Facts) -> tuple[str, ...]:

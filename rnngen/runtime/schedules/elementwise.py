@@ -3,7 +3,7 @@ batch runs over the whole sequence and loads a few steps ahead.
 """
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Plan, Sizes, power_of_two
+from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
 
 
 def refusal(facts: Facts) -> str:
@@ -26,6 +26,6 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     return Plan(time, {"BLOCK": block, "STAGES": stages}, {"num_warps": 1})
 
 
-def launch(kernel, scan, choice: Choice) -> None:
+def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
     grid = (scan.batch, -(-scan.widest // choice.constants["BLOCK"]))
     scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards)

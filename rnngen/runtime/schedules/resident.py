@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Plan, Sizes, power_of_two
+from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
 
 
 def refusal(facts: Facts) -> str:
@@ -46,11 +46,20 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     return Plan(time, constants, options)
 
 
-def launch(kernel, scan, choice: Choice) -> None:
+def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
     """A program for each head and tile of the batch; the first dimension of a grid is the one without a limit."""
     grid = (-(-scan.batch // choice.constants["BB"]), scan.heads)
-    sizes = {"HEADS": scan.heads, "D": scan.hidden // scan.heads, "PRECISION": scan.precision}
-    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **sizes, BACKWARDS=scan.backwards)
+    scan.launch(
+        kernel,
+        grid,
+        choice,
+        scan.tensors,
+        scan.time,
+        HEADS=scan.heads,
+        D=scan.hidden // scan.heads,
+        PRECISION=scan.precision,
+        BACKWARDS=scan.backwards,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,16 @@
 sizes are, and takes a launch for each.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import Choice, Facts, Plan, Sizes, power_of_two
+from rnngen.runtime.plan import Choice, Facts, Kernel, Plan, Run, Sizes, Steps, power_of_two
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def refusal(facts: Facts) -> str:
@@ -24,12 +30,12 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     return Plan(time, {"BLOCK": block}, {"num_warps": 4 if block == 256 else 1})
 
 
-def launch(steps, scan, choice: Choice) -> None:
+def launch(steps: Steps, scan: Run, choice: Choice) -> None:
     """Run the loop that the module has for it."""
     steps(scan, choice)
 
 
-def stage(kernel, scan, choice: Choice, tensors: Sequence, step: int) -> None:
+def stage(kernel: Kernel, scan: Run, choice: Choice, tensors: Sequence[Tensor | None], step: int) -> None:
     """Run one stage of one time step."""
     grid = (scan.batch, -(-scan.widest // choice.constants["BLOCK"]))
     scan.launch(kernel, grid, choice, tensors, step, **scan.letters)
