@@ -13,7 +13,7 @@ from benchmarks import static
 from benchmarks.compare import FIGURES, as_text, compare, main, read, summary
 from benchmarks.record import OtherOrigin, record
 from rnngen.description import describe, library
-from rnngen.runtime.machine import Sizes
+from rnngen.runtime.plan import Sizes
 
 SCAN = {
     "cell": "lstm",

@@ -10,8 +10,10 @@ import torch
 from pretended_gpu import CARDS, OTHERS, Card, Record, pretended
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from rnngen.runtime import language, launch, machine
+from rnngen.runtime import language, launch
+from rnngen.runtime.choose import choose
 from rnngen.runtime.plan import NotPossible
+from rnngen.runtime.schedules import resident
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "lstm_heads": "LSTMHeads"}
 DTYPES = {dtype: getattr(torch, dtype) for dtype in ("float32", "float64", "bfloat16", "float16")}
@@ -165,13 +167,13 @@ def test_a_schedule_that_does_not_fit_gives_way_by_plan(dtype):
         y.sum().backward()
         with pytest.raises(NotPossible, match="KiB of on-chip memory are needed and 64 KiB are there"):
             layer_class("lstm")(8, 64, schedule="resident", **options)(torch.randn(3, 2, 8, **options))
-    assert {one.kernel.split("_")[1] for one in gpu.launches} == {"stepwise"}
+    assert {one.kernel.split("_")[2] for one in gpu.launches} == {"stepwise"}
 
 
 def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch, forgetful):
-    monkeypatch.setattr(machine, "shared_bytes", lambda *_: 0)  # a plan that is wrong
+    monkeypatch.setattr(resident, "shared_bytes", lambda *_: 0)  # a plan that is wrong
     options = {"device": "cuda", "dtype": torch.float32}
-    machine.choose.cache_clear()
+    choose.cache_clear()
     try:
         with pretended(CARDS["T4"], compiling=True) as gpu, warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -180,15 +182,15 @@ def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeyp
             with torch.no_grad():
                 layer(x), layer(x)
                 wanted = layer_class("lstm")(8, 64, schedule="resident", **options)
-                with pytest.raises(NotPossible, match="lstm_resident_forward needs 69632 of shared memory"):
+                with pytest.raises(NotPossible, match="lstm_forward_resident needs 69632 of shared memory"):
                     wanted(x)
     finally:
-        machine.choose.cache_clear()
+        choose.cache_clear()
     assert [str(one.message) for one in warned] == [
-        "The schedule 'resident' cannot run here: lstm_resident_forward needs 69632 of shared memory, and 65536 are "
+        "The schedule 'resident' cannot run here: lstm_forward_resident needs 69632 of shared memory, and 65536 are "
         "there. It gives way to 'stepwise', which is slower."
     ]
-    assert {one.kernel for one in gpu.launches} == {"lstm_stepwise_forward_stage_1"}
+    assert {one.kernel for one in gpu.launches} == {"lstm_forward_stepwise_1"}
 
 
 NOTHING = Card("a card without shared memory", (8, 0), 108, -1)  # one on which no kernel fits
@@ -196,15 +198,15 @@ NOTHING = Card("a card without shared memory", (8, 0), 108, -1)  # one on which 
 
 @pytest.mark.parametrize("schedule, planned", [("stepwise", 0), ("auto", 0), ("auto", -1)])
 def test_where_stepwise_does_not_fit_either_the_user_is_told(schedule, planned, monkeypatch, forgetful):
-    monkeypatch.setattr(machine, "shared_bytes", lambda *_: planned)  # with -1 the plan is that `resident` fits
-    machine.choose.cache_clear()
-    told = "The schedule 'stepwise' cannot run here: lstm_stepwise_forward_stage_1 needs 0 of shared memory, and -1 are"
+    monkeypatch.setattr(resident, "shared_bytes", lambda *_: planned)  # with -1 the plan is that `resident` fits
+    choose.cache_clear()
+    told = "The schedule 'stepwise' cannot run here: lstm_forward_stepwise_1 needs 0 of shared memory, and -1 are"
     way = pytest.warns(UserWarning, match="It gives way to 'stepwise'") if planned < 0 else nullcontext()
     try:
         with pretended(NOTHING, compiling=True), way, pytest.raises(NotPossible, match=told):
             layer_class("lstm")(8, 64, schedule=schedule, device="cuda")(torch.randn(3, 2, 8, device="cuda"))
     finally:
-        machine.choose.cache_clear()
+        choose.cache_clear()
 
 
 # Some of each card, compiled: (cell, type, width, schedule, packed).
@@ -245,14 +247,14 @@ def test_kernels_compile_for_a_card_and_take_the_memory_that_was_foretold(
     card, cell, dtype, width, schedule, packed, monkeypatch
 ):
     foretold = {}  # by direction: the last estimate is that of the constants which the kernel gets
-    whole = machine.shared_bytes
+    whole = resident.shared_bytes
 
     def noted(facts, *args):
-        bytes_ = foretold["adjoint" if facts.adjoint else "forward"] = whole(facts, *args)
+        bytes_ = foretold["adjoint" if facts.backwards else "forward"] = whole(facts, *args)
         return bytes_
 
-    monkeypatch.setattr(machine, "shared_bytes", noted)
-    machine.choose.cache_clear()
+    monkeypatch.setattr(resident, "shared_bytes", noted)
+    choose.cache_clear()
     with pretended(CARDS[card], compiling=True) as gpu:
         if schedule == "resident" and width > widest(card, cell, dtype):
             with pytest.raises(NotPossible, match=r"do not fit|wider than|are needed"):
@@ -327,17 +329,25 @@ def test_a_card_without_triton_or_with_an_old_one_runs_the_torch_steps(version, 
 
 def test_the_pretence_sees_what_a_driver_would_refuse():
     """The judge is judged: another device, a grid that is too large, a tensor with gaps, an operand on the CPU."""
-    kernel = import_module("generated.lstm").lstm_stepwise_forward_stage_1
+    kernel = import_module("generated.lstm").lstm_forward_stepwise_1
     constants = {"H": 4, "BLOCK": 32, "SAVE": True, "KEEP": True, "ACC": language.tl.float32}
     with pretended(CARDS["H100"]) as gpu:
         here, there = torch.zeros(2, 4, device="cuda"), torch.zeros(2, 4, device="cuda:1")
         kernel[1, 65536](
-            *[here] * 5, there, torch.zeros(4, 2, device="cuda").T, 0, 2**31, enable_fp_fusion=True, **constants
+            *[here] * 4,
+            None,
+            torch.zeros(4, 2, device="cuda").T,
+            here,
+            there,
+            0,
+            2**31,
+            enable_fp_fusion=True,
+            **constants,
         )
         assert here.device == torch.device("cuda:0")
         torch.mm(here, torch.zeros(4, 2))
         torch.cat([here, torch.zeros(2, 4)])
         here + there
     names = [fault.split(": ")[0] for fault in gpu.faults]
-    assert names == [*["lstm_stepwise_forward_stage_1"] * 3, "aten::mm", "aten::cat", "aten::add"]
-    assert re.search("saved_ptr is on cuda:1.*h_operand_ptr is not contiguous.*a grid of", " ".join(gpu.faults))
+    assert names == [*["lstm_forward_stepwise_1"] * 3, "aten::mm", "aten::cat", "aten::add"]
+    assert re.search("h_operand_ptr is not contiguous.*saved_ptr is on cuda:1.*a grid of", " ".join(gpu.faults))
