@@ -78,8 +78,8 @@ class Row:
         constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
         launch = {**self.job.options, "constants": constants}
         return (
-            about
-            | asdict(self.sizes)
+            asdict(self.sizes)
+            | about
             | {"dtype": self.dtype}
             | launch
             | kernel
