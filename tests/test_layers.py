@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import rnngen
@@ -79,6 +80,20 @@ def test_imports_go_one_way(path):
                 "rnngen.runtime.seal",
                 "rnngen.runtime",
             }
+
+
+def test_the_picture_shows_the_imports():
+    """Its arrows are the imports between stages, but for those that lead along others."""
+    found = nx.DiGraph()
+    for path in FILES:
+        stage = stage_of(path)
+        if stage in stages() and stage != "runtime":
+            names = {name.split(".")[1] for name in imports_of(path) if name.startswith("rnngen.")}
+            found.add_edges_from((stage, name) for name in names - {stage, "runtime"})
+    page = (ROOT.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+    arrows = re.findall(r"^    (\w+) --> (\w+)$", page, re.MULTILINE)
+    assert len(arrows) == len(set(arrows))
+    assert set(arrows) == set(nx.transitive_reduction(found).edges)
 
 
 @pytest.mark.parametrize("package", ["cli", "description"])
