@@ -66,7 +66,7 @@ def cell(folder: Path, name: str, update: str) -> str:
 
 def test_every_kind_has_an_example():
     kinds = {name: language for language, name, _ in BLOCKS}
-    assert len(BLOCKS) == 18
+    assert len(BLOCKS) == 17
     assert {Path(name).suffix for name in kinds} == {".toml", ".py", ".jinja"}
 
 

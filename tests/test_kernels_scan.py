@@ -11,6 +11,7 @@ from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STE
 
 from rnngen.ir import PRODUCTS
 from rnngen.runtime.language import interpreting
+from rnngen.runtime.schedules import possible
 
 # (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.
 SIZES = [(1, 1, 1, 1), (3, 2, 5, 7), (2, 17, 3, 13), (4, 9, 2, 24), (1, 5, 3, 33)]
@@ -22,11 +23,14 @@ def test_kernels_are_interpreted():
 
 def cases(names) -> list[tuple[str, str]]:
     """Each cell with each schedule that its kernels come in."""
-    found = []
-    for name in names:
+    return [(name, schedule) for name in names for schedule in possible(program(ALL[name]).forward.facts)]
+
+
+def test_what_has_a_product_is_resident_and_what_has_none_is_elementwise():
+    for name in ALL:
         products = any(value.op in PRODUCTS for value in program(ALL[name]).scan.values)
-        found += [(name, "resident" if products else "elementwise"), (name, "stepwise")]
-    return found
+        assert {schedule for _, schedule in cases([name])} >= {"resident" if products else "elementwise", "stepwise"}
+        assert (name, "elementwise" if products else "resident") not in cases([name])
 
 
 def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=None):

@@ -10,14 +10,10 @@ from rnngen.emit.triton.spelling import SPELLING
 from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.emit.triton.sweep import SweepText
 from rnngen.ir import Equation
-from rnngen.runtime.schedules import possible
+from rnngen.runtime.schedules import SCHEDULES, possible
 
-# By schedule, what its template places.
-_TEXTS: Mapping[str, Callable[[SweepText, str], SweepText | StepwiseText]] = {
-    "elementwise": lambda text, name: text,
-    "resident": lambda text, name: text,
-    "stepwise": StepwiseText,
-}
+# What the template of a schedule places, where that is more than a `SweepText`.
+_TEXTS: Mapping[str, Callable[[SweepText, str], StepwiseText]] = {"stepwise": StepwiseText}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +29,15 @@ def kernels(chain: Chain, prefix: str, equations: tuple[Equation, ...] = ()) -> 
     """A sweep by every schedule that can run it."""
     found = []
     for schedule in possible(chain.facts):
-        name = f"{prefix}_{schedule}"
-        found.append(Kernel(schedule, name, _TEXTS[schedule](SweepText(chain, prefix, equations), name)))
+        name, text = f"{prefix}_{schedule}", SweepText(chain, prefix, equations)
+        found.append(Kernel(schedule, name, _TEXTS[schedule](text, name) if schedule in _TEXTS else text))
     return tuple(found)
 
 
 class Triton(Target):
     name = "triton"
     spelling = SPELLING
-    schedules = tuple(_TEXTS)
+    schedules = tuple(SCHEDULES)  # it has all of them
 
     @property
     def preface(self) -> str:
