@@ -4,6 +4,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Kin:
+    """What machines with the same matrix instructions have in common, with Triton 3.6 to 3.9.
+
+    half_products: whether half types are multiplied as they are, and not widened first. async_copies: whether loads
+    ahead wait in on-chip memory. full_sums: whether sums travel through it in full precision. barrier_bytes: what the
+    barriers of its products take of it.
+    """
+
+    half_products: bool = True
+    async_copies: bool = True
+    full_sums: bool = False
+    barrier_bytes: int = 0
+
+
+KINS = {
+    "sm_75": Kin(half_products=False, async_copies=False),
+    "sm_80": Kin(),
+    "sm_90": Kin(),
+    "sm_100": Kin(full_sums=True, barrier_bytes=16),  # they come from tensor memory
+    "gfx942": Kin(full_sums=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """A GPU as far as the choice of a schedule depends on it.
 
@@ -21,11 +45,15 @@ class Machine:
     kin: str
     card: str
 
+    @property
+    def traits(self) -> Kin:
+        return KINS[self.kin]
+
 
 # shared_bytes: "maximum amount of shared memory per thread block" in the CUDA C++ programming guide, table of compute
 # capabilities; the LDS of a compute unit in AMD's white papers on CDNA 3 and 4. The rest is the data sheet of the card
 # that is named (of the A100, the one of 40 GB), its clock the boost clock. sm_86, sm_89 and sm_120 multiply by the
-# instructions of sm_80 (mma.sync). For sm_75 Triton 3.6 to 3.9 use no matrix instructions and no asynchronous copies.
+# instructions of sm_80 (mma.sync).
 MACHINES = {
     machine.name: machine
     for machine in (

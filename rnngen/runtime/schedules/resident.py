@@ -20,8 +20,8 @@ def refusal(facts: Facts) -> str:
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if facts.mixed and sizes.heads > 1:
         return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
-    if machine.kin == "sm_75":
-        sizes = replace(sizes, itemsize=max(4, sizes.itemsize))  # half types are widened, and then multiplied
+    if not machine.traits.half_products:
+        sizes = replace(sizes, itemsize=max(4, sizes.itemsize))
     width = sizes.hidden // sizes.heads
     tile = power_of_two(16, width)
     matrices = facts.matrices
@@ -152,7 +152,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     matrices: list[int] = []
     counts = (*facts.streams, *facts.outputs, *(product.count for product in facts.products))
     widest = max(parts_of(run) for blocks in counts for run in runs_of(blocks))
-    full = machine.backend == "hip" or machine.name == "sm_100"
+    full = machine.traits.full_sums
     for product in facts.products:
         for run in runs_of(product.count):
             padding = constants["MP"] if constants["WIDE"] and (product.transposed or run == 1) else 1
@@ -161,11 +161,10 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
         return max(max(matrices) * tile * tile * sizes.itemsize, stack)
-    ahead = 0 if machine.kin == "sm_75" else constants["STAGES"] - 1  # it has no asynchronous copies
+    ahead = constants["STAGES"] - 1 if machine.traits.async_copies else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in runs_of(blocks))
     streams = tiles * tile * batch * sizes.itemsize + sizes.masked * batch * 4
-    barriers = 16 if machine.name == "sm_100" else 0
-    return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + barriers
+    return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + machine.traits.barrier_bytes
 
 
 def runs_of(blocks: int) -> list[int]:
