@@ -10,11 +10,12 @@ A model travels through these files from left to right, and each imports only fr
     idioms        what people write who come from elsewhere, and the remedy
     equations     the text of a step, parsed
     ir            values and cells: the one form that every pass reads and writes
+    build         a graph made value by value, each in its simplest form
+    wrappers/     steps around a step, each in a file of its name
     cell          a described cell, and whether each name in it means something
     chain         a scan's step as stages, with what looks across units between them
     description/  the TOML model, validated: a cell, or a stack of layers
-    build         a graph made value by value, each in its simplest form
-    passes/       resolve infer simplify pack hoist differentiate expand mask save lower cut verify
+    passes/       resolve infer wrap simplify pack hoist differentiate expand mask save lower cut verify
     emit/         values to lines of Triton or torch; records for the templates
     audit         the last look at a generated text
     compile       the whole road on one page

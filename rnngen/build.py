@@ -108,9 +108,11 @@ class Builder:
         name = simpler.name if simpler.name not in self.values else self.fresh(simpler.name)
         return self.keep(replace(simpler, name=name, shape=shape))
 
-    def fresh(self, name: str) -> str:
-        """`name`, or with the first number behind it that makes it new."""
-        numbered = (f"{name}.{number}" for number in count(1))
+    def fresh(self, name: str, mark: str = ".") -> str:
+        """`name`, or with the first number behind it that makes it new. mark: what stands before the number; "_" for
+        what torch will know by this name.
+        """
+        numbered = (f"{name}{mark}{number}" for number in count(1))
         return next(new for new in chain([name], numbered) if new not in self.values and new not in self.reserved)
 
     def expression(self, tree: Expression, names: Mapping[str, str], name: str) -> str:

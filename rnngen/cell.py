@@ -14,7 +14,10 @@ from rnngen.source import Span
 
 @dataclass(frozen=True)
 class Cell:
-    """A described cell. `places` finds its equations and names in the file again."""
+    """A described cell. `places` finds its equations and names in the file again.
+
+    wrappers: what it is compiled with, by name, the first innermost.
+    """
 
     name: str
     class_name: str
@@ -26,6 +29,7 @@ class Cell:
     equations: tuple[Assignment, ...]
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
+    wrappers: tuple[str, ...] = ()
 
     def place_of(self, equation: Assignment) -> Span:
         """The place of the name that an equation defines."""

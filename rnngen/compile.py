@@ -31,6 +31,7 @@ from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.verify import verify
+from rnngen.passes.wrap import wrap
 from rnngen.runtime import PUBLISHED
 from rnngen.runtime.schedules import SCHEDULES, possible
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
@@ -58,7 +59,16 @@ class Passes(Generic[_Form]):
 
 
 PASSES: Passes[Chained] = (
-    Passes(simplify).then(pack).then(hoist).then(differentiate).then(expand).then(mask).then(save).then(lower).then(cut)
+    Passes(wrap)
+    .then(simplify)
+    .then(pack)
+    .then(hoist)
+    .then(differentiate)
+    .then(expand)
+    .then(mask)
+    .then(save)
+    .then(lower)
+    .then(cut)
 )
 
 
@@ -96,7 +106,7 @@ def programs_of(cells: Sequence[Cell], after: str = "") -> list[Program]:
             except ModelError as error:
                 errors.append(error)
         if errors:
-            # Cells that differ in their activations share their text.
+            # Cells that differ in their activations or wrappers share their text.
             mistakes = dict.fromkeys(mistake for error in errors for mistake in error.mistakes)
             raise ModelError(mistakes, all(error.all_found for error in errors))
         if not found:
@@ -115,12 +125,12 @@ def compiled(cells: Sequence[Cell]) -> list[Chained]:
     return found
 
 
-def compile_model(source: Source) -> Module:
-    """The module that a model file describes.
+def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
+    """The module that a model file describes. wrappers: what the cell of a cell file is compiled with.
 
     Raises ModelError with every mistake of the first stage that finds any.
     """
-    description = describe(source)
+    description = describe(source, wrappers)
     programs = compiled(description.cells)
     _check_work(description.cells, programs)
     _check_schedules(description, programs)
@@ -150,13 +160,16 @@ def compile_model(source: Source) -> Module:
 def _renewal(description: Description) -> str:
     """The command that compiles the model again, as a line for a shell."""
     source, label = description.source, description.source.label
-    cell = library().get(description.name)
+    wrappers = () if description.layers else description.cells[0].wrappers
+    command = " ".join(("rnngen compile", *(f"--with {name}" for name in wrappers)))
+    name = label.removesuffix(".toml")
+    cell = library().get(name)
     if cell and (cell.label, cell.digest) == (label, source.digest):
-        return f"rnngen compile {description.name}"
+        return f"{command} {name}"
     if source.name == STDIN:
-        return "rnngen compile -"
+        return f"{command} -"
     quoted = f"$'{label}'" if "\\" in label else shlex.quote(label)
-    return f"rnngen compile {'-- ' if label.startswith('-') else ''}{quoted}"
+    return f"{command} {'-- ' if label.startswith('-') else ''}{quoted}"
 
 
 def _check_work(cells: Sequence[Cell], programs: Sequence[Chained]) -> None:

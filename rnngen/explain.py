@@ -1,6 +1,6 @@
 """Which schedule runs a cell, and why the others do not, in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rnngen.compile import compiled
 from rnngen.description import CellLayer, Description, describe
@@ -18,14 +18,20 @@ class NothingToDo(ValueError):
 
 
 def explain_model(
-    source: Source, machine: Machine, hidden: int | None, heads: int | None, batch: int, dtype: str
+    source: Source,
+    machine: Machine,
+    hidden: int | None,
+    heads: int | None,
+    batch: int,
+    dtype: str,
+    wrappers: Sequence[str] = (),
 ) -> list[str]:
     """The choice for each recurrent layer of a model, or for its only cell at the given sizes.
 
     Without `hidden` and `heads` a cell has 128 units and one head; the layers of a stack have their own. Raises
     ModelError if the model is rejected, NothingToDo where a size would be ignored or there is no choice.
     """
-    description = describe(source)
+    description = describe(source, wrappers)
     _check_sizes(description, hidden, heads)
     programs = dict(zip((cell.name for cell in description.cells), compiled(description.cells), strict=True))
     lines = []

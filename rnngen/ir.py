@@ -160,12 +160,15 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """cell: the step as a whole. output: its name for what it gives."""
+    """cell: the step as a whole. output: its name for what it gives. wrappers: what `wrap` puts around it, the first
+    innermost.
+    """
 
     cell: CellGraph
     parameters: tuple[Parameter, ...]
     equations: tuple[Equation, ...] = ()
     output: str = ""
+    wrappers: tuple[str, ...] = ()
 
     def graphs(self) -> dict[str, CellGraph]:
         """The graphs that the next pass works on, by name, in the order in which a training step runs them."""

@@ -158,8 +158,10 @@ def verify(
     path: str = "kernels",
     dtypes: Sequence[str] = (),
     schedules: Sequence[str] = (),
+    wrappers: Sequence[str] = (),
 ) -> Iterator[Plan | Case]:
-    """Run the module called `name`, which was made of `source`: the plan first, then each case when it is done.
+    """Run the module called `name`, which was made of `source` with these wrappers: the plan first, then each case when
+    it is done.
 
     Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed
     where torch or triton is missing, the module has no such schedule, or the child process crashed.
@@ -169,7 +171,7 @@ def verify(
         module.write_bytes(text.encode())
         model.write_bytes(source.text.encode())
         files = os.fspath(module), os.fspath(model)
-        order = json.dumps([*files, path, list(dtypes or TOLERANCES), list(schedules)])
+        order = json.dumps([*files, path, list(dtypes or TOLERANCES), list(schedules), list(wrappers)])
         root = os.fspath(Path(__file__).resolve().parent.parent)
         # This very rnngen, though another may be installed; and nothing else from where it lies.
         start = f"import sys; sys.path.insert(0, {root!r}); from rnngen.verify import child; del sys.path[0]"
@@ -209,7 +211,7 @@ def _answers(child_process: subprocess.Popen[bytes], lines: IO[bytes], complaint
 
 def child(order: str) -> None:
     """Do what `verify` orders and print one JSON line for each answer."""
-    file, model, path, dtypes, schedules = json.loads(order)
+    file, model, path, dtypes, schedules, wrappers = json.loads(order)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody else prints is no answer
 
@@ -252,7 +254,7 @@ def child(order: str) -> None:
     else:
         where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
     answer("plan", asdict(Plan(where, len(cases))))
-    described = _described(model)
+    described = _described(model, wrappers)
     for layer, schedule, dtype, run in cases:
         answer("case", asdict(_case(layer, described[layer.cell.name], schedule, dtype, run, device)))
     answer("done", None)
@@ -271,13 +273,15 @@ def _imported(file: str) -> ModuleType:
     return module
 
 
-def _described(model: str) -> dict[str, CellGraph]:
-    """The cells of a model file by name, as they were described: with shapes, and no pass has changed them."""
+def _described(model: str, wrappers: Sequence[str]) -> dict[str, CellGraph]:
+    """The cells of a model file by name, as they were described: with shapes and what is around them, and no pass has
+    changed them.
+    """
     from rnngen.compile import programs_of
     from rnngen.description import describe
 
-    description = describe(Source("model.toml", Path(model).read_bytes().decode()))
-    return {program.cell.name: program.cell for program in programs_of(description.cells, "infer")}
+    description = describe(Source("model.toml", Path(model).read_bytes().decode()), wrappers)
+    return {program.cell.name: program.cell for program in programs_of(description.cells, "wrap")}
 
 
 def _layers(module: ModuleType) -> list[type[Layer]]:

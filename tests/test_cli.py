@@ -607,7 +607,7 @@ def test_nobody_listens_at_all():
 
 
 def test_an_interruption(run, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("rnngen.compile.compile_model", interrupted)
@@ -618,7 +618,7 @@ def test_an_interruption(run, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyError("x\x1b\n"), AssertionError(), RecursionError("deep"), MemoryError()])
 def test_a_fault_of_ours(run, monkeypatch, error):
-    def broken(_):
+    def broken(*_):
         raise error
 
     monkeypatch.setattr("rnngen.compile.compile_model", broken)
@@ -1021,7 +1021,8 @@ def test_verify_says_once_that_nothing_could_be_compared(run):
 def test_verify_runs_a_dtype_that_is_repeated_once(run, monkeypatch):
     asked = []
 
-    def stream(source, name, text, path, dtypes, schedules):
+    def stream(source, name, text, path, dtypes, schedules, wrappers):
+        assert not wrappers
         asked.append((dtypes, schedules))
         yield Plan("Here.", 1)
         yield Case("A", "resident", "float32", "T=1", {"y": 0.0})
@@ -1038,8 +1039,8 @@ def test_verify_offers_the_dtypes_that_have_a_tolerance():
 
 
 def test_verify_sees_a_wrong_gradient(run, monkeypatch):
-    def wrong(source):
-        module = compile_model(source)
+    def wrong(*arguments):
+        module = compile_model(*arguments)
         assert "d_weight_hh_1.sum(0)" in module.text or ".sum(0)" in module.text
         return type(module)(module.name, module.text.replace(".sum(0)", ".sum(0) * 1.01"))
 
@@ -1094,8 +1095,8 @@ def test_verify_approves_of_no_cell_that_rounding_moves_by_all_that_it_is(run):
 
 
 def test_verify_sees_a_wrong_gradient_of_an_unsteady_cell(run, monkeypatch):
-    def wrong(source):
-        module = compile_model(source)
+    def wrong(*arguments):
+        module = compile_model(*arguments)
         assert "torch.cos(1000000 * n)" in module.text
         return type(module)(
             module.name, module.text.replace("torch.cos(1000000 * n)", "1.0000001 * torch.cos(1e6 * n)")
@@ -1153,7 +1154,7 @@ def test_the_cpu_path_has_no_schedules(run):
 
 
 def test_a_crash_of_the_verifier_is_ours(run, monkeypatch):
-    broken = lambda source: type(compile_model(source))("m", "import os; os._exit(7)")  # noqa: E731
+    broken = lambda *arguments: type(compile_model(*arguments))("m", "import os; os._exit(7)")  # noqa: E731
     monkeypatch.setattr("rnngen.compile.compile_model", broken)
     result = run("verify", "rnn", "--path", "torch")
     assert result.exit_code == 3

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from rnngen.cli.names import Model
+from rnngen.cli.names import Model, wrappers_option
 from rnngen.cli.outcome import Compiled, Outcome, difference, exit_code, print_json, print_outcomes, print_problems
 from rnngen.cli.reading import open_model
 
 
 @click.command("compile")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=Model())
+@wrappers_option
 @click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
@@ -25,6 +26,7 @@ from rnngen.cli.reading import open_model
 def command(
     ctx: click.Context,
     models: tuple[str, ...],
+    wrappers: tuple[str, ...],
     out: Path | None,
     check: bool,
     show_diff: bool,
@@ -40,7 +42,7 @@ def command(
         raise click.UsageError("--stdout prints one module, without --check, --diff, --json or -o.")
     if models.count("-") > 1:
         raise click.UsageError("Standard input holds one model, so - can be given once.")
-    results = [_compiled(model) for model in models]
+    results = [_compiled(model, wrappers) for model in models]
     made = [result for result in results if isinstance(result, Compiled)]
     if stdout and made:
         click.echo(made[0].content, nl=False)
@@ -64,13 +66,13 @@ def command(
     ctx.exit(exit_code(results, check))
 
 
-def _compiled(model: str) -> Outcome:
+def _compiled(model: str, wrappers: Sequence[str]) -> Outcome:
     from rnngen.compile import compile_model
     from rnngen.document import Unreadable
     from rnngen.errors import ModelError
 
     try:
-        module = compile_model(open_model(model))
+        module = compile_model(open_model(model), wrappers)
     except Unreadable as error:
         return Outcome(model=model, status="unreadable", error=str(error))
     except ModelError as error:

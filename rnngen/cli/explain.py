@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rnngen.cli.names import Model, OneOf, machine_meant, machine_names
+from rnngen.cli.names import Model, OneOf, machine_meant, machine_names, wrappers_option
 from rnngen.cli.reading import open_model
 
 _SIZE = click.IntRange(1, 65536)  # as in a file
@@ -12,6 +12,7 @@ _SIZE = click.IntRange(1, 65536)  # as in a file
 
 @click.command("explain")
 @click.argument("model", type=Model())
+@wrappers_option
 @click.option(
     "--machine",
     type=OneOf("machine", machine_names, machine_meant),
@@ -28,13 +29,21 @@ _SIZE = click.IntRange(1, 65536)  # as in a file
     default="float32",
     show_default=True,
 )
-def command(model: str, machine: str, hidden: int | None, heads: int | None, batch: int, dtype: str) -> None:
+def command(
+    model: str,
+    wrappers: tuple[str, ...],
+    machine: str,
+    hidden: int | None,
+    heads: int | None,
+    batch: int,
+    dtype: str,
+) -> None:
     """Say which schedule runs each cell of MODEL, and why the others do not."""
     from rnngen.explain import NothingToDo, explain_model
     from rnngen.runtime.machine import MACHINES
 
     try:
-        lines = explain_model(open_model(model), MACHINES[machine], hidden, heads, batch, dtype)
+        lines = explain_model(open_model(model), MACHINES[machine], hidden, heads, batch, dtype, wrappers)
     except NothingToDo as reason:
         raise click.UsageError(str(reason)) from reason
     click.echo("\n".join(lines))

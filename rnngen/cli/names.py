@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 PASSES = (
-    "resolve", "infer", "simplify", "pack", "hoist", "differentiate", "expand", "mask", "save", "lower", "cut",
+    "resolve", "infer", "wrap", "simplify", "pack", "hoist", "differentiate", "expand", "mask", "save", "lower", "cut",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class OneOf(_Name):
         if value not in known:
             hint = self.meant and self.meant(value)
             several = f"{self.name}es" if self.name.endswith("s") else f"{self.name}s"
-            hint = hint or did_you_mean(value, known) or f"the {several} are {', '.join(known)}"
+            listed = f"the {several} are {', '.join(known)}" if known else "there are none yet"
+            hint = hint or did_you_mean(value, known) or listed
             self.fail(f"there is no {self.name} '{visible(value)}'; {hint}", param, ctx)
         return str(value)
 
@@ -69,6 +70,12 @@ def schedule_names() -> Sequence[str]:
     return tuple(SCHEDULES)
 
 
+def wrapper_names() -> Sequence[str]:
+    from rnngen.wrappers import WRAPPERS
+
+    return tuple(WRAPPERS)
+
+
 def machine_names() -> Sequence[str]:
     from rnngen.runtime.machine import MACHINES
 
@@ -94,3 +101,14 @@ def machine_meant(value: str) -> str:
 
 def cells_starting(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in cell_names() if name.startswith(incomplete)]
+
+
+# For the commands that take a cell and compile it.
+wrappers_option = click.option(
+    "--with",
+    "wrappers",
+    multiple=True,
+    metavar="NAME",
+    type=OneOf("wrapper", wrapper_names),
+    help="What to put around the step of a cell; may be repeated, the first innermost.",
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from rnngen.cli.answers import Failed, Unusable
-from rnngen.cli.names import Model, OneOf, schedule_names
+from rnngen.cli.names import Model, OneOf, schedule_names, wrappers_option
 from rnngen.cli.reading import open_model
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("model", type=Model())
+@wrappers_option
 @click.option(
     "--path",
     type=click.Choice(["kernels", "torch"]),
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
     help="Of the kernels; may be repeated; all by default.",
 )
 @click.pass_context
-def command(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], schedules: tuple[str, ...]) -> None:
+def command(
+    ctx: click.Context,
+    model: str,
+    wrappers: tuple[str, ...],
+    path: str,
+    dtypes: tuple[str, ...],
+    schedules: tuple[str, ...],
+) -> None:
     """Compare MODEL's layers with the reference: every output and every gradient, by name."""
     if path == "torch" and schedules:
         raise click.UsageError("--schedule is for kernels, and --path torch runs none.")
@@ -49,9 +57,9 @@ def command(ctx: click.Context, model: str, path: str, dtypes: tuple[str, ...], 
     from rnngen.verify import VerifierFailed, verify
 
     source = open_model(model)
-    module = compile_model(source)
+    module = compile_model(source, wrappers)
     dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
-    answers = verify(source, module.name, module.text, path, dtypes, schedules)
+    answers = verify(source, module.name, module.text, path, dtypes, schedules, wrappers)
     stream = cast("Generator[Case, None, None]", answers)  # once the plan is taken from it
     try:
         plan = cast("Plan", next(answers))

@@ -9,6 +9,7 @@ compiles to a layer class whose sizes are free. Each of these files imports only
     names          which names are names, which are free, and that each means one thing
     initialisers   of parameters
     activations    functions that a cell calls by names of its own
+    variants       names for cells that are compiled otherwise than they are described
     size           how many parameters and operations are too many
     cell           a cell: its step and its parameters
     layer          a layer of a stack

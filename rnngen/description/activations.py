@@ -1,14 +1,12 @@
-"""Functions that a cell calls by names of its own, and cells with others in their place."""
+"""Functions that a cell calls by names of its own, and others in their place."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 from rnngen import idioms
 from rnngen.cell import Cell
-from rnngen.description.names import class_name_of
-from rnngen.description.records import CellLayer, Layer
 from rnngen.description.tables import MOST_ACTIVATIONS
 from rnngen.document import Places
 from rnngen.equations import parse_expression, parse_step
@@ -52,7 +50,7 @@ def _meant(function: str) -> str:
 
 
 def with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mistakes: Mistakes) -> Cell:
-    """The cell with other functions; its name becomes its own in `named_apart`."""
+    """The cell with other functions; it gets a name of its own in `named_apart`."""
     functions = read_activations(chosen, places, mistakes)
     for name in chosen:
         if name not in cell.activations:
@@ -71,27 +69,3 @@ def with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mist
 
     step = parse_step(cell.places.table["step"], silent, functions)
     return replace(cell, activations=functions, equations=tuple(step.equations))
-
-
-def named_apart(layers: list[Layer | None], others: Mapping[str, Cell], model: Any) -> list[Layer | None]:
-    """The layers with a name and a class for each cell whose functions are not those of its description, which
-    `others` has by its name.
-    """
-    taken = {name for cell in others.values() for name in (cell.name, cell.class_name)}
-    taken |= {class_name_of(model)} if isinstance(model, str) else set()
-    made: dict[tuple[str, ...], Cell] = {}
-
-    def named(cell: Cell) -> Cell:
-        key = (cell.name, *cell.activations.values())
-        if cell.activations == others[cell.name].activations:
-            return cell
-        for number in count(1) if key not in made else ():
-            words = (*cell.activations.values(), *([str(number)] if number > 1 else []))
-            name, class_name = "_".join((cell.name, *words)), cell.class_name + class_name_of("_".join(words))
-            if taken.isdisjoint((name, class_name)):
-                taken.update((name, class_name))
-                made[key] = replace(cell, name=name, class_name=class_name)
-                break
-        return made[key]
-
-    return [replace(layer, cell=named(layer.cell)) if isinstance(layer, CellLayer) else layer for layer in layers]

@@ -1,8 +1,12 @@
 """A file: one cell alone, or a stack of layers."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from rnngen.description.cell import cell_alone
 from rnngen.description.records import Description
 from rnngen.description.stack import described_stack
+from rnngen.description.variants import variant
 from rnngen.document import Places, parse
 from rnngen.errors import Mistakes
 from rnngen.source import Source, Span
@@ -10,10 +14,10 @@ from rnngen.source import Source, Span
 LONGEST_FILE_NAME = 128  # it stands beside every equation in a module
 
 
-def describe(source: Source) -> Description:
-    """Validate a file.
+def describe(source: Source, wrappers: Sequence[str] = ()) -> Description:
+    """Validate a file. wrappers: what a cell is to be compiled with, the first innermost; names of `WRAPPERS`.
 
-    Raises ModelError with every mistake in it that can be told apart.
+    Raises ModelError with every mistake in it that can be told apart, and for wrappers of a stack.
     """
     places = Places(parse(source), ())
     mistakes = Mistakes(source)
@@ -28,5 +32,14 @@ def describe(source: Source) -> Description:
         mistakes.check()
     if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
         cell = mistakes.checked(cell_alone(places, mistakes))
+        if wrappers:
+            cell = replace(cell, wrappers=tuple(wrappers))
+            cell = variant(cell, wrappers, {cell.name, cell.class_name})
         return Description(cell.name, 0, (), (cell,), source)
-    return mistakes.checked(described_stack(places, mistakes))
+    stack = described_stack(places, mistakes)
+    if wrappers:
+        message = "A stack has no cell for --with: its layers name their wrappers themselves."
+        names = ", ".join(f'"{name}"' for name in wrappers)
+        hint = f"in the table of a layer with a cell, write with = [{names}]."
+        mistakes.add("conflict", message, places.key("layers"), hints=(hint,))
+    return mistakes.checked(stack)

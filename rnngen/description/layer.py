@@ -1,6 +1,7 @@
 """A layer of a stack: its kind, its cell, and whether its keys can stand together."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rnngen import idioms
@@ -17,6 +18,7 @@ from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.library import library
 from rnngen.source import Span
+from rnngen.wrappers import WRAPPERS
 
 _KINDS = "a layer has one of the keys cell, dropout and dense."
 
@@ -41,12 +43,14 @@ def described_layer(
         case LayerTable():
             _check_heads(layer, cell, places, mistakes)
             _check_keys(layer, places, mistakes)
+            wrappers = _known_wrappers(layer.wrappers, places, mistakes)
             if cell:
                 _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
+                cell = replace(cell, wrappers=wrappers)
             init = {name: as_float(value) for name, value in layer.init.items()}
-            options = layer.model_dump(exclude={"cell", "activations"}) | {"init": init}
+            options = layer.model_dump(exclude={"cell", "activations", "wrappers"}) | {"init": init}
             return CellLayer(cell, width, **options) if cell else None
     return None
 
@@ -91,6 +95,17 @@ def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, m
     note = "a cell of another file is not found from here; copied to this one, it stands under [cells.NAME]."
     mistakes.add("unknown-cell", message, span, notes=(note,), hints=(hint,))
     return None
+
+
+def _known_wrappers(names: Sequence[str], places: Places, mistakes: Mistakes) -> tuple[str, ...]:
+    """The names, but those of nothing."""
+    for number, name in enumerate(names):
+        if name not in WRAPPERS:
+            known = f"the wrappers are {', '.join(WRAPPERS)}." if WRAPPERS else "there are none yet."
+            hint = did_you_mean(name, WRAPPERS) or known
+            message = f"There is no wrapper {name!a}."
+            mistakes.add("unknown-wrapper", message, places.value("with", number), hints=(hint,))
+    return tuple(name for name in names if name in WRAPPERS)
 
 
 def _check_heads(layer: LayerTable, cell: Cell | None, places: Places, mistakes: Mistakes) -> None:

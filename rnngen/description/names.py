@@ -16,7 +16,8 @@ from rnngen.runtime import PUBLISHED
 from rnngen.source import Span
 
 PROJECTION = "weight_hr"  # what a layer with proj_size has besides the parameters of its cell
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+LONGEST_NAME = 64
+NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 # Words that an equation, or the function it becomes, has another meaning for.
 _WORDS = frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
 _WORDS |= {PROJECTION}

@@ -51,7 +51,7 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
 def check_operations(cells: list[Cell], mistakes: Mistakes) -> None:
     """The passes take time for each operation, however short the text is in which it was written.
 
-    A cell counts once for each choice of its activations.
+    A cell counts once for each choice of its activations and wrappers.
     """
     count = 0
     for cell in cells:

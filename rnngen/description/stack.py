@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from rnngen.cell import Cell
-from rnngen.description.activations import named_apart
 from rnngen.description.cell import described_cell, library_cell
 from rnngen.description.layer import described_layer
 from rnngen.description.names import check_clashes, check_name
@@ -13,6 +12,7 @@ from rnngen.description.records import CellLayer, DenseLayer, Description, Layer
 from rnngen.description.size import check_operations, check_size
 from rnngen.description.tables import MOST_CELLS, MOST_LAYERS, CellTable, ModelFile
 from rnngen.description.validate import validated
+from rnngen.description.variants import named_apart
 from rnngen.document import Places
 from rnngen.errors import Mistakes
 from rnngen.library import library

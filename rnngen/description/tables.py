@@ -18,6 +18,7 @@ Dimension = Literal["hidden", "inputs"]
 MOST_LAYERS = 256
 MOST_CELLS = 64
 MOST_ACTIVATIONS = 16
+MOST_WRAPPERS = 8
 MOST_CHARACTERS = 2000  # of a text about a cell
 
 Size = Annotated[int, Field(ge=1, le=65536)]
@@ -76,6 +77,7 @@ class LayerTable(Table):
     last_only: bool = False
     init: dict[str, Any] = {}  # looked at with the layer
     activations: dict[str, str] = {}
+    wrappers: list[str] = Field(default=[], alias="with", max_length=MOST_WRAPPERS)
     schedule: Schedule = "auto"
 
 

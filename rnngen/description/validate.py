@@ -29,7 +29,7 @@ _WANTED = {
 # What a class is given in Python: that of a model, and that of a cell, by what stands for it in a file.
 _MODEL_ARGUMENTS = {name: f"{name}=..." for name in ("batch_first", "return_state", "device", "dtype")}
 _ARGUMENTS = _MODEL_ARGUMENTS | {
-    name: f"{name}=..." for name in LayerTable.model_fields.keys() - {"cell", "activations"}
+    name: f"{name}=..." for name in LayerTable.model_fields.keys() - {"cell", "activations", "wrappers"}
 }
 _ARGUMENTS |= dict.fromkeys(("hidden", "hidden_size"), "hidden_size=...")
 _ARGUMENTS |= dict.fromkeys(("inputs", "input_size"), "input_size=...")
@@ -139,12 +139,14 @@ def _misplaced(schema: type[Table], path: KeyPath, given: Any) -> str | None:
         elsewhere = idioms.CELL_KEYS.get(key.lower())
     if elsewhere:
         return elsewhere
-    if schema in (ModelFile, CellTable) and key in LayerTable.model_fields:
+    if schema in (ModelFile, CellTable) and key in keys_of(LayerTable, (key,)):
         return "it belongs to a layer, below a line [[layers]]."
     if schema in (ModelFile, CellTable) and (hint := idioms.LAYER_KEYS.get(key.lower())):
         return f"it belongs to a layer, below a line [[layers]]; {hint}"
     if example := (_ARGUMENTS if schema is CellFile else _MODEL_ARGUMENTS).get(key):
         return f"it is an argument of the class that comes out, in Python: {example}"
+    if key == "with" and schema is CellFile:
+        return "it is chosen where the cell is compiled: rnngen compile FILE --with NAME."
     if key == "name" and schema is CellTable:
         return "the name of a cell in a model file is its key: [cells.NAME]."
     return None

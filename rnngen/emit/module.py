@@ -50,6 +50,7 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         class_name=cell.class_name,
         about=cell.about or f"The cell {name}.",
         equations=tuple(equation.text for equation in program.equations),
+        wrappers=program.wrappers,
         stages=(*(one.stages for one in every), function(gradients), function(reference)),
         loops=tuple(one.loops for one in every if one.loops),
         scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name),

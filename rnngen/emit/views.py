@@ -79,13 +79,15 @@ class CellView:
     """Everything about one cell.
 
     stages, loops: what its steps compute, and how they run over time, in the languages of the targets.
-    equations_function: the name of the step in plain torch.
+    wrappers: what the equations are compiled with, the first innermost. equations_function: the name of the step in
+    plain torch.
     """
 
     name: str
     class_name: str
     about: str
     equations: tuple[str, ...]
+    wrappers: tuple[str, ...]
     stages: tuple[str, ...]
     loops: tuple[str, ...]
     scan: ScanView

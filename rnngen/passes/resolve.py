@@ -25,7 +25,13 @@ def resolve(cell: Cell) -> Program:
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
     equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
-    return Program(cell=graph, parameters=cell.parameters, equations=equations, output=cell.output)
+    return Program(
+        cell=graph,
+        parameters=cell.parameters,
+        equations=equations,
+        output=cell.output,
+        wrappers=cell.wrappers,
+    )
 
 
 def _leaves(cell: Cell) -> dict[str, Value]:

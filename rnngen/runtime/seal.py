@@ -18,9 +18,10 @@ _EDITIONS: dict[str, str] = {}  # by the names of imported modules
 _HEADER_LINES = 5
 _DIGEST_LINE = re.compile(rb"^# Body:   sha256 ([0-9a-f]{64})$", re.MULTILINE)
 # Only as rnngen writes it: whoever reads the command may give it to a shell, and the module may be a stranger's. It has
-# one word more, plain or quoted, of the signs of `Source.label`, and "--" before one that begins with "-".
+# one word more, plain or quoted, of the signs of `Source.label`, and "--" before one that begins with "-"; and before
+# these the names of wrappers.
 _RENEW_LINE = re.compile(
-    rb"^# Renew:  (rnngen compile (?:-|(?:-- (?=[$']*-)|(?![$']*-))"
+    rb"^# Renew:  (rnngen compile (?:--with [a-z_]+ )*(?:-|(?:-- (?=[$']*-)|(?![$']*-))"
     rb"(?:[A-Za-z0-9_.,+@-]+|'[A-Za-z0-9 _.,+@()<>-]+'|\$'(?:[A-Za-z0-9 _.,+@()<>-]|\\x[0-9a-f]{2})+')))$",
     re.MULTILINE,
 )

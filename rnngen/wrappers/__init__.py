@@ -1,0 +1,23 @@
+"""Wrappers: steps around a step. What changes the equations of a cell, or what is saved of them, is chosen where the
+cell is compiled, by `with` in a layer of a file or by `--with`; the module has kernels for that, and for nothing else.
+
+A wrapper is a function from a step to a step, as `infer` leaves it: every value has its shape. To add one, write the
+function in a file of its name here, and name it in `WRAPPERS`; the language, the commands and the reference that
+`rnngen verify` judges by read of it there. Of the step that it gives, the passes ask that
+
+* every value of the equations keeps its name, by which its equation stands above it in the module; a value that is
+  added, by a `build.Builder`, has a point in its name, as "h'.halved";
+* where the output is the new value of a state, it stays that of the state;
+* a parameter that is added is a leaf of the graph and one of `parameters`, a state a leaf and one of `states`; torch
+  knows both by name, so it is of letters, digits and "_", and new to the cell: `fresh(name, "_")`;
+* within the recurrence every vector is hidden wide.
+
+The name of a wrapper ends those of the cells and classes that it makes, as in `lstm_halved`: it is lower case, of
+letters and "_", and no name of a cell's functions begins with it.
+"""
+
+from collections.abc import Callable
+
+from rnngen.ir import Program
+
+WRAPPERS: dict[str, Callable[[Program], Program]] = {}
