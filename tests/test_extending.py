@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 # Language, the file that the first line names, and what stands below it.
 BLOCKS = re.findall(r"^```(\w+)\n(?:#|\{#) (\S+)(?: #\})?\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-ROW = re.compile(r"`((?:tests/|rnngen/|runtime/|emit/|passes/|description/|templates/|docs/|benchmarks/)[\w./]*\.\w+)`")
+FOLDERS = "tests|rnngen|runtime|emit|passes|wrappers|description|templates|docs|benchmarks"
+ROW = re.compile(rf"`((?:{FOLDERS})/[\w./]*\.\w+)`")
 
 
 def applied(language: str, file: Path, text: str) -> None:
@@ -66,7 +67,7 @@ def cell(folder: Path, name: str, update: str) -> str:
 
 def test_every_kind_has_an_example():
     kinds = {name: language for language, name, _ in BLOCKS}
-    assert len(BLOCKS) == 17
+    assert len(BLOCKS) == 18
     assert {Path(name).suffix for name in kinds} == {".toml", ".py", ".jinja"}
 
 
@@ -117,12 +118,12 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import cells, torch
 from rnngen import reference
-from rnngen.passes.leak import leak
+from rnngen.wrappers import WRAPPERS
 from rnngen.passes.verify import verify
 
 found = cells.forms("lstm")["infer"]
 values = cells.random_values("lstm")
-made = verify(leak(found)).cell
+made = verify(WRAPPERS["leak"](found)).cell
 text = cells.ALL["lstm"].replace("c' =", "c_new =").replace("h' = o * tanh(c')", '''h_new = o * tanh(c_new)
 c' = c + 0.1 * (c_new - c)
 h' = h + 0.1 * (h_new - h)''')
@@ -136,5 +137,7 @@ print("equal")
 
 
 def test_a_wrapper(changed):
-    """It is the cell written out."""
+    """It is the cell written out, and so is the module."""
     assert run(changed, "-c", WRAPPED, str(ROOT / "tests")).strip() == "equal"
+    order = ("-m", "rnngen", "verify", "indrnn", "--with", "leak", "--path", "torch", "--dtype", "float64")
+    assert "all within tolerance" in run(changed, *order)
