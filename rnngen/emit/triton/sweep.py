@@ -6,27 +6,19 @@ reads are in neither, and are not loaded.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from rnngen.chain import Across, Atom, Chain, Stage, atoms_of
-from rnngen.emit.statements import Names, identifier, statements
+from rnngen.chain import Across, Atom, Chain, atoms_of
+from rnngen.emit.stage import FunctionText, by_value, stage_function
+from rnngen.emit.statements import Names, identifier
 from rnngen.emit.triton.spelling import SPELLING
-from rnngen.ir import CellGraph, Equation, Value, block_shape
+from rnngen.ir import CellGraph, Equation
 from rnngen.runtime.plan import LETTERS
 
-_CALLED_LAST = frozenset({"kept", "or_zero", "expand"})  # stand in the return of a stage if nothing else needs them
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionText:
-    """A stage as a function."""
-
-    name: str
-    arguments: tuple[str, ...]
-    lines: tuple[str, ...]
-    returns: tuple[str, ...]
+_ACC = "ACC: tl.constexpr"
+_ACC_USED = re.compile(r"^[^#]*\bACC\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +241,9 @@ class SweepText:
         stage = self.chain.links[number].stage
         if not stage.values:
             return None
-        arguments = [self._argument(value, blocks) for value, blocks in _by_value(stage.takes)]
+        arguments = [self._argument(value, blocks) for value, blocks in by_value(stage.takes)]
         arguments += [self.mask] if stage.masked else []
-        arguments += ["ACC"] if self._function(number).arguments[-1:] == ("ACC: tl.constexpr",) else []
+        arguments += ["ACC"] if self._function(number).arguments[-1:] == (_ACC,) else []
         return CallText(self._stage_name(number), tuple(arguments), tuple(map(self.text, stage.gives)))
 
     def _argument(self, value: str, blocks: tuple[int, ...]) -> str:
@@ -267,68 +259,11 @@ class SweepText:
         return tuple(self._function(n) for n, link in enumerate(self.chain.links) if link.stage.values)
 
     def _function(self, number: int) -> FunctionText:
-        return stage_function(self.chain, number, self._stage_name(number), self.read, self.equations)
-
-
-def stage_function(
-    chain: Chain, number: int, name: str, read: dict[str, tuple[int, ...]], equations: tuple[Equation, ...]
-) -> FunctionText:
-    """A stage as a function. read: of a pack that it takes, the blocks that the tuple has."""
-    stage = chain.links[number].stage
-    graph = _graph(chain, stage)
-    names = Names([graph], SPELLING.reserved)
-    mask = names[chain.mask] if stage.masked else ""
-    leaves: dict[Atom, str] = {}
-    for leaf in graph.leaves("input"):
-        (atom,) = atoms_of(chain.values, leaf.name)
-        unnamed = "." in leaf.name and chain.blocks(atom.value) > 1
-        leaves.setdefault(atom, names.block(*atom) if unnamed else names[leaf.name])
-    arguments, opening = [], []
-    for value, blocks in _by_value(stage.takes):
-        if len(blocks) == 1:
-            arguments.append(leaves[Atom(value, blocks[0])])
-        else:
-            arguments.append(names[value])
-            opening.append(f"{', '.join(leaves.get(Atom(value, n), '_') for n in read[value])} = {names[value]}")
-
-    def known(value: Value) -> str | None:
-        if value.op == "mask":
-            return mask
-        return leaves[atoms_of(chain.values, value.name)[0]] if value.op == "input" else None
-
-    found = statements(graph, SPELLING, names, known, equations)
-    targets = {statement.value.name: statement for statement in found}
-    returned = [targets[atom.value] for atom in stage.gives]
-    alone = [s for s in returned if s.value.op in _CALLED_LAST and not graph.users()[s.value.name]]
-    plain = [s for s in found if s not in alone]
-    lines = [*opening, *(line for statement in plain for line in statement.lines)]
-    returns = [s.target if s in plain else s.text for s in returned]
-    tail: tuple[str, ...] = (mask,) if mask else ()
-    tail += ("ACC: tl.constexpr",) if any("ACC" in re.findall(r"\w+", line) for line in lines) else ()
-    return FunctionText(name, (*arguments, *tail), tuple(lines), tuple(returns))
-
-
-def _graph(chain: Chain, stage: Stage) -> CellGraph:
-    """The values of a stage, with what it takes as inputs."""
-    own = {value.name for value in stage.values}
-    values: dict[str, Value] = {}
-    for value in stage.values:
-        for operand in value.operands:
-            if operand not in own and operand not in values:
-                its = chain.values[operand]
-                leaf = its if its.op in ("constant", "mask") else Value(operand, "input", shape=block_shape(its.shape))
-                values[operand] = leaf
-        values[value.name] = value
-    outputs = tuple((str(n), atom.value) for n, atom in enumerate(stage.gives))
-    return CellGraph(chain.graph.name, tuple(values.values()), outputs=outputs, backwards=chain.graph.backwards)
-
-
-def _by_value(atoms: Iterable[Atom]) -> list[tuple[str, tuple[int, ...]]]:
-    """Atoms by the value that they are blocks of, each value where it comes first."""
-    found: dict[str, list[int]] = {}
-    for atom in atoms:
-        found.setdefault(atom.value, []).append(atom.block)
-    return [(value, tuple(blocks)) for value, blocks in found.items()]
+        """A stage, with the type of the accumulators where a number needs it."""
+        stage, name = self.chain.links[number].stage, self._stage_name(number)
+        made = stage_function(self.chain, stage, name, SPELLING, self.read, self.equations)
+        typed = any(_ACC_USED.search(line) for line in made.lines)
+        return replace(made, arguments=(*made.arguments, _ACC)) if typed else made
 
 
 def runs_of(blocks: Iterable[int]) -> tuple[tuple[int, int], ...]:
