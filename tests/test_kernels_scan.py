@@ -58,6 +58,12 @@ def test_sizes(module_of, layer_of, name, schedule, sizes):
     check(module_of, layer_of, name, torch.float32, sizes, schedule, False)
 
 
+@pytest.mark.parametrize(("name", "schedule"), [c for c in cases(["lstm", "indrnn"]) if c[1] != "resident"])
+def test_more_units_than_a_program_has(module_of, layer_of, name, schedule):
+    """A grid that leaves some out is seen only where one block does not hold them all: no block is larger than 256."""
+    check(module_of, layer_of, name, torch.float32, (2, 2, 3, 300), schedule, False)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize(("name", "schedule"), cases(ALL))
 def test_sequences_of_different_lengths(module_of, layer_of, name, schedule, reverse):

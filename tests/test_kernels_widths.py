@@ -3,6 +3,8 @@
 import pytest
 import widths
 
+from rnngen.runtime.schedules import possible
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
@@ -11,7 +13,7 @@ def scan(tmp_path_factory):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
 @pytest.mark.parametrize("lengths", [None, [5, 1, 3]], ids=["plain", "masked"])
-@pytest.mark.parametrize("schedule", ["elementwise", "stepwise"])
+@pytest.mark.parametrize("schedule", possible(widths.program().forward.facts))
 def test_kernels(scan, schedule, lengths, reverse):
-    assert scan.forward.kernels.keys() == {"elementwise", "stepwise"}
+    assert schedule in scan.forward.kernels
     widths.check(scan, lengths, reverse, schedule)

@@ -52,7 +52,7 @@ def program() -> Chained:
         values=tuple(replace(v, shape=("inputs",)) if v.name in wide else v for v in found.scan.values),
     )
     found = replace(found, scan=scan)
-    for step in PASSES[PASSES.index(differentiate) :]:
+    for step in PASSES.steps[PASSES.steps.index(differentiate) :]:
         found = step(found)
     return found
 
