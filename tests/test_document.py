@@ -637,12 +637,9 @@ def test_no_small_file_costs_much(tmp_path, name):
     file = tmp_path / "m.toml"
     file.write_text(BOMBS[name], newline="")
     command = [sys.executable, "-c", textwrap.dedent(JUDGE), str(file)]
-    seconds = []
-    while len(seconds) < 4 and min(seconds, default=2.0) > 1:  # the least: a neighbour on the machine costs time too
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        seconds.append(float(done.stdout))
-    assert min(seconds) <= 1, seconds
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) <= 1
 
 
 def test_import_is_cheap_and_one_way():
