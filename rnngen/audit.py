@@ -161,8 +161,7 @@ def _check_node(node: ast.AST) -> None:
                     raise _at(decorator, f"the decorator {ast.unparse(called)} is not allowed")
         case ast.arg(arg=word) | ast.keyword(arg=str(word)) if word.startswith("__"):
             raise _at(node, f"the name {word} is not allowed")
-        case ast.Call(func=function) if not isinstance(function, ast.Name | ast.Attribute | ast.Call):
-            # A call of a call is a launcher made for a kernel: resident(kernel)(...).
+        case ast.Call(func=function) if not isinstance(function, ast.Name | ast.Attribute):
             raise _at(node, f"a call of a {type(function).__name__} is not allowed")
         case ast.arg(annotation=ast.AST() as annotation) | ast.AnnAssign(annotation=annotation):
             if _dotted(annotation) != "tl.constexpr":
