@@ -8,13 +8,15 @@ chain that loads, applies, calls and stores. Nothing here is a pack: picks, slic
 the blocks that they consist of, the atoms.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rnngen.ir import CellGraph, Differentiated, Value, block_shape, blocks_of
 from rnngen.runtime.plan import Facts, Product
+
+_Item = TypeVar("_Item", bound=Hashable)
 
 
 class Atom(NamedTuple):
@@ -153,6 +155,6 @@ def atoms_of(values: Mapping[str, Value], name: str) -> tuple[Atom, ...]:
     return tuple(Atom(name, number) for number in range(blocks_of(value.shape)))
 
 
-def unique(atoms: Iterable[Atom]) -> tuple[Atom, ...]:
+def unique(items: Iterable[_Item]) -> tuple[_Item, ...]:
     """Each once, in the order in which they came."""
-    return tuple(dict.fromkeys(atoms))
+    return tuple(dict.fromkeys(items))

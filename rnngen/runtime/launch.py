@@ -87,11 +87,14 @@ class Arguments:
 
     def buffer(self, blocks: int, *width: str) -> Tensor:
         """Room for blocks of every element of the batch, in the type of the tensors: (batch, blocks * width)."""
-        return self.states[0].new_empty(self.batch, blocks * prod(self.sizes[name] for name in width))
+        return self.states[0].new_empty(self.batch, blocks * self._units(width))
 
     def carry(self, *width: str) -> Tensor:
         """Room for one block of every element of the batch, in the type of the accumulators: (batch, width)."""
-        return self.buffer(1, *width).to(self.accumulator)
+        return self.states[0].new_empty(self.batch, self._units(width), dtype=self.accumulator)
+
+    def _units(self, width: Sequence[str]) -> int:
+        return prod(self.sizes[name] for name in width)
 
     def launch(
         self,

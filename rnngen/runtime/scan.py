@@ -1,8 +1,8 @@
 """A scan over time as two torch operators, one for each direction, with everything torch wants to know of them.
 
-A generated module fills in a `Scan`: which tensors go in and come out, the steps in torch, and the launchers of its
-kernels. What is here is the same for every cell: registration, shapes, autograd, vmap and autocast rules, and the loop
-over the torch steps that serves a CPU.
+A generated module fills in a `Scan`: which tensors go in and come out, the steps in torch, and its kernels. What is
+here is the same for every cell: registration, shapes, autograd, vmap and autocast rules, and the loop over the torch
+steps that serves a CPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from rnngen.chain import Across, Atom, Chain, atoms_of
+from rnngen.chain import Across, Atom, Chain, atoms_of, unique
 from rnngen.emit.stage import FunctionText, by_value, stage_function
 from rnngen.emit.statements import Names, identifier
 from rnngen.emit.triton.spelling import SPELLING
@@ -192,7 +192,7 @@ class SweepText:
 
     @cached_property
     def vectors(self) -> tuple[LoadText, ...]:
-        return tuple(self.load(name, self.pointer(name)) for name in unique_names(a.value for a in self.chain.vectors))
+        return tuple(self.load(name, self.pointer(name)) for name in unique(a.value for a in self.chain.vectors))
 
     def load(self, name: str, pointer: str) -> LoadText:
         runs = runs_of(self.read[name])
@@ -271,7 +271,3 @@ def runs_of(blocks: Iterable[int]) -> tuple[tuple[int, int], ...]:
     pairs = groupby(enumerate(blocks), key=lambda pair: pair[1] - pair[0])
     runs = [[block for _, block in group] for _, group in pairs]
     return tuple((run[0], len(run)) for run in runs)
-
-
-def unique_names(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

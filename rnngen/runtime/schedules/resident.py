@@ -151,10 +151,10 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     tile, batch = constants["BD"], constants["BB"]
     matrices: list[int] = []
     counts = (*facts.streams, *facts.outputs, *(product.count for product in facts.products))
-    widest = max(parts_of(run) for blocks in counts for run in runs_of(blocks))
+    widest = max(parts_of(run) for blocks in counts for run in stacks_of(blocks))
     full = machine.traits.full_sums
     for product in facts.products:
-        for run in runs_of(product.count):
+        for run in stacks_of(product.count):
             padding = constants["MP"] if constants["WIDE"] and (product.transposed or run == 1) else 1
             matrices += [parts_of(run) * padding] if constants["WIDE"] else [1] * run
             widest = max(widest, padding if full else 1)
@@ -162,13 +162,13 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     if machine.backend == "hip":
         return max(max(matrices) * tile * tile * sizes.itemsize, stack)
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies else 0
-    tiles = sum(parts_of(run) for blocks in facts.streams for run in runs_of(blocks))
+    tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
     streams = tiles * tile * batch * sizes.itemsize + sizes.masked * batch * 4
     return sum(matrices) * tile * tile * sizes.itemsize + ahead * streams + stack + machine.traits.barrier_bytes
 
 
-def runs_of(blocks: int) -> list[int]:
-    """How many of some neighbouring blocks are one stack: four, as long as there are so many."""
+def stacks_of(blocks: int) -> list[int]:
+    """How neighbouring blocks are stacked: four at a time, as long as there are so many."""
     return [min(4, blocks - start) for start in range(0, blocks, 4)]
 
 
