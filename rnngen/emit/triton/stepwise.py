@@ -173,11 +173,10 @@ class StepwiseText:
 
     def _stores(self) -> Iterator[tuple[int, _Store]]:
         """Everything that is written, with the number of the kernel that does it."""
-        level = {across.operand: n for n, link in reversed(list(enumerate(self.chain.links))) for across in link.across}
         for write in self.chain.writes:
-            yield from self._blocks(write.atoms, write.when, self._output(write.label), level)
+            yield from self._blocks(write.atoms, write.when, self._output(write.label))
         for operand, tensor in self._buffers().items():
-            yield from self._blocks(operand, "always", tensor, level)
+            yield from self._blocks(operand, "always", tensor)
         for atom in self._carried:
             yield self._made[atom], _Store(atom, "always", self._value(atom.value), 0, 1)
         for state, atom in self.chain.states:
@@ -188,13 +187,10 @@ class StepwiseText:
     def _is_multiplied(self, state: str) -> bool:
         return any(across.operand == (Atom(state, 0),) for across in self.chain.across)
 
-    def _blocks(
-        self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor, level: dict[tuple[Atom, ...], int]
-    ) -> Iterator[tuple[int, _Store]]:
-        """Atoms, each by the stage that makes it; what none makes, before a product wants it."""
+    def _blocks(self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor) -> Iterator[tuple[int, _Store]]:
+        """Atoms, each by the stage that makes it; by the last one what none makes, which no product is applied to."""
         for block, atom in enumerate(atoms):
-            at = self._made.get(atom, level.get(atoms, self._last + 1) - 1)
-            yield at, _Store(atom, when, tensor, block, len(atoms))
+            yield self._made.get(atom, self._last), _Store(atom, when, tensor, block, len(atoms))
 
     # Kernels.
 
