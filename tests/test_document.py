@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-import textwrap
 import tomllib
 from pathlib import Path
 
@@ -612,7 +611,7 @@ BOMBS = {
     "dots": filled("1.", "a="),
 }
 JUDGE = """
-import resource, sys
+import resource, sys, time, tomllib
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 resource.setrlimit(resource.RLIMIT_AS, (200_000_000, 200_000_000))  # all of Python included
 from rnngen.document import parse, read
@@ -625,8 +624,12 @@ try:
             found.text_span((key,), len(value) // 2)
 except ModelError as error:
     str(error)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime)
+used = time.process_time()  # since the process began, imports included
+# As many bytes, plain lines, and tomllib alone: 0.1 s on an ordinary machine, which makes 1 s of ten such times.
+plain = "".join(f"a{i}=1\\n" for i in range(30_000))
+begun = time.process_time()
+tomllib.loads(plain)
+print(used / (time.process_time() - begun))
 """
 
 
@@ -636,10 +639,13 @@ def test_no_small_file_costs_much(tmp_path, name):
     assert len(BOMBS[name]) <= MOST_BYTES
     file = tmp_path / "m.toml"
     file.write_text(BOMBS[name], newline="")
-    command = [sys.executable, "-c", textwrap.dedent(JUDGE), str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert any(_cost(file) <= 10 for _ in range(3))  # what else the machine does only ever adds to a cost
+
+
+def _cost(file: Path) -> float:
+    done = subprocess.run([sys.executable, "-c", JUDGE, str(file)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) <= 1
+    return float(done.stdout)
 
 
 def test_import_is_cheap_and_one_way():
