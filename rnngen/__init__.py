@@ -8,8 +8,9 @@ A model travels through these files from left to right, and each imports only fr
     document      TOML read safely, with the place of every key and value
     ops           the operations of the equation language, one row each
     idioms        what people write who come from elsewhere, and the remedy
-    equations     the text of a step, parsed
     ir            values and cells: the one form that every pass reads and writes
+    across        the operations that look across units, one row each
+    equations     the text of a step, parsed
     build         a graph made value by value, each in its simplest form
     wrappers/     steps around a step, each in a file of its name
     cell          a described cell, and whether each name in it means something

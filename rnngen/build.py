@@ -9,13 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, count
 
+from rnngen.across import ACROSS, ShapeConflict, shown
 from rnngen.equations import Expression, parse_expression
 from rnngen.ir import CHOICES, LEAVES, Shape, Value, block_shape, blocks_of
 from rnngen.ops import COMPARISONS, OPS
-
-
-class ShapeConflict(Exception):
-    """Operands do not fit; the arguments are a sentence and, perhaps, a hint."""
 
 
 def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
@@ -32,35 +29,18 @@ def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
             return (len(operands), *operands[0])
         case "join":
             return (sum(map(blocks_of, operands)), *block_shape(operands[0]))
-        case "matmul":
-            matrix, vector = operands
-            if len(block_shape(matrix)) != 2 or len(vector) != 1:
-                hint = "* and @ bind equally strongly; write r * (U @ h)" if len(matrix) < 2 else ""
-                raise ShapeConflict(f"'@' takes a matrix and a vector, not {shown(*operands)}.", hint)
-            *rows, columns = matrix
-            if columns != vector[0]:
-                raise ShapeConflict(f"A matrix {shown(matrix)} cannot be applied to a vector {shown(vector)}.")
-            return tuple(rows)
-        case "matmul_t":
-            matrix, vector = operands
-            if matrix[:-1] != vector:
-                raise ShapeConflict(f"A transposed {shown(matrix)} cannot be applied to {shown(vector)}.")
-            return (matrix[-1],)
         case "outer":
             return (*operands[0], *operands[1])
         case "expand" | "kept" | "or_zero":
             return operands[1]
+        case op if op in ACROSS:
+            return ACROSS[op].shape(*operands)
         case op if op in OPS:
             shapes = {shape for shape in operands if shape != ()}
             if len(shapes) > 1:
                 raise ShapeConflict(f"'{OPS[op].sign or op}' cannot combine {shown(*operands)}.")
             return shapes.pop() if shapes else ()
     return value.shape
-
-
-def shown(*shapes: Shape) -> str:
-    """Shapes as an error message writes them."""
-    return " and ".join(f"({', '.join(map(str, shape))})" if shape else "a scalar" for shape in shapes)
 
 
 class Builder:

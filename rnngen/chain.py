@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from rnngen.ir import CellGraph, Differentiated, Value, block_shape, blocks_of
-from rnngen.runtime.plan import Facts, Product
+from rnngen.runtime import plan
+from rnngen.runtime.plan import Facts
 
 _Item = TypeVar("_Item", bound=Hashable)
 
@@ -27,24 +28,23 @@ class Atom(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Across:
-    """An operation that looks across units.
+class Matrices:
+    """Those from `start` up to `start + count` of a parameter."""
 
-    op: a row of `ir.PRODUCTS`. It applies the matrices `start` up to `start + count` of a parameter: a `matmul` to one
-    atom, which gives `count`; a `matmul_t` to `count` atoms, which gives their sum.
-    """
-
-    name: str
-    op: str
     parameter: str
     start: int
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """An operation that looks across units, a row of `across.ACROSS`: of which matrices, if of any, and of what."""
+
+    name: str
+    op: str
+    matrices: Matrices | None
     operand: tuple[Atom, ...]
     gives: tuple[Atom, ...]
-
-    @property
-    def transposed(self) -> bool:
-        return self.op == "matmul_t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,17 @@ class Chain:
         values = [*read, *written, *(state for state, _ in self.states)]
         return Facts(
             backwards=self.graph.backwards,
-            products=tuple(Product(a.count, a.transposed, a.parameter in self.graph.heads) for a in self.across),
+            across=tuple(map(self._fact, self.across)),
             streams=tuple(map(self.blocks, read)),
             outputs=tuple(len(write.atoms) for write in self.writes),
             levels=len(self.links) - 1,
             dimensions=tuple(sorted({dimension for name in values for dimension in self.width(name)})),
         )
+
+    def _fact(self, across: Across) -> plan.Across:
+        if across.matrices is None:
+            return plan.Across(across.op)
+        return plan.Across(across.op, across.matrices.count, heads=across.matrices.parameter in self.graph.heads)
 
     def made_by(self) -> dict[Atom, int]:
         """The number of the link whose stage gives an atom."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rnngen import VERSION
+from rnngen.across import ACROSS
 from rnngen.audit import audit
 from rnngen.cell import Cell
 from rnngen.chain import Chained
@@ -18,7 +19,7 @@ from rnngen.emit.render import render
 from rnngen.emit.targets import TARGETS
 from rnngen.emit.views import ModuleView
 from rnngen.errors import Mistakes, ModelError
-from rnngen.ir import PRODUCTS, Program
+from rnngen.ir import Program
 from rnngen.passes.cut import cut
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.expand import expand
@@ -189,7 +190,7 @@ def _check_work(cells: Sequence[Cell], programs: Sequence[Chained]) -> None:
 
 def _work(program: Chained) -> int:
     values = (*program.scan.values, *program.adjoint.values)
-    return _WORK_OF_A_CELL + len(values) + _WORK_OF_A_PRODUCT * sum(value.op in PRODUCTS for value in values)
+    return _WORK_OF_A_CELL + len(values) + _WORK_OF_A_PRODUCT * sum(value.op in ACROSS for value in values)
 
 
 def _check_schedules(description: Description, programs: Sequence[Chained]) -> None:

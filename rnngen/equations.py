@@ -1,8 +1,8 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
 The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, comparisons
-and calls of the functions of `ops`, by their names or by those that a cell's `activations` give them. Nothing is
-evaluated. `h'` is the new value of the state `h`.
+and calls of the functions of `ops` and `across`, by their names or by those that a cell's `activations` give them.
+Nothing is evaluated. `h'` is the new value of the state `h`.
 """
 
 import keyword
@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from rnngen import idioms
+from rnngen.across import ACROSS, CALLS
 from rnngen.errors import did_you_mean
-from rnngen.ops import FUNCTIONS, OPS
+from rnngen.ops import OPS
 
 LONGEST_EQUATION = 4096  # characters
 MOST_EQUATIONS = 256
@@ -49,7 +50,7 @@ _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
     "@": 3,
 }
 _TIGHTEST = 4  # the unary minus, a call, a name
-_OPS = {"@": "matmul"} | {op.sign: op.name for op in OPS.values() if op.sign and op.arity == 2}
+_OPS = {op.sign: op.name for op in (OPS | ACROSS).values() if op.sign and op.arity == 2}
 _LEVEL_OF = {op: _LEVELS[sign] for sign, op in _OPS.items()}
 _PLAIN_ARGUMENT = r"(?:- )?(?:[0-9.]+(?:[eE][+-]?[0-9]+)?|[A-Za-z_][A-Za-z0-9_]*'*)"
 
@@ -61,7 +62,7 @@ _UNKNOWN = "unknown"  # the op of a call of no function
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A tree. op: "name", "number", "matmul" or a row of `ops.OPS`; offset and length are its place.
+    """A tree. op: "name", "number" or a row of `OPS` or `ACROSS`; offset and length are its place.
 
     name: of a "name" itself, of a call the activation that chose its function.
     """
@@ -281,7 +282,7 @@ class _Parser:
 
     def __init__(self, text: str, start: int, report: Report, activations: Mapping[str, str]):
         self.start, self.report = start, report
-        self.functions = {name: name for name in FUNCTIONS} | dict(activations)
+        self.functions = {name: name for name in CALLS} | dict(activations)
         self.tokens = [_Token(m.lastgroup or "", m[0], *m.span()) for m in _TOKEN.finditer(text)]
         self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
         self.at = 0
@@ -560,7 +561,7 @@ class _Parser:
                 self.take()
                 arguments.append(self.part(_COMPARING, depth + 1))
         end = self.closing(opening).end
-        wanted = len(arguments) if op == _UNKNOWN else OPS[op].arity
+        wanted = len(arguments) if op == _UNKNOWN else CALLS[op].arity
         if len(arguments) != wanted:
             message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
             hint = idioms.ARGUMENTS.get(op, "") if len(arguments) > wanted else ""

@@ -7,7 +7,7 @@ operand stands before its use. Forward steps, adjoint steps, and the stateless g
 Shapes name dimensions ("hidden", "inputs") rather than numbers: one graph serves every size. A leading integer says
 that the value is a pack of that many equal blocks, as the four gates of an LSTM in one `weight_ih`.
 
-Operations are the rows of `ops.OPS` and these structural ones:
+Operations are the rows of `ops.OPS` and of `across.ACROSS`, and these structural ones:
 
     input, state, parameter     leaves; a state's leaf is its value at t-1
     constant                    a leaf; `attribute` is its number
@@ -17,8 +17,6 @@ Operations are the rows of `ops.OPS` and these structural ones:
     slice                       blocks `attribute[0]` up to `attribute[1]` of a pack, again a pack
     stack                       vectors to a pack
     join                        packs and blocks, one after another, to a longer pack
-    matmul                      M @ v for each block of M; a pack if M is one
-    matmul_t                    the sum over blocks of M.T @ v: what a product passes back to its operand
     outer                       the sum over all rows of d v.T, laid out like a parameter, the third operand
     total                       the sum over all rows, down to the shape that the value has
     expand                      the first operand, a number or a parameter, with the axes of the second
@@ -35,9 +33,8 @@ Shape = tuple[str | int, ...]
 
 LEAVES = frozenset({"input", "state", "parameter", "constant", "mask"})
 CHOICES = frozenset({"kept", "or_zero"})
-STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "matmul", "matmul_t", "outer", "total", "expand"}) | CHOICES
+STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "outer", "total", "expand"}) | CHOICES
 VIEWS = frozenset({"pick", "slice"})
-PRODUCTS = frozenset({"matmul", "matmul_t"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,8 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
         case "total":
             rows = operands[0].flatten(0, -2).sum(0)
             return rows if value.shape else rows.sum().reshape(1)
+    if value.op not in _FUNCTIONS:
+        raise LookupError(f"reference.py does not know '{value.op}'")
     return _FUNCTIONS[value.op](*operands)
 
 

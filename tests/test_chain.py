@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rnngen import reference
+from rnngen.across import ACROSS
 from rnngen.chain import Atom, Chain, atoms_of
-from rnngen.ir import CHOICES, PRODUCTS, CellGraph, Value, blocks_of
+from rnngen.ir import CHOICES, CellGraph, Value, blocks_of
 from rnngen.ops import COMPARISONS
 from rnngen.passes.cut import chain
 
@@ -52,9 +53,9 @@ def by_chain(found: Chain, given: dict[str, torch.Tensor]) -> tuple[dict, dict]:
     known |= {atom: given[atom.value].chunk(found.blocks(atom.value))[atom.block] for atom in found.vectors}
     for link in found.links:
         for across in link.across:
-            matrices = given[across.parameter]
-            rows = len(matrices) // found.blocks(across.parameter)
-            stack = matrices[across.start * rows : (across.start + across.count) * rows]
+            of = across.matrices
+            rows = len(given[of.parameter]) // found.blocks(of.parameter)
+            stack = given[of.parameter][of.start * rows : (of.start + of.count) * rows]
             operand = torch.cat([known[atom] for atom in across.operand], dim=-1)
             shape = values[values[across.name].operands[0]].shape
             graph = CellGraph(
@@ -111,7 +112,7 @@ def test_a_chain_has_every_value_once(name):
     found = cells.program(name)
     for graph, its in ((found.scan, found.forward), (found.adjoint, found.backward)):
         assert not its.links[0].across
-        assert sorted(a.name for a in its.across) == sorted(v.name for v in graph.values if v.op in PRODUCTS)
+        assert sorted(a.name for a in its.across) == sorted(v.name for v in graph.values if v.op in ACROSS)
         placed = [v.name for link in its.links for v in link.stage.values if v.op not in COMPARISONS]
         assert len(placed) == len(set(placed))
         for number, link in enumerate(its.links):

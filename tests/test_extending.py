@@ -54,20 +54,20 @@ def run(folder: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def cell(folder: Path, name: str, update: str) -> str:
+def cell(folder: Path, name: str, update: str, shape: str = '"hidden"') -> str:
     """The file of a small cell."""
     path = folder / f"{name}.toml"
     path.write_text(
         f'name = "{name}"\nstates = ["h"]\nstep = "{update}"\n[parameters]\n'
         'weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }\n'
-        'weight_hh = { shape = ["hidden"], blocks = ["u"] }\n'
+        f'weight_hh = {{ shape = [{shape}], blocks = ["u"] }}\n'
     )
     return str(path)
 
 
 def test_every_kind_has_an_example():
     kinds = {name: language for language, name, _ in BLOCKS}
-    assert len(BLOCKS) == 18
+    assert len(BLOCKS) == 22
     assert {Path(name).suffix for name in kinds} == {".toml", ".py", ".jinja"}
 
 
@@ -94,6 +94,16 @@ def test_an_operation_and_a_schedule(changed):
     model = cell(changed, "shortened", "h' = tanh(W @ x + u * h) * rsqrt(1 + h * h)")
     assert re.search(r"whole +0\.\d+ us a step", run(changed, "-m", "rnngen", "explain", model))
     order = ("-m", "rnngen", "verify", model, "--dtype", "float32", "--schedule", "whole")
+    assert "all within tolerance" in run(changed, *order, TRITON_INTERPRET="1")
+
+
+def test_an_operation_across_units(changed):
+    """Beside a product and before one, by the steps in torch and, in the interpreter, by the kernels."""
+    update = "h' = tanh(W @ x + u @ (h * everywhere(h)) - 0.1 * everywhere(tanh(h)))"
+    model = cell(changed, "crowd", update, '"hidden", "hidden"')
+    assert re.search(r"resident +it cannot compute 'everywhere'", run(changed, "-m", "rnngen", "explain", model))
+    order = ("-m", "rnngen", "verify", model, "--dtype", "float64")
+    assert "all within tolerance" in run(changed, *order, "--path", "torch")
     assert "all within tolerance" in run(changed, *order, TRITON_INTERPRET="1")
 
 

@@ -9,7 +9,7 @@ from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
 from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 
-from rnngen.ir import PRODUCTS
+from rnngen.across import ACROSS
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.schedules import possible
 
@@ -28,7 +28,7 @@ def cases(names) -> list[tuple[str, str]]:
 
 def test_what_has_a_product_is_resident_and_what_has_none_is_elementwise():
     for name in ALL:
-        products = any(value.op in PRODUCTS for value in program(ALL[name]).scan.values)
+        products = any(value.op in ACROSS for value in program(ALL[name]).scan.values)
         assert {schedule for _, schedule in cases([name])} >= {"resident" if products else "elementwise", "stepwise"}
         assert (name, "elementwise" if products else "resident") not in cases([name])
 

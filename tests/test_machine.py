@@ -8,11 +8,11 @@ from click.testing import CliRunner
 from rnngen.cli import main
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES, row_of
-from rnngen.runtime.plan import Facts, NotPossible, Product, Sizes
+from rnngen.runtime.plan import Across, Facts, NotPossible, Sizes
 from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.schedules.resident import shared_bytes
 
-LSTM = Facts(products=(Product(4),), streams=(4,), outputs=(1, 5), levels=1)
+LSTM = Facts(across=(Across("matmul", 4),), streams=(4,), outputs=(1, 5), levels=1)
 INDRNN = Facts()
 
 
@@ -92,9 +92,9 @@ def test_fewer_stages_where_memory_is_short():
     assert choose(LSTM, sizes, short, "resident").constants["STAGES"] < plenty
 
 
-LSTM_ADJOINT = Facts(True, (Product(4, transposed=True),), streams=(5, 1), outputs=(4,), levels=1)
-GRU_V3 = Facts(products=(Product(2), Product(1)), streams=(3,), outputs=(1, 3), levels=2)
-RNN_ADJOINT = Facts(True, (Product(1, transposed=True),), streams=(1, 1), outputs=(1,), levels=1)
+LSTM_ADJOINT = Facts(True, (Across("matmul_t", 4),), streams=(5, 1), outputs=(4,), levels=1)
+GRU_V3 = Facts(across=(Across("matmul", 2), Across("matmul", 1)), streams=(3,), outputs=(1, 3), levels=2)
+RNN_ADJOINT = Facts(True, (Across("matmul_t", 1),), streams=(1, 1), outputs=(1,), levels=1)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_schedule_by_name():
         choose(LSTM, Sizes(16, 64, 1, 2), machine, "elementwise")
     with pytest.raises(NotPossible, match="dense and block-diagonal"):
         choose(
-            dataclasses.replace(LSTM, products=(Product(4), Product(1, heads=True))),
+            dataclasses.replace(LSTM, across=(Across("matmul", 4), Across("matmul", 1, heads=True))),
             Sizes(16, 64, 2, 2),
             machine,
             "resident",

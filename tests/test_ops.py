@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnngen import build, reference
+from rnngen.across import ACROSS, ShapeConflict
 from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.equations import Expression, parse_expression
-from rnngen.ir import CHOICES
+from rnngen.ir import CHOICES, CellGraph, Value
 from rnngen.ops import COMPARISONS, FUNCTIONS, OPS, Op
 
 SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)  # Klambauer et al. 2017
@@ -214,6 +216,40 @@ def test_a_target_spells_every_primitive(target):
     """The signs are the language's own; what the passes make of a step is spelled too."""
     primitives = {name for name, op in OPS.items() if not (op.definition or op.sign)}
     assert primitives | CHOICES | {"expand"} <= {name for name, text in target.spelling.calls.items() if text}
+
+
+@pytest.mark.parametrize("op", ACROSS.values(), ids=ACROSS)
+def test_a_row_across_units_is_spelled(op):
+    """In the steps of torch and, as `stepwise` takes every row, in its template; and <op(a), b> is <a, back(b)>."""
+    assert ACROSS[op.back].back == op.name and ACROSS[op.back].matrix == op.matrix
+    assert TARGETS["torch"].spelling.calls[op.name]
+    loop = (Path(__file__).parent.parent / "templates" / "triton" / "stepwise.py.jinja").read_text()
+    assert f'"{op.name}": "' in loop
+    matrix = (Value("M", "parameter", shape=("hidden", "inputs")),) if op.matrix else ()
+    names, width = [leaf.name for leaf in matrix], {"hidden": 4, "inputs": 3}
+    drawn = torch.Generator().manual_seed(1)
+    numbers = {"M": torch.randn(4, 3, dtype=torch.float64, generator=drawn)}
+
+    def applied(name: str, operand: tuple[str, ...], vector: torch.Tensor) -> tuple[tuple[str, ...], torch.Tensor]:
+        shape = ACROSS[name].shape(*(leaf.shape for leaf in matrix), operand)
+        result = Value("r", name, (*names, "v"), shape)
+        graph = CellGraph("one", (*matrix, Value("v", "input", shape=operand), result), outputs=(("r", "r"),))
+        return shape, reference.run(graph, {"v": vector}, {}, {name: numbers[name] for name in names})[0]["r"]
+
+    def random(shape: tuple[str, ...]) -> torch.Tensor:
+        return torch.randn(2, width[shape[0]], dtype=torch.float64, generator=drawn)
+
+    operand = ("inputs",)
+    try:
+        ACROSS[op.name].shape(*(leaf.shape for leaf in matrix), operand)
+    except ShapeConflict:
+        operand = ("hidden",)  # it is the matrix's rows that it sums over
+    a = random(operand)
+    shape, there = applied(op.name, operand, a)
+    b = random(shape)
+    again, back = applied(op.back, shape, b)
+    assert again == operand
+    torch.testing.assert_close((there * b).sum(), (a * back).sum(), rtol=1e-14, atol=0)
 
 
 def test_the_reference_of_a_module_spells_every_operation():

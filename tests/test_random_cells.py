@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from random_cells import COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
 
+from rnngen.across import ACROSS
 from rnngen.errors import ModelError
-from rnngen.ir import CHOICES, PRODUCTS, VIEWS, Program, origin
+from rnngen.ir import CHOICES, VIEWS, Program, origin
 from rnngen.runtime import choose
 from rnngen.runtime.machine import MACHINES
 
@@ -40,7 +41,7 @@ def test_what_was_found_once(name, module_of):
 
 
 def products(program: Program) -> set[str]:
-    return {value.name for value in program.scan.values if value.op in PRODUCTS}
+    return {value.name for value in program.scan.values if value.op in ACROSS}
 
 
 def a_product_is_an_output(text: str, call: Call, program: Program) -> bool:

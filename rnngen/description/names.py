@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from rnngen.across import CALLS
 from rnngen.cell import Cell
 from rnngen.description.tables import CellTable
 from rnngen.document import Places
 from rnngen.equations import Assignment
 from rnngen.errors import Mistakes
-from rnngen.ops import FUNCTIONS
 from rnngen.runtime import PUBLISHED
 from rnngen.source import Span
 
@@ -19,7 +19,7 @@ PROJECTION = "weight_hr"  # what a layer with proj_size has besides the paramete
 LONGEST_NAME = 64
 NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 # Words that an equation, or the function it becomes, has another meaning for.
-_WORDS = frozenset(keyword.kwlist) | FUNCTIONS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
+_WORDS = frozenset(keyword.kwlist) | CALLS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
 _WORDS |= {PROJECTION}
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rnngen.chain import Atom, Chain, Chained
+from rnngen.chain import Across, Atom, Chain, Chained
 from rnngen.emit.statements import number
 from rnngen.ir import LEAVES, CellGraph, Differentiated, Program, Value, blocks_of
 from rnngen.ops import COMPARISONS, OPS
@@ -143,12 +143,18 @@ def _links(chain: Chain) -> Iterator[str]:
     """The lines of a chain: each product, and of each stage what passes in and out."""
     for place, link in enumerate(chain.links):
         for across in link.across:
-            stop = across.start + across.count
-            matrices = f"{across.parameter}[{across.start}:{stop}]" + (".T" if across.transposed else "")
-            yield f"  product    {across.name} = {matrices} @ {_atoms_text(chain, across.operand)}"
+            yield f"  across     {across.name} = {_across_text(across, _atoms_text(chain, across.operand))}"
         if link.stage.values:
             yield f"  stage {place}    takes {_atoms_text(chain, link.stage.takes)}"
             yield f"             gives {_atoms_text(chain, link.stage.gives)}"
+
+
+def _across_text(across: Across, operand: str) -> str:
+    if across.matrices is None:
+        return f"{across.op}({operand})"
+    of = across.matrices
+    matrices = f"{of.parameter}[{of.start}:{of.start + of.count}]"
+    return f"{matrices}{'.T' if across.op == 'matmul_t' else ''} @ {operand}"
 
 
 def _atoms_text(chain: Chain, atoms: Sequence[Atom]) -> str:

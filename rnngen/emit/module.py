@@ -14,7 +14,6 @@ from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
 from rnngen.emit.views import CellView, ModelView, RunView, ScanView, SweepView
-from rnngen.runtime.plan import Product
 from rnngen.runtime.schedules import possible
 
 _LONGEST = 100  # of a line that makes a layer
@@ -92,16 +91,9 @@ def _sweep(chain: Chain, written: list[Written]) -> SweepView:
         parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
         outputs={label: shapes[value] for label, value in graph.outputs},
         carried={label: s.name for label, v in reversed(graph.outputs) for s in graph.states if s.update == v},
-        products=tuple(map(_product_text, chain.facts.products)),
-        levels=chain.facts.levels,
-        backwards=graph.backwards,
+        facts=chain.facts,
         record={argument: text for one in written for argument, text in one.record.items()},
     )
-
-
-def _product_text(product: Product) -> str:
-    marks = [f"{mark}=True" for mark in ("transposed", "heads") if getattr(product, mark)]
-    return f"Product({', '.join([str(product.count), *marks])})"
 
 
 def _gradients(program: Chained) -> FunctionText:

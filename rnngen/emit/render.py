@@ -6,6 +6,7 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 
@@ -65,11 +66,17 @@ def arguments(numbers: str, *constants: str) -> list[str]:
 
 
 def literal(item: object) -> str:
-    """A value as Python writes it, in ASCII whatever is in it, with the quotes that formatters prefer."""
+    """A value as Python writes it, in ASCII whatever is in it, with the quotes that formatters prefer; of a record what
+    is not as usual.
+    """
     if isinstance(item, Mapping):
         return f"{{{', '.join(f'{literal(key)}: {literal(value)}' for key, value in item.items())}}}"
     if isinstance(item, tuple):
         return _tuple([literal(part) for part in item])
+    if is_dataclass(item):
+        given = [field for field in fields(item) if getattr(item, field.name) != field.default]
+        parts = [f"{field.name}={literal(getattr(item, field.name))}" for field in given]
+        return f"{type(item).__name__}({', '.join(parts)})"
     if not isinstance(item, str):
         return ascii(item)
     written = ascii(item)

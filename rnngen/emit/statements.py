@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from struct import pack, unpack
 
-from rnngen.ir import PRODUCTS, CellGraph, Equation, Value, blocks_of
+from rnngen.across import ACROSS
+from rnngen.ir import CellGraph, Equation, Value, blocks_of
 from rnngen.ops import COMPARISONS, OPS
 
 _SUM, _PRODUCT, _UNARY, _ATOM = 1, 2, 3, 4
@@ -42,6 +43,7 @@ class Spelling:
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
     """
 
+    target: str
     calls: Mapping[str, str]
     with_number: Mapping[str, str]
     with_fraction: Mapping[str, str]
@@ -50,7 +52,13 @@ class Spelling:
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand."""
-        return op in _LEVELS or (op in OPS.keys() | PRODUCTS and bool(self.calls[op]))
+        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() and bool(self.call(op)))
+
+    def call(self, op: str) -> str:
+        """The format of an operation. Raises LookupError where there is none."""
+        if op not in self.calls:
+            raise LookupError(f"emit/{self.target}/spelling.py does not say how to write '{op}'")
+        return self.calls[op]
 
 
 class Names:
@@ -171,7 +179,7 @@ def _expression(
     if len(operands) == 2 and second.op == "constant":
         exact = unpack("f", pack("f", second.number))[0] == second.number
         form = (None if exact else spelling.with_fraction.get(value.op)) or spelling.with_number.get(value.op)
-    form = form or spelling.calls[value.op]
+    form = form or spelling.call(value.op)
     atoms = [text for text, _ in operands]
     if value.op == "expand" and values[value.operands[0]].op == "constant":
         return spelling.filled.format(atoms[1], atoms[0]), _ATOM

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rnngen.runtime.plan import Facts
+
 
 @dataclass(frozen=True, slots=True)
 class SweepView:
@@ -12,9 +14,7 @@ class SweepView:
     parameters: tuple[str, ...]
     outputs: dict[str, tuple[int | str, ...]]
     carried: dict[str, str]
-    products: tuple[str, ...]
-    levels: int
-    backwards: bool
+    facts: Facts
     record: dict[str, str]
 
 

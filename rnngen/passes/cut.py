@@ -1,20 +1,21 @@
 """cut: a scan's step as a chain of stages, in both directions.
 
 A value belongs to a stage: no earlier than its operands are known, no later than its users want it. What is wanted
-outside the stages - by a product, a state or an output - is computed as early as it can be, so that a schedule can pass
-it on; all else as late as it may, so that little is carried from one stage to another. (Over the 116 graphs of the
-tests' cells some 35 values are carried so, 84 if all is computed late, and 82 if all is computed early.) A condition is
-computed in every stage that asks for it: what is carried are numbers.
+outside the stages - across units, by a state or an output - is computed as early as it can be, so that a schedule can
+pass it on; all else as late as it may, so that little is carried from one stage to another. (Over the 116 graphs of
+the tests' cells some 35 values are carried so, 84 if all is computed late, and 82 if all is computed early.) A
+condition is computed in every stage that asks for it: what is carried are numbers.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
 
-from rnngen.chain import Across, Atom, Chain, Chained, Link, Stage, Write, atoms_of, unique
-from rnngen.ir import CHOICES, LEAVES, PRODUCTS, CellGraph, Differentiated, Value, blocks_of, origin
+from rnngen.across import ACROSS
+from rnngen.chain import Across, Atom, Chain, Chained, Link, Matrices, Stage, Write, atoms_of, unique
+from rnngen.ir import CHOICES, LEAVES, CellGraph, Differentiated, Value, blocks_of, origin
 from rnngen.ops import COMPARISONS
 
-_NOT_POINTWISE = LEAVES | PRODUCTS | {"pick", "slice", "stack", "join"}
+_NOT_POINTWISE = LEAVES | ACROSS.keys() | {"pick", "slice", "stack", "join"}
 
 
 def cut(program: Differentiated) -> Chained:
@@ -28,8 +29,8 @@ def chain(graph: CellGraph) -> Chain:
     atoms = {name: atoms_of(values, name) for name in values}
     level = _levels(graph)
     last = max(level.values(), default=0)
-    products = [_across(value, values, atoms) for value in graph.values if value.op in PRODUCTS]
-    wanted = [atom for product in products for atom in product.operand]
+    across = [_across(value, values, atoms) for value in graph.values if value.op in ACROSS]
+    wanted = [atom for one in across for atom in one.operand]
     wanted += [atom for _, name in graph.outputs for atom in atoms[name]]
     wanted += [atom for state in graph.states for atom in atoms[state.update]]
     stages = _stages(graph, atoms, level, last, wanted)
@@ -44,7 +45,8 @@ def chain(graph: CellGraph) -> Chain:
         states=tuple((state.name, atoms[state.update][0]) for state in graph.states),
         vectors=unique(a for stage in stages for a in stage.takes if values[a.value].op == "parameter"),
         links=tuple(
-            Link(tuple(p for p in products if level[p.name] == number), stage) for number, stage in enumerate(stages)
+            Link(tuple(one for one in across if level[one.name] == number), stage)
+            for number, stage in enumerate(stages)
         ),
         writes=tuple(Write(label, atoms[name], _when(label, atoms[name], updates)) for label, name in graph.outputs),
     )
@@ -55,18 +57,20 @@ def _when(label: str, atoms: tuple[Atom, ...], updates: set[tuple[Atom, ...]]) -
 
 
 def _levels(graph: CellGraph) -> dict[str, int]:
-    """How many products in a row each value depends on."""
+    """How many operations across units in a row each value depends on."""
     found: dict[str, int] = {}
     for value in graph.values:
-        found[value.name] = max((found[o] for o in value.operands), default=0) + (value.op in PRODUCTS)
+        found[value.name] = max((found[o] for o in value.operands), default=0) + (value.op in ACROSS)
     return found
 
 
 def _across(value: Value, values: dict[str, Value], atoms: dict[str, tuple[Atom, ...]]) -> Across:
-    matrix, operand = value.operands
-    parameter, start = origin(values, matrix)
-    count = blocks_of(values[matrix].shape)
-    return Across(value.name, value.op, parameter.name, start, count, atoms[operand], atoms[value.name])
+    *applied, operand = value.operands
+    matrices = None
+    for matrix in applied:  # none or one
+        parameter, start = origin(values, matrix)
+        matrices = Matrices(parameter.name, start, blocks_of(values[matrix].shape))
+    return Across(value.name, value.op, matrices, atoms[operand], atoms[value.name])
 
 
 def _stages(

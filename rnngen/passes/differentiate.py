@@ -17,9 +17,10 @@ state of the adjoint, so that every sum has a fixed order.
 from collections import defaultdict
 from itertools import count, pairwise
 
+from rnngen.across import ACROSS
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
-from rnngen.ir import PRODUCTS, Binding, CellGraph, Differentiated, Split, State, Value, blocks_of, origin, prune
+from rnngen.ir import Binding, CellGraph, Differentiated, Split, State, Value, blocks_of, origin, prune
 from rnngen.ops import OPS
 
 _PRIME = "'"
@@ -28,8 +29,8 @@ _PRIME = "'"
 def differentiate(program: Split) -> Differentiated:
     """The program with `adjoint` and `gradients`.
 
-    Every value of the forward step is still in the adjoint, computed again from its leaves; products are inputs, since
-    they are never computed twice. The pass `save` decides what is kept instead.
+    Every value of the forward step is still in the adjoint, computed again from its leaves; what looks across units is
+    an input, since it is never computed twice. The pass `save` decides what is kept instead.
     """
     work = _Differentiation(program.scan)
     return Differentiated(
@@ -177,16 +178,20 @@ class _Differentiation:
                 if operand in self.active:
                     block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number)
                     self.sums[operand].append(block)
-        elif value.op in PRODUCTS:
-            matrix, vector = value.operands
-            self.outputs[self._labelled(value)] = adjoint
-            self.products.append((value, adjoint))
-            if vector in self.active:
-                transposed = "matmul_t" if value.op == "matmul" else "matmul"
-                back = self.to.make(f"d_{vector}.{value.name}", transposed, self.names[matrix], adjoint)
-                self.sums[vector].append(back)
+        elif value.op in ACROSS:
+            self._pass_across(value, adjoint)
         else:
             self._pass_through_row(value, adjoint)
+
+    def _pass_across(self, value: Value, adjoint: str) -> None:
+        *matrices, operand = value.operands
+        if matrices:
+            self.outputs[self._labelled(value)] = adjoint
+            self.products.append((value, adjoint))
+        if operand in self.active:
+            names = (self.names[matrix] for matrix in matrices)
+            back = self.to.make(f"d_{operand}.{value.name}", ACROSS[value.op].back, *names, adjoint)
+            self.sums[operand].append(back)
 
     def _labelled(self, value: Value) -> str:
         """A label for the adjoint of an input or a product, other than every name that the adjoint reads."""
@@ -210,10 +215,10 @@ class _Differentiation:
 
 
 def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:
-    """The forward step in another graph: states and products are inputs, the rest is computed from them."""
+    """The forward step in another graph: of states and of what looks across units, which are inputs."""
     names: dict[str, str] = {}
     for value in scan.values:
-        if value.op == "state" or value.op in PRODUCTS:
+        if value.op == "state" or value.op in ACROSS:
             names[value.name] = to.keep(Value(value.name, "input", shape=value.shape, origin=value.origin))
         else:
             names[value.name] = to.copy(value, names)

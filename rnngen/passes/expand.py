@@ -8,8 +8,9 @@ is the new value of a state, or an output, it gets the axes that a state and an 
 
 from dataclasses import replace
 
+from rnngen.across import ACROSS
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, PRODUCTS, CellGraph, Differentiated, Value, block_shape, blocks_of
+from rnngen.ir import LEAVES, CellGraph, Differentiated, Value, block_shape, blocks_of
 
 
 def expand(program: Differentiated) -> Differentiated:
@@ -24,7 +25,7 @@ def thin(graph: CellGraph) -> set[str]:
     """Names of the values that are the same for every element of the batch."""
     found: set[str] = set()
     for value in graph.values:
-        if value.op in LEAVES | PRODUCTS:
+        if value.op in LEAVES | ACROSS.keys():
             same = value.op in ("constant", "parameter")
         else:
             same = found.issuperset(value.operands) and value.op != "expand"

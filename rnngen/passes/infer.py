@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from rnngen.build import ShapeConflict, folded, shape_of, shown
+from rnngen.across import ShapeConflict, shown
+from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
 from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching

@@ -12,8 +12,9 @@ from itertools import count
 
 import networkx as nx
 
+from rnngen.across import ACROSS
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, PRODUCTS, Binding, CellGraph, Differentiated, Value, blocks_of, needed, origin, prune
+from rnngen.ir import LEAVES, Binding, CellGraph, Differentiated, Value, blocks_of, needed, origin, prune
 from rnngen.ops import COMPARISONS
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
@@ -76,7 +77,7 @@ def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
             cost = _READ if value.name in in_memory else _WRITE_AND_READ
             readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS
         network.add_edge(entry, exit_, **({"capacity": cost} if readable else {}))
-        if value.op in LEAVES or value.op in PRODUCTS:
+        if value.op in LEAVES | ACROSS.keys():
             network.add_edge("forward", entry)
         else:
             for operand in value.operands:

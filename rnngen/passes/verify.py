@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from rnngen.build import ShapeConflict, shape_of
+from rnngen.across import ACROSS, ShapeConflict
+from rnngen.build import shape_of
 from rnngen.ir import CHOICES, LEAVES, STRUCTURAL, CellGraph, Differentiated, Program, Shape, Value
 from rnngen.ops import COMPARISONS, OPS
 
@@ -37,7 +38,10 @@ def _verify(name: str, graph: CellGraph) -> None:
     defined: dict[str, Shape] = {}
     for value in graph.values:
         must(value.name not in defined, f"{value.name} is defined twice")
-        must(value.op in LEAVES | STRUCTURAL | OPS.keys(), f"{value.name} has the unknown operation {value.op}")
+        must(
+            value.op in LEAVES | STRUCTURAL | ACROSS.keys() | OPS.keys(),
+            f"{value.name} has the unknown operation {value.op}",
+        )
         must(value.op not in LEAVES or not value.operands, f"the leaf {value.name} has operands")
         for operand in value.operands:
             must(operand in defined, f"{value.name} uses {operand} before its definition")

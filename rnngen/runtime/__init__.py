@@ -9,12 +9,13 @@ from typing import Any
 
 PUBLISHED = {
     "check_module": "seal",
+    "Across": "plan",
     "Cell": "cell",
+    "Facts": "plan",
     "Layer": "layer",
     "Recurrence": "recurrence",
     "Stack": "stack",
     "Weight": "cell",
-    "Product": "plan",
     "Scan": "scan",
     "Sweep": "scan",
     "blocks": "linear",

@@ -21,11 +21,13 @@ MOST_PROGRAMS = 65535  # in the second dimension of a grid, on CUDA and ROCm
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """Matrices that are applied at each step: how many, whether transposed, whether block-diagonal over heads."""
+class Across:
+    """What looks across units at each step: a row of `rnngen.across`, how many matrices it applies, and whether they
+    are block-diagonal over heads.
+    """
 
-    count: int
-    transposed: bool = False
+    op: str
+    matrices: int = 0
     heads: bool = False
 
 
@@ -34,11 +36,11 @@ class Facts:
     """What the choice needs to know of one sweep.
 
     backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks.
-    levels: products in a row that depend on one another. dimensions: those that a value of it has.
+    levels: how many in a row of `across` depend on one another. dimensions: those that a value of it has.
     """
 
     backwards: bool = False
-    products: tuple[Product, ...] = ()
+    across: tuple[Across, ...] = ()
     streams: tuple[int, ...] = (1,)
     outputs: tuple[int, ...] = (1,)
     levels: int = 0
@@ -46,12 +48,12 @@ class Facts:
 
     @property
     def matrices(self) -> int:
-        return sum(product.count for product in self.products)
+        return sum(across.matrices for across in self.across)
 
     @property
     def mixed(self) -> bool:
         """Whether dense and block-diagonal matrices occur together."""
-        return len({product.heads for product in self.products}) > 1
+        return len({across.heads for across in self.across if across.matrices}) > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ steps that serves a CPU.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from rnngen.runtime.launch import Arguments, has_kernels, run
-from rnngen.runtime.plan import Facts, Kernel, Product, Steps
+from rnngen.runtime.plan import Facts, Kernel, Steps
 from rnngen.runtime.seal import edition
 
 if TYPE_CHECKING:
@@ -38,32 +37,18 @@ class Sweep:
     parameters: those of the scan that this direction uses, in the order of its arguments.
     outputs: of each per-step output, by its label; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
-    kernels: for each schedule what it launches. products, levels: what the choice among them rests on.
-    carried: for an output that is a state's new value, that state. backwards: whether it is the adjoint.
+    facts: what the choice of a schedule rests on. kernels: for each schedule what it launches.
+    carried: for an output that is a state's new value, that state.
     """
 
     inputs: Mapping[str, Shape]
     states: Mapping[str, Shape]
     parameters: tuple[str, ...]
     outputs: Mapping[str, Shape]
+    facts: Facts
     step: Step
     kernels: Mapping[str, Kernel | Steps]
-    products: tuple[Product, ...] = ()
-    levels: int = 0
     carried: Mapping[str, str] = field(default_factory=dict)
-    backwards: bool = False
-
-    @cached_property
-    def facts(self) -> Facts:
-        shapes = (*self.inputs.values(), *self.states.values(), *self.outputs.values())
-        return Facts(
-            backwards=self.backwards,
-            products=self.products,
-            streams=tuple(map(blocks_of, self.inputs.values())),
-            outputs=tuple(map(blocks_of, self.outputs.values())),
-            levels=self.levels,
-            dimensions=tuple(sorted({name for shape in shapes for name in shape if isinstance(name, str)})),
-        )
 
     def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> dict[str, int]:
         """The dimensions of tensors, by name."""
@@ -439,7 +424,7 @@ def _run(
 ) -> None:
     """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
-    backwards = reverse != which.backwards
+    backwards = reverse != which.facts.backwards
     with torch.autocast(states[0].device.type, enabled=False):
         if _uses_kernels(states[0]) and states[0].shape[0] > 0:
             arguments = Arguments(

@@ -51,6 +51,7 @@ _DERIVED = {
     "logsigmoid": "F.logsigmoid({0})",
 }
 SPELLING = Spelling(
+    target="torch",
     calls=_CALLS | _DERIVED,
     with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
     with_fraction={},

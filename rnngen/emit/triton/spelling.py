@@ -3,6 +3,7 @@
 from rnngen.emit.statements import Spelling
 
 SPELLING = Spelling(
+    target="triton",
     calls={
         "sigmoid": "sigmoid({0})",
         "tanh": "tanh({0})",

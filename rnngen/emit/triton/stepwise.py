@@ -1,4 +1,5 @@
-"""The stepwise schedule in Triton: a kernel for each stage, and the loop that launches them between torch's products.
+"""The stepwise schedule in Triton: a kernel for each stage, and the loop that launches them. What looks across units
+is torch's.
 
 What passes from one kernel to a later one lies in memory: results of products and their operands in the type of the
 matrices, what a stage gives to another one in that of the accumulators. A state is overwritten by the last kernel of a
@@ -9,23 +10,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from rnngen.chain import Across, Atom, Link, Write
+from rnngen.across import ACROSS
+from rnngen.chain import Across, Atom, Link, Matrices, Write
 from rnngen.emit.statements import identifier
-from rnngen.emit.triton.sweep import CallText, LoadText, StoreText, SweepText
-from rnngen.ir import PRODUCTS
+from rnngen.emit.triton.sweep import AcrossText, CallText, LoadText, StoreText, SweepText
 
 _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step
 
 
 @dataclass(frozen=True, slots=True)
 class KernelText:
-    """One kernel. products: the launcher's lines before it. tensors: its pointers as the launcher has them.
+    """One kernel. across: what the launcher does before it. tensors: its pointers as the launcher has them.
 
     loads and stores: each with the row of the tensor. wide: the pointers to what has the type of the accumulators.
     """
 
     name: str
-    products: tuple[str, ...]
+    across: tuple[AcrossText, ...]
     tensors: tuple[str, ...]
     pointers: tuple[str, ...]
     wide: tuple[str, ...]
@@ -83,9 +84,9 @@ class StepwiseText:
     # Tensors.
 
     def _value(self, name: str) -> _Tensor:
-        """Of a leaf, a product, or what is carried."""
+        """Of a leaf, what looks across units, or what is carried."""
         op = self.chain.values[name].op
-        row, wide = (_STREAM if op == "input" else _STEP), op not in PRODUCTS | {"input", "parameter"}
+        row, wide = (_STREAM if op == "input" else _STEP), op not in ACROSS.keys() | {"input", "parameter"}
         return _Tensor(self.text.names[name], self.text.pointer(name), row, wide)
 
     def _output(self, label: str) -> _Tensor:
@@ -93,17 +94,17 @@ class StepwiseText:
         return _Tensor(name, self.text.output(label), _STREAM)
 
     def _operand_of(self, name: str) -> _Tensor:
-        """Of what a product is applied to: a state's copy, or a buffer."""
+        """Of what is looked across: a state's copy, or a buffer."""
         made = self.text.names.made(("tensor", "operand", name), f"{identifier(name)}_operand")
         return _Tensor(made, self.text.names.made(("pointer", "operand", name), f"{made}_ptr"), _STEP)
 
-    # What products are applied to.
+    # What looks across units, and at what.
 
     def _is_state(self, operand: tuple[Atom, ...]) -> bool:
         return len(operand) == 1 and self.chain.values[operand[0].value].op == "state"
 
-    def _product(self, operand: tuple[Atom, ...]) -> Across | None:
-        """The product whose result an operand is."""
+    def _result(self, operand: tuple[Atom, ...]) -> Across | None:
+        """What looked across units before, and gave an operand."""
         return next((across for across in self.chain.across if across.gives == operand), None)
 
     def _written(self, operand: tuple[Atom, ...]) -> Write | None:
@@ -111,11 +112,11 @@ class StepwiseText:
         return next((w for w in self.chain.writes if w.when == "always" and w.atoms == operand), None)
 
     def _buffers(self) -> dict[tuple[Atom, ...], _Tensor]:
-        """The operands that have to be written for a product alone, each called after the first one."""
+        """The operands that are written for this alone, each called after the first that looks across it."""
         found: dict[tuple[Atom, ...], _Tensor] = {}
         for across in self.chain.across:
             operand = across.operand
-            if not (self._is_state(operand) or self._product(operand) or self._written(operand) or operand in found):
+            if not (self._is_state(operand) or self._result(operand) or self._written(operand) or operand in found):
                 found[operand] = self._operand_of(across.name)
         return found
 
@@ -123,32 +124,32 @@ class StepwiseText:
         operand = across.operand
         if self._is_state(operand):
             return self._operand_of(operand[0].value).name
-        if product := self._product(operand):
-            return self.text.names[product.name]
+        if before := self._result(operand):
+            return self.text.names[before.name]
         if write := self._written(operand):
             return f"{self._output(write.label).name}[step]"
         return self._buffers()[operand].name
 
-    def _matrix(self, across: Across) -> tuple[str, int, int]:
-        """The name of the matrices, and which of a parameter they are."""
-        whole = self.text.names[across.parameter]
-        part = across.count < self.chain.blocks(across.parameter)
-        key = ("tensor", "part", across.parameter, str(across.start), str(across.count))
-        name = self.text.names.made(key, f"{whole}_{across.start}") if part else whole
-        return name, across.start, across.start + across.count
+    def _matrices(self, of: Matrices) -> str:
+        """The name of a parameter, or of a part of it."""
+        whole = self.text.names[of.parameter]
+        if of.count == self.chain.blocks(of.parameter):
+            return whole
+        key = ("tensor", "part", of.parameter, str(of.start), str(of.count))
+        return self.text.names.made(key, f"{whole}_{of.start}")
 
-    def _product_line(self, across: Across) -> str:
-        arguments = f"{self.text.names[across.name]}, {self._matrix(across)[0]}, {self._operand(across)}"
-        if across.transposed:
-            return f"product_transposed_into({arguments}, {across.count})"
-        return f"product_into({arguments})"
+    def _across(self, across: Across) -> AcrossText:
+        """With tensors, where all blocks are one."""
+        target, operand, of = self.text.names[across.name], self._operand(across), across.matrices
+        applied = (self._matrices(of), of.count) if of else ("", 0)
+        return AcrossText(across.op, *applied, target, target, operand, operand)
 
     # What lies in memory.
 
     def _opening(self) -> Iterator[str]:
         """The launcher's lines before time begins."""
         for number, (state, _) in enumerate(self.chain.states):
-            if self._is_multiplied(state):
+            if self._is_looked_across(state):
                 yield f"{self._operand_of(state).name} = scan.states[{number}].clone()"
         for operand, tensor in self._buffers().items():
             yield f"{tensor.name} = scan.buffer({len(operand)}, {self._dimensions(operand[0])})"
@@ -157,10 +158,9 @@ class StepwiseText:
         for across in self.chain.across:
             size = f"{len(across.gives)}, {self._dimensions(across.gives[0])}"
             yield f"{self.text.names[across.name]} = scan.buffer({size})"
-            name, start, stop = self._matrix(across)
-            whole = self.text.names[across.parameter]
-            if name != whole:
-                yield f"{name} = blocks({whole}, {self.chain.blocks(across.parameter)}, {start}, {stop})"
+            if (of := across.matrices) and of.count < self.chain.blocks(of.parameter):
+                numbers = f"{self.chain.blocks(of.parameter)}, {of.start}, {of.start + of.count}"
+                yield f"{self._matrices(of)} = blocks({self.text.names[of.parameter]}, {numbers})"
 
     def _dimensions(self, atom: Atom) -> str:
         return ", ".join(f'"{dimension}"' for dimension in self.chain.width(atom.value))
@@ -181,14 +181,14 @@ class StepwiseText:
             yield self._made[atom], _Store(atom, "always", self._value(atom.value), 0, 1)
         for state, atom in self.chain.states:
             yield self._last, _Store(atom, "always", self._value(state), 0, 1)
-            if self._is_multiplied(state):
+            if self._is_looked_across(state):
                 yield self._last, _Store(atom, "always", self._operand_of(state), 0, 1)
 
-    def _is_multiplied(self, state: str) -> bool:
+    def _is_looked_across(self, state: str) -> bool:
         return any(across.operand == (Atom(state, 0),) for across in self.chain.across)
 
     def _blocks(self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor) -> Iterator[tuple[int, _Store]]:
-        """Atoms, each by the stage that makes it; by the last one what none makes, which no product is applied to."""
+        """Atoms, each by the stage that makes it; by the last one what none makes, which nothing looks across."""
         for block, atom in enumerate(atoms):
             yield self._made.get(atom, self._last), _Store(atom, when, tensor, block, len(atoms))
 
@@ -223,7 +223,7 @@ class StepwiseText:
             written[when] = tuple((self._store(run, pointer(run[0].tensor)), run[0].tensor.row) for run in runs)
         return KernelText(
             name=f"{self.name}_{number}",
-            products=tuple(map(self._product_line, link.across)),
+            across=tuple(map(self._across, link.across)),
             tensors=tuple(tensors.values()),
             pointers=tuple(tensors),
             wide=tuple(wide),

@@ -5,12 +5,12 @@ reads are in neither, and are not loaded.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 
-from rnngen.chain import Across, Atom, Chain, atoms_of, unique
+from rnngen.chain import Across, Atom, Chain, Matrices, atoms_of, unique
 from rnngen.emit.stage import FunctionText, by_value, stage_function
 from rnngen.emit.statements import Names, identifier
 from rnngen.emit.triton.spelling import SPELLING
@@ -61,16 +61,33 @@ class StateText:
 
 
 @dataclass(frozen=True, slots=True)
-class ProductText:
-    """Matrices `start` up to `start + count` and what they are applied to. matrices: the name of what was loaded."""
+class MatricesText:
+    """Matrices `start` up to `start + count` of a parameter, as an operation applies them."""
 
-    matrices: str
+    name: str
+    op: str
     pointer: str
     start: int
     count: int
-    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AcrossText:
+    """An operation across units. matrices: the name and the number of those that it applies. target, operand: the one
+    block that it gives or takes; targets, operands: all of them.
+    """
+
+    op: str
+    matrices: str
+    count: int
     target: str
+    targets: str
     operand: str
+    operands: str
+
+    def by(self, forms: Mapping[str, str]) -> str:
+        """The line of a schedule that has a form for each operation."""
+        return forms[self.op].format(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +103,9 @@ class StoreText:
 
 @dataclass(frozen=True, slots=True)
 class LinkText:
-    """A part of the chain: products, then the call of a stage, None where there is nothing to compute."""
+    """A part of the chain: what looks across units, then a stage where it is called, if it computes anything."""
 
-    products: tuple[ProductText, ...]
+    across: tuple[AcrossText, ...]
     call: CallText | None
 
 
@@ -208,23 +225,31 @@ class SweepText:
     @cached_property
     def links(self) -> tuple[LinkText, ...]:
         return tuple(
-            LinkText(tuple(map(self.product, link.across)), self.call(number))
+            LinkText(tuple(map(self.across, link.across)), self.call(number))
             for number, link in enumerate(self.chain.links)
         )
 
     @cached_property
-    def products(self) -> tuple[ProductText, ...]:
-        """All of them, those of the same matrices once."""
-        return tuple({product.matrices: product for link in self.links for product in link.products}.values())
+    def matrices(self) -> tuple[MatricesText, ...]:
+        """What is applied, each once."""
+        return unique(self._applied(across.matrices, across.op) for across in self.chain.across if across.matrices)
 
-    def product(self, across: Across) -> ProductText:
-        key = ("matrices", across.parameter, str(across.start), str(across.count), across.op)
-        part = "" if across.count == self.chain.blocks(across.parameter) else f"_{across.start}"
-        matrices = self.names.made(key, f"{identifier(across.parameter)}{part}")
-        target = self.names[across.name] if across.transposed else self._target(across.name)
-        operand = self.tuple_text(across.operand) if across.transposed else self.text(across.operand[0])
-        pointer = self.pointer(across.parameter)
-        return ProductText(matrices, pointer, across.start, across.count, across.transposed, target, operand)
+    def across(self, across: Across) -> AcrossText:
+        return AcrossText(
+            op=across.op,
+            matrices=self._applied(across.matrices, across.op).name if across.matrices else "",
+            count=across.matrices.count if across.matrices else 0,
+            target=self.text(across.gives[0]),
+            targets=self._target(across.name),
+            operand=self.text(across.operand[0]),
+            operands=self.tuple_text(across.operand),
+        )
+
+    def _applied(self, of: Matrices, op: str) -> MatricesText:
+        key = ("matrices", of.parameter, str(of.start), str(of.count), op)
+        part = "" if of.count == self.chain.blocks(of.parameter) else f"_{of.start}"
+        name = self.names.made(key, f"{identifier(of.parameter)}{part}")
+        return MatricesText(name, op, self.pointer(of.parameter), of.start, of.count)
 
     def stores(self, when: str) -> tuple[StoreText, ...]:
         """The outputs that are written "always", or only to "keep" or to "save" something."""

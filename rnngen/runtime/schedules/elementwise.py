@@ -7,7 +7,9 @@ from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run,
 
 
 def refusal(facts: Facts) -> str:
-    return "a matrix is applied to a state" if facts.products else ""
+    if facts.matrices:
+        return "a matrix is applied to a state"
+    return f"'{facts.across[0].op}' looks across units" if facts.across else ""
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:

@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
 
+ACROSS = ("matmul", "matmul_t")  # what a program computes of its tiles
+
 
 def refusal(facts: Facts) -> str:
-    if not facts.products:
+    if not facts.matrices:
         return "no matrix is applied to a state, so there is nothing to keep on the chip"
+    if others := sorted({across.op for across in facts.across} - set(ACROSS)):
+        return f"it cannot compute '{others[0]}'"
     if facts.dimensions != ("hidden",):
         return f"its values are as wide as {' and '.join(facts.dimensions)}, and tiles have one width"
     return ""
@@ -126,7 +130,7 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
             lambda case: (
                 (case.itemsize, case.tile) == (2, 64)
                 and not case.facts.backwards
-                and max(product.count for product in case.facts.products) > 1
+                and max(across.matrices for across in case.facts.across) > 1
             ),
             {"num_warps": 8},
         ),
@@ -150,12 +154,12 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     """
     tile, batch = constants["BD"], constants["BB"]
     matrices: list[int] = []
-    counts = (*facts.streams, *facts.outputs, *(product.count for product in facts.products))
+    counts = (*facts.streams, *facts.outputs, *(across.matrices for across in facts.across))
     widest = max(parts_of(run) for blocks in counts for run in stacks_of(blocks))
     full = machine.traits.full_sums
-    for product in facts.products:
-        for run in stacks_of(product.count):
-            padding = constants["MP"] if constants["WIDE"] and (product.transposed or run == 1) else 1
+    for across in facts.across:
+        for run in stacks_of(across.matrices):
+            padding = constants["MP"] if constants["WIDE"] and (across.op == "matmul_t" or run == 1) else 1
             matrices += [parts_of(run) * padding] if constants["WIDE"] else [1] * run
             widest = max(widest, padding if full else 1)
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)

@@ -20,7 +20,7 @@ def refusal(facts: Facts) -> str:
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     block = min(power_of_two(32, sizes.hidden), 256)
-    launches = len(facts.products) + facts.levels + (1 if facts.backwards or not facts.products else 0)
+    launches = len(facts.across) + facts.levels + (1 if facts.backwards or not facts.across else 0)
     weights = facts.matrices * sizes.hidden * (sizes.hidden // sizes.heads) * sizes.itemsize
     states = (2 * sum(facts.streams) + facts.matrices + 4) * sizes.batch * sizes.hidden * sizes.itemsize
     # Host time, the launch itself left out, measured on a core of a CPU server with Triton 3.9 and torch 2.13: 13.9 us
