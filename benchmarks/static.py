@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +30,7 @@ from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES
 from rnngen.runtime.plan import Choice, NotPossible, Sizes
+from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.schedules.resident import shared_bytes
 from rnngen.source import Source
 
@@ -125,18 +126,16 @@ class _Types:
         self, kernel: Kernel, choice: Choice, sizes: Sizes
     ) -> Iterator[tuple[int | None, str, dict[str, str], dict[str, object]]]:
         constants = {**choice.constants, "SAVE": self.save, "KEEP": True, "ACC": self.dtype == "float64"}
-        letters = {"H": sizes.hidden}
+        asked = _Asked(sizes, self.backwards)
         if isinstance(kernel.text, StepwiseText):
             stages = [stage for stage in kernel.text.kernels if stage.pointers]
             for number, stage in enumerate(stages, 1):
                 signature, absent = self._pointers(stage.pointers, kernel.text.text.mask_pointer, stage.wide)
-                yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | letters | absent
+                yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | asked.letters | absent
             return
         signature, absent = self._pointers(kernel.text.pointers, kernel.text.mask_pointer)
-        constants |= {"BACKWARDS": self.backwards} | absent
-        if choice.schedule == "resident":
-            letters = {"HEADS": sizes.heads, "D": sizes.hidden // sizes.heads, "PRECISION": "ieee"}
-        yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | letters
+        SCHEDULES[choice.schedule].launch(None, asked, choice)
+        yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | asked.constants | absent
 
     def _pointers(
         self, pointers: Sequence[str], mask: str, wide: Sequence[str] = ()
@@ -149,6 +148,41 @@ class _Types:
             if not self.masked:
                 return {name: kind for name, kind in types.items() if name != mask}, {mask: None}
         return types, {}
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A sweep that keeps the constants of its launch, `plan.Run` as far as a schedule asks."""
+
+    sizes: Sizes
+    backwards: bool
+    constants: dict[str, object] = field(default_factory=dict)
+    time: int = 1
+    precision: str = "ieee"
+    tensors: tuple[None, ...] = ()
+
+    @property
+    def batch(self) -> int:
+        return self.sizes.batch
+
+    @property
+    def heads(self) -> int:
+        return self.sizes.heads
+
+    @property
+    def hidden(self) -> int:
+        return self.sizes.hidden
+
+    @property
+    def widest(self) -> int:
+        return self.sizes.hidden
+
+    @property
+    def letters(self) -> dict[str, int]:
+        return {"H": self.sizes.hidden}
+
+    def launch(self, kernel: None, grid: object, choice: object, tensors: object, time: int, **constants: object):
+        self.constants = constants
 
 
 def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
