@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rnngen.across import CALLS
 from rnngen.audit import audit
 from rnngen.compile import compile_model
 from rnngen.description import file, library, size, tables
@@ -55,10 +56,10 @@ def test_every_key_has_a_row(table):
             assert any(shown(key.default) in default for default in rows), (name, rows)
 
 
-@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+@pytest.mark.parametrize("op", (OPS | CALLS).values(), ids=lambda op: op.name)
 def test_every_operation_is_explained(op):
     assert re.search(rf"\b{op.name}\b", PAGE)
-    if not op.sign:
+    if op.sign in ("", op.name):
         assert f"`{op.name}({', '.join(op.operands.split())})`" in PAGE
 
 

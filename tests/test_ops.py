@@ -221,10 +221,12 @@ def test_a_target_spells_every_primitive(target):
 @pytest.mark.parametrize("op", ACROSS.values(), ids=ACROSS)
 def test_a_row_across_units_is_spelled(op):
     """In the steps of torch and, as `stepwise` takes every row, in its template; and <op(a), b> is <a, back(b)>."""
+    assert op.back in ACROSS, "the row's `back` is the name of no row"
     assert ACROSS[op.back].back == op.name and ACROSS[op.back].matrix == op.matrix
-    assert TARGETS["torch"].spelling.calls[op.name]
-    loop = (Path(__file__).parent.parent / "templates" / "triton" / "stepwise.py.jinja").read_text()
-    assert f'"{op.name}": "' in loop
+    assert not op.sign.isidentifier() or op.sign == op.name, "a function's sign is its name"
+    assert op.name in TARGETS["torch"].spelling.calls, "rnngen/emit/torch/spelling.py lacks it"
+    template = "templates/triton/stepwise.py.jinja"
+    assert f'"{op.name}": "' in (Path(__file__).parent.parent / template).read_text(), f"{template} lacks it"
     matrix = (Value("M", "parameter", shape=("hidden", "inputs")),) if op.matrix else ()
     names, width = [leaf.name for leaf in matrix], {"hidden": 4, "inputs": 3}
     drawn = torch.Generator().manual_seed(1)

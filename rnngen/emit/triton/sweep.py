@@ -85,8 +85,10 @@ class AcrossText:
     operand: str
     operands: str
 
-    def by(self, forms: Mapping[str, str]) -> str:
-        """The line of a schedule that has a form for each operation."""
+    def by(self, forms: Mapping[str, str], schedule: str) -> str:
+        """The line of a schedule that has a form for each operation. Raises LookupError where it has none."""
+        if self.op not in forms:
+            raise LookupError(f"templates/triton/{schedule}.py.jinja does not say how to write '{self.op}'")
         return forms[self.op].format(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
