@@ -165,10 +165,22 @@ def _names(text: str) -> set[str]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out docstrings, the words of an error, the order of imported names, and annotations that nobody reads.
+    """Takes out docstrings, the words of an error, the order of imported names, annotations that nobody reads, and
+    statements that are never reached or go on with a loop that goes on by itself.
 
     Triton reads `tl.constexpr`.
     """
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for block in ("body", "orelse", "finalbody"):
+            rest = getattr(node, block, None)
+            if isinstance(rest, list):
+                ends = [n for n, part in enumerate(rest) if isinstance(part, _LEAVES)]
+                setattr(node, block, rest[: ends[0] + 1] if ends else rest)
+        if isinstance(node, ast.For | ast.While):
+            _go_on(node.body)
+        return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
@@ -196,6 +208,18 @@ class _Bare(ast.NodeTransformer):
             if isinstance(part, ast.arg) and part.annotation and "constexpr" not in ast.dump(part.annotation):
                 part.annotation = None
         return self.generic_visit(node)
+
+
+_LEAVES = ast.Continue | ast.Break | ast.Return | ast.Raise
+
+
+def _go_on(body: list[ast.stmt]) -> None:
+    """Take `continue` from the ends of a loop's body."""
+    if body and isinstance(body[-1], ast.Continue):
+        body.pop()
+    elif body and isinstance(body[-1], ast.If):
+        _go_on(body[-1].body)
+        _go_on(body[-1].orelse)
 
 
 def _meaning(text: str) -> str:

@@ -48,11 +48,23 @@ def test_every_file_has_judges_that_exist():
         ("def f(a: int) -> int:\n    return a + 1  # more\n", False),
         ("def f(a: int) -> int:\n    return b + 1\n", False),  # found by any call
         ("def f(a: int) -> int:\n    break\n", False),
+        ("def f(a: int) -> int:\n    return a + 1\n    return a\n", False),
         ("def f(a: int) -> int:\n    return a +\n", False),
     ],
 )
 def test_a_mutant_differs_in_what_a_test_could_notice(after, told_apart):
     assert mutate.differs("f.py", "def f(a: int) -> int:\n    return a + 1\n", after) == told_apart
+
+
+LOOP = "def f(rows):\n    for row in rows:\n        if row:\n            row.g()\n{}"
+
+
+@pytest.mark.parametrize(
+    ("end", "told_apart"),
+    [("            continue\n", False), ("        continue\n", False), ("            break\n", True)],
+)
+def test_a_loop_that_goes_on_is_the_same_loop(end, told_apart):
+    assert mutate.differs("f.py", LOOP.format(""), LOOP.format(end)) == told_apart
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,14 @@ def _written(graph: CellGraph, name: str) -> str:
     return equations(replace(graph, values=tuple(builder.values.values())))[alias]
 
 
+@pytest.mark.parametrize(("op", "made"), [("parameter", "slice"), ("input", "stack")])
+def test_blocks_beside_each_other_are_a_part_of_a_stack_in_memory(op, made):
+    """Only parameters lie in memory as stacks; of what is computed the blocks are at hand one by one."""
+    builder = Builder([Value("s", op, shape=(3, "hidden"))])
+    blocks = [builder.make(f"s.{n}", "pick", "s", attribute=n) for n in (1, 2)]
+    assert builder.values[builder.make("part", "stack", *blocks)].op == made
+
+
 def test_lstm_saves_what_people_save():
     assert kept("lstm") == ({"i", "f", "g", "o", "c"}, {("previous", "h")})
 
