@@ -100,11 +100,11 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize("cell", ["lstm", "indrnn"])
-def test_no_length_and_no_batch_compiles_a_kernel_anew(cell):
+def test_no_length_and_no_batch_compiles_a_kernel_anew(cell, layer_of):
     """Triton takes sizes of 1, and those that 16 divides, for something special, unless it is told otherwise."""
     for schedule in schedules(cell):
         with pretended(CARDS["H100"]) as gpu:
-            layer = layer_class(cell)(INPUTS, WIDTH, schedule=schedule, device="cuda")
+            layer = layer_of(cell)(INPUTS, WIDTH, schedule=schedule, device="cuda")
             counts = []
             for time, batch in ((3, 5), (1, 5), (16, 5), (3, 1), (3, 16)):
                 layer(torch.randn(time, batch, INPUTS, device="cuda"))[0].sum().backward()
