@@ -102,14 +102,14 @@ COMBINATIONS = [
 @pytest.mark.parametrize("cell", ["lstm", "indrnn"])
 def test_no_length_and_no_batch_compiles_a_kernel_anew(cell, layer_of):
     """Triton takes sizes of 1, and those that 16 divides, for something special, unless it is told otherwise."""
-    for schedule in schedules(cell):
+    for schedule in layer_of(cell).cell.schedules:
         with pretended(CARDS["H100"]) as gpu:
             layer = layer_of(cell)(INPUTS, WIDTH, schedule=schedule, device="cuda")
             counts = []
             for time, batch in ((3, 5), (1, 5), (16, 5), (3, 1), (3, 16)):
                 layer(torch.randn(time, batch, INPUTS, device="cuda"))[0].sum().backward()
                 counts.append(len(gpu.variants))
-            assert len(set(counts)) == 1, (schedule, counts)
+            assert counts[0] > 0 and len(set(counts)) == 1, (schedule, counts)
 
 
 @pytest.mark.parametrize("cell, card, dtype", COMBINATIONS)
