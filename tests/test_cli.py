@@ -813,6 +813,14 @@ def test_a_chart_has_no_sign_in_a_label_that_mermaid_would_read():
     assert not [label for label in re.findall(r'"(.*)"', chart) if set(label) & set('<>"')]
 
 
+def test_a_chart_shows_what_comes_in_with_slanted_sides():
+    found = dict(forms_of(describe(library()["rnn"]).cells[0]))["cut"]
+    chart = as_mermaid([found])
+    for name in ("weight_ih_x_b", "valid"):
+        assert f'[/"{name}"/]' in chart
+    assert '(["h"])' in chart and '[("weight_hh")]' in chart
+
+
 def test_the_stages_are_the_compilers(run):
     names = ["resolve", "infer", *(step.__name__ for step in PASSES.steps)]
     (cell,) = describe(library()["rnn"]).cells

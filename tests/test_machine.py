@@ -49,6 +49,13 @@ def test_each_row_has_constants_that_were_counted():
         assert MACHINES[machine.kin].backend == machine.backend
 
 
+@pytest.mark.parametrize("name", ["sm_80", "sm_86", "sm_90", "sm_100"])
+def test_matrices_of_64_units_in_float32_have_few_sequences_on_nvidia(name):
+    """With 8 of them masked scans spilled 48 bytes."""
+    choice = choose(LSTM, Sizes(16, 64, 1, 4), MACHINES[name], "resident")
+    assert (choice.constants["BB"], choice.options["num_warps"]) == (4, 8)
+
+
 @pytest.mark.parametrize("name", ["gfx942", "gfx950"])
 def test_amd_keeps_matrices_in_registers(name):
     """What was compiled for an LSTM: 4 to 32 KiB, where the sum of its matrices is 32 to 128."""

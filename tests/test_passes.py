@@ -285,6 +285,23 @@ def test_biases_go_into_the_product(name):
     assert [leaf.name for leaf in found.scan.leaves("parameter")] == recurrent
 
 
+TAKEN_AWAY = """
+name   = "taken_away"
+states = ["h"]
+step   = "h' = tanh({})"
+[parameters]
+weight_ih = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}
+weight_hh = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}
+bias      = {{ shape = ["hidden"], blocks = ["b"] }}
+"""
+
+
+@pytest.mark.parametrize("difference", ["W @ x - b + U @ h", "U @ h - b + W @ x", "U @ h - (b - W @ x)"])
+def test_a_bias_that_is_taken_away_goes_into_the_product_too(difference):
+    found = cells.program(TAKEN_AWAY.format(difference))
+    assert [leaf.name for leaf in found.scan.leaves("parameter")] == ["weight_hh"]
+
+
 # What the forward scan keeps for its adjoint.
 
 

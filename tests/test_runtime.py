@@ -124,6 +124,26 @@ def test_derivatives(name, layer):
 
 
 @every_cell
+def test_each_gradient_has_the_shape_of_its_parameter(name, layer, monkeypatch):
+    """Torch would sum one that is larger."""
+    scan = layer.cell.run.__globals__[f"{layer.cell.name}_scan"]
+    shapes = []
+
+    def noted(*args):
+        found = whole(*args)
+        parameters = args[len(scan.gradient_inputs) : -1]
+        shapes.append([(one.shape, parameter.shape) for one, parameter in zip(found, parameters, strict=True)])
+        return found
+
+    whole = scan.gradients
+    monkeypatch.setattr(scan, "gradients", noted)
+    y, state = layer(random(T, B, I))
+    gradients((y, state), layer.parameters())
+    assert len(shapes) == (1 if scan.parameters else 0)
+    assert all(one == other for pairs in shapes for one, other in pairs)
+
+
+@every_cell
 def test_pieces_make_the_whole(name, layer):
     x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
     y, last = layer(x, state)

@@ -226,11 +226,12 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
         picks = {p.block: p for p in users[value.name] if p.op == "pick"}
         if blocks > 1 and len(picks) < len(users[value.name]):
             continue
-        found: dict[int, str] = {}
+        found: dict[int, tuple[str, str]] = {}
         for number in range(blocks):
             block = value if blocks == 1 else picks.get(number)
             if block and block.name in biases:
-                total, found[number] = biases[block.name]
+                found[number] = biases[block.name]
+                total, _ = found[number]
                 lifted[total] = (value.name, None if blocks == 1 else number)
                 bare |= {block.name} - {value.name}
         if found:
@@ -244,11 +245,13 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
 
 
 def _biases(graph: CellGraph, rank: dict[str, int]) -> dict[str, tuple[str, str]]:
-    """For each value that is only ever the first term of a sum with vectors of parameters: the sum, and these."""
+    """For each value that is only ever the first term of a sum, or a difference, with vectors of parameters: that, and
+    these.
+    """
     definitions = graph.by_name()
     found = {}
     for name, user in graph.only_users().items():
-        if user.op == "add" and user.operands[0] == name:
+        if user.op in _SUMS and user.operands[0] == name:
             other = definitions[user.operands[1]]
             if rank[other.name] == 0 and other.shape == definitions[name].shape:
                 found[name] = (user.name, other.name)
@@ -256,7 +259,7 @@ def _biases(graph: CellGraph, rank: dict[str, int]) -> dict[str, tuple[str, str]
 
 
 def _stacked_biases(
-    graph: CellGraph, found: dict[int, str], blocks: int, builder: Builder, names: dict[str, str]
+    graph: CellGraph, found: dict[int, tuple[str, str]], blocks: int, builder: Builder, names: dict[str, str]
 ) -> str:
     definitions = graph.by_name()
 
@@ -268,8 +271,11 @@ def _stacked_biases(
             names[name] = builder.copy(value, names)
         return names[name]
 
+    def bias(total: str, name: str) -> str:
+        return builder.make(f"{total}.1", "neg", bring(name)) if definitions[total].op == "sub" else bring(name)
+
     zero = builder.constant(0.0) if len(found) < blocks else ""
-    parts = [bring(found[number]) if number in found else zero for number in range(blocks)]
+    parts = [bias(*found[number]) if number in found else zero for number in range(blocks)]
     if zero:
         parts = [part if part != zero else builder.make("zeros", "mul", zero, parts[min(found)]) for part in parts]
     return parts[0] if blocks == 1 else _stacked(builder, parts)
