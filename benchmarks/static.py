@@ -157,6 +157,7 @@ class _Asked:
     sizes: Sizes
     backwards: bool
     constants: dict[str, object] = field(default_factory=dict)
+    both: bool = False
     time: int = 1
     precision: str = "ieee"
     tensors: tuple[None, ...] = ()

@@ -24,7 +24,8 @@ _LIBRARIES = frozenset({"torch", "F", "nn", "tl", "triton"})
 # That is what the targets spell operations with, and what the templates say.
 _SPELLED = re.compile(r"(?<![\w.])(?:torch|F|nn|tl|triton)(?:\.\w+)+")
 _OF_TEMPLATES = frozenset(
-    "nn.Dropout nn.Linear tl.arange tl.cast tl.constexpr tl.int64 tl.load tl.program_id tl.range triton.jit".split()
+    "nn.Dropout nn.Linear tl.arange tl.cast tl.constexpr tl.int64 tl.load tl.num_programs tl.program_id tl.range "
+    "triton.jit".split()
 )
 
 

@@ -14,26 +14,27 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
 
 
-def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu", lengths=None):
+def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu", lengths=None, both=False):
     """By name, of every output and gradient: the relative error, and the largest that is allowed.
 
     That is the type's tolerance, or in half precision twice the error of the reference itself in that type: a cell may
     amplify the rounding of its inputs, or compare numbers that rounding makes change places.
 
     sizes: time, batch, inputs and the width of a head. The layer runs on the device by the schedule, its reference in
-    float64 on the CPU. lengths: of the sequences, if they differ; the batch is packed then.
+    float64 on the CPU. lengths: of the sequences, if they differ; the batch is packed then. both: bidirectional.
     """
     time, batch, inputs, width = sizes
     hidden = width * heads
-    options = {"reverse": reverse, "heads": heads}
+    options = {"reverse": reverse, "heads": heads, "bidirectional": both}
     torch.manual_seed(0)
     layer = layer_class(inputs, hidden, dtype=dtype, schedule=schedule, device=device, **options)
     judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
     judge.load_state_dict(layer.state_dict())
     states = len(layer.cell.states)
     x = torch.randn(time, batch, inputs).to(dtype)
-    first = [torch.randn(1, batch, hidden).to(dtype) for _ in range(states)]
-    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(1, batch, hidden).to(dtype) for _ in first)]
+    runs = 2 if both else 1
+    first = [torch.randn(runs, batch, hidden).to(dtype) for _ in range(states)]
+    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(runs, batch, hidden).to(dtype) for _ in first)]
 
     def run(function, module, place, kind):
         leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first)]

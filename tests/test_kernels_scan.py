@@ -10,8 +10,9 @@ from judge import TOLERANCES, compare
 from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 
 from rnngen.across import ACROSS
+from rnngen.runtime.both import joined
 from rnngen.runtime.language import interpreting
-from rnngen.runtime.schedules import possible
+from rnngen.runtime.schedules import SCHEDULES, possible
 
 # (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.
 SIZES = [(1, 1, 1, 1), (3, 2, 5, 7), (2, 17, 3, 13), (4, 9, 2, 24), (1, 5, 3, 33)]
@@ -88,6 +89,59 @@ def test_no_steps_at_all(layer_of, name, schedule, reverse):
     found = torch.autograd.grad([y, *last], [*states, *weights], [torch.ones_like(y), *(3 * state for state in states)])
     want = [*(3 * state for state in states), *map(torch.zeros_like, weights)]
     assert all(map(torch.equal, found, want))
+
+
+@pytest.fixture
+def sweeps(monkeypatch):
+    """Of each sweep by kernels its schedule, and whether it is of both directions."""
+    found = []
+
+    def launched(schedule, launch):
+        def noted(launched, scan, choice):
+            found.append((schedule, scan.both))
+            launch(launched, scan, choice)
+
+        return noted
+
+    for name, schedule in SCHEDULES.items():
+        monkeypatch.setattr(schedule, "launch", launched(name, schedule.launch))
+    return found
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 4, 1]], ids=["whole", "packed"])
+@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+def test_both_directions_at_once(layer_of, sweeps, name, schedule, lengths):
+    """In one launch, where the cell is twice itself; heads come twice too, and units in blocks that are not whole."""
+    layer = layer_of(ALL[name])
+    heads = heads_of(ALL[name]) if layer.cell.both else 1
+    found = compare(layer, torch.float64, (4, 3, 3, 6), schedule, heads=heads, lengths=lengths, both=True)
+    assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
+    at_once = layer.cell.both and schedule != "stepwise"
+    assert [both for _, both in sweeps] == [at_once] * (2 if at_once else 4)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn"])
+def test_both_directions_one_after_the_other(layer_of, sweeps, name):
+    """By a schedule that cannot run them at once, and was asked to."""
+    cell = layer_of(ALL[name]).cell
+    widths = {"hidden": 5, "inputs": 3, "output": 5}
+    pairs = [[torch.randn(weight.size(widths, 1), dtype=torch.float64) for weight in cell.weights] for _ in range(2)]
+    weights = [joined(*row) for row in zip(cell.weights, *pairs, strict=True)]
+    x, states = (
+        torch.randn(4, 2, 3, dtype=torch.float64),
+        [torch.randn(2, 10, dtype=torch.float64) for _ in cell.states],
+    )
+    valid = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 0]], dtype=torch.int32)[..., None]
+    tensors = [x, *states, *weights]
+    answers = []
+    for schedule in ("stepwise", "auto"):
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        first, own = leaves[1 : 1 + len(states)], leaves[1 + len(states) :]
+        y, last = cell.run(leaves[0], first, own, valid, both=True, schedule=schedule)
+        outputs = [y, *last]
+        answers.append([*outputs, *torch.autograd.grad(sum((o * o).sum() for o in outputs), leaves)])
+    assert [both for _, both in sweeps] == [False, False] * 2 + [True, True]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-12, atol=1e-12)
 
 
 # Of a unit that does not exist it computes 0 / 0, on the way there and on the way back.

@@ -45,8 +45,9 @@ def train(cell: str, dtype: str, width: int = WIDTH, packed: bool = False, devic
 def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) -> None:
     """What must hold of the launches of `train`, said without asking the code that made them."""
     assert gpu.faults == []
-    scans = 4  # layers times directions
-    hidden, heads = WIDTH * HEADS.get(cell, 1), HEADS.get(cell, 1)
+    # Two layers; both directions of one are a scan of twice the units, unless a kernel is of one step.
+    scans, half = (4, 1) if schedule == "stepwise" else (2, 2)
+    hidden, heads = half * WIDTH * HEADS.get(cell, 1), half * HEADS.get(cell, 1)
     for direction in ("forward", "adjoint"):
         found = [one for one in gpu.launches if one.kernel.startswith(f"{cell}_{direction}_{schedule}")]
         stages = {one.kernel for one in found}
@@ -57,14 +58,16 @@ def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) 
                 for order in ([[0, 1, 2], [2, 1, 0]] * 2, [[2, 1, 0], [0, 1, 2]] * 2)
             )
         else:
-            assert [one.constants["BACKWARDS"] for one in found].count(True) == scans / 2
+            assert {(one.constants["BOTH"], one.constants["BACKWARDS"]) for one in found} == {
+                (True, direction == "adjoint")
+            }
     for one in gpu.launches:
         assert one.kernel.startswith((f"{cell}_forward_{schedule}", f"{cell}_adjoint_{schedule}"))
         assert packed or one.arguments.get("valid_ptr") is None
         if schedule == "resident":
             assert one.grid == (-(-BATCH // one.constants["BB"]), heads, 1)
         else:
-            assert one.grid == (BATCH, -(-hidden // one.constants["BLOCK"]), 1)
+            assert one.grid == (BATCH, half * -(-hidden // (half * one.constants["BLOCK"])), 1)
         assert one.device == device
         assert one.arguments["B"] == BATCH
         assert one.arguments.get("T", TIME) == TIME

@@ -36,6 +36,25 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
         nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",
+        both=_can_be_doubled(program),
+    )
+
+
+def _can_be_doubled(program: Packed) -> bool:
+    """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
+    input, which products alone read, and no number is learned. Matrices are all dense, or all block-diagonal.
+    """
+    graph = program.described
+    inputs = {leaf.name for leaf in graph.leaves("input")}
+    widths = {block_shape(v.shape) for v in graph.values if v.op not in ("input", "parameter", "pick", "slice")}
+    read = {name for v in graph.values for name in (v.operands[:1] if v.op == "matmul" else v.operands)}
+    squares = {parameter.heads for parameter in program.parameters if parameter.shape == _SQUARE}
+    shapes = {parameter.shape for parameter in program.parameters}
+    return (
+        widths <= {(), ("hidden",)}
+        and inputs.isdisjoint(read)
+        and len(squares) < 2
+        and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}
     )
 
 

@@ -72,6 +72,7 @@ class LayerView:
     narrow: bool
     schedules: tuple[str, ...]
     nonlinearity: str
+    both: bool
 
 
 @dataclass(frozen=True, slots=True)

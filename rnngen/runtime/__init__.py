@@ -46,6 +46,7 @@ PUBLISHED = {
     "load_scalars": "units",
     "load_units": "units",
     "store_units": "units",
+    "units_of": "units",
     "tl": "language",
     "triton": "language",
 }

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from rnngen.runtime.scan import Scan
 
 Initialiser = str | float | Callable[[Tensor], object]
 
@@ -48,9 +52,11 @@ class Cell:
     output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
     those that its kernels come in. nonlinearity: the function of its only activation, "" if it has none or several.
 
-    run(x, states, weights, valid, *, reverse, last_only, schedule) gives the output over time and the last states, x
-    being (time, batch, inputs), states (batch, hidden) each, valid None or (time, batch, 1). reference(x, states,
-    weights, valid, *, reverse) is the same in plain torch, as it was described.
+    both: whether two directions can be one scan of twice the units.
+
+    run(x, states, weights, valid, *, reverse, both, last_only, schedule) gives the output over time and the last
+    states, x being (time, batch, inputs), states (batch, hidden) each, valid None or (time, batch, 1). reference(x,
+    states, weights, valid, *, reverse) is the same in plain torch, as it was described.
     """
 
     name: str
@@ -60,9 +66,11 @@ class Cell:
     width: str
     narrow: bool
     schedules: tuple[str, ...]
+    scan: "Scan"
     run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     nonlinearity: str = ""
+    both: bool = False
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

@@ -16,6 +16,8 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
     answers = {name: _answer(name, facts, sizes, machine) for name in SCHEDULES}
     plans = {name: answer for name, answer in answers.items() if isinstance(answer, Plan)}
     reasons = {name: f"{a.time:.2f} us a step, estimated" if isinstance(a, Plan) else a for name, a in answers.items()}
+    if not plans:  # only where both directions are to run at once
+        raise NotPossible(f"No schedule can run this: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}.")
     if wanted != "auto" and wanted not in plans:
         reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
         raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")

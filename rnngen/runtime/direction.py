@@ -54,7 +54,8 @@ class Direction:
     """A scan as a layer asks for it.
 
     run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.weights`. projection:
-    (proj_size, features) or None. valid: the mask of the lengths, if there are any.
+    (proj_size, features) or None. both: weights and states are those of two directions, as `both.joined` makes them.
+    valid: the mask of the lengths, if there are any.
     """
 
     cell: Cell
@@ -66,6 +67,7 @@ class Direction:
     last_only: bool
     lengths: Lengths | None = None
     valid: Tensor | None = None
+    both: bool = False
 
     def __call__(self, x: Tensor, states: Sequence[Tensor], given: bool) -> Result:
         """From x (time, batch, inputs) and states (batch, width) to the output and the last states.
@@ -89,13 +91,19 @@ class Direction:
         options = dict(self.options)
         if self.last_only and self.cell.output and self.run is self.cell.run:
             options["last_only"] = True
+        if self.both:
+            options["both"] = True
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[weight.name] for weight in self.cell.weights]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
         if self.last_only and self.cell.output:
             y = last[self.cell.states.index(self.cell.output)].clone()  # to write into y must not change the state
         elif self.last_only:
-            y = y[0] if self.backwards else y[-1] if self.lengths is None else self.lengths.last(y)
+            end = y[-1] if self.lengths is None else self.lengths.last(y)
+            if self.both:
+                y = torch.cat((end.chunk(2, -1)[0], y[0].chunk(2, -1)[1]), -1)
+            else:
+                y = y[0] if self.backwards else end
         return y, last
 
     def _from_projection(self, x: Tensor, states: Sequence[Tensor], projection: Tensor) -> Result:

@@ -23,7 +23,8 @@ class Arguments:
     """The tensors of one sweep, all contiguous.
 
     inputs and outputs (time, batch, blocks * width), states and last (batch, width). mask (time, batch, 1) in int32, or
-    None. sizes: of the dimensions, by name. backwards: time runs from T - 1 to 0. save: whether the output "saved" is
+    None. sizes: of the dimensions, by name. backwards: time runs from T - 1 to 0. both: in the second half of the units
+    it runs the other way. save: whether the output "saved" is
     wanted. keep: whether outputs are that are a state's new value. heads: of the block-diagonal parameters.
     """
 
@@ -35,6 +36,7 @@ class Arguments:
     last: Sequence[Tensor]
     sizes: Mapping[str, int]
     backwards: bool
+    both: bool
     save: bool
     keep: bool
     heads: int
@@ -47,7 +49,7 @@ class Arguments:
     @property
     def call(self) -> Sizes:
         itemsize = self.states[0].element_size()
-        return Sizes(self.batch, self.hidden, self.heads, itemsize, self.mask is not None)
+        return Sizes(self.batch, self.hidden, self.heads, itemsize, self.mask is not None, self.both)
 
     @property
     def time(self) -> int:
@@ -135,7 +137,7 @@ def run(kernels: Mapping[str, Kernel | Steps], facts: Facts, scan: Arguments, sc
     kernels: of each schedule that can run it, what its launcher is given. A name is for the sweeps that have kernels of
     it: the adjoint of a cell may have no product where the cell has one. A kernel that was not asked for and that
     Triton finds too large for the GPU gives way to `stepwise`, with a warning. Raises NotPossible if the schedule
-    cannot run these sizes here.
+    cannot run these sizes here, or none can run both directions at once.
     """
     wanted = schedule if schedule in kernels else "auto"
     machine = machine_of(scan.states[0].device)
@@ -143,7 +145,7 @@ def run(kernels: Mapping[str, Kernel | Steps], facts: Facts, scan: Arguments, sc
     try:
         SCHEDULES[choice.schedule].launch(kernels[choice.schedule], scan, choice)
     except NotPossible as error:  # before anything was written: only `stepwise` launches more than once
-        if wanted != "auto" or choice.schedule == "stepwise":
+        if wanted != "auto" or choice.schedule == "stepwise" or scan.both:
             raise
         _warn_once(f"{error} It gives way to 'stepwise', which is slower.")
         choice = choose(facts, scan.call, machine, "stepwise")

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnngen.runtime.both import joined
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.leaf import Leaf
@@ -512,6 +514,12 @@ class Layer(Leaf):
 
     # Scans. From here on time comes first and there is a batch.
 
+    def _together(self, x: Tensor) -> bool:
+        """Whether both directions of a layer are one scan: on a GPU, where they then run at the same time."""
+        if not self.bidirectional or self.proj_size or not self.cell.both:
+            return False
+        return bool(self.cell.scan.takes_both(self.hidden_size, self.heads, x.dtype, x.device, self.schedule))
+
     def _layers(
         self,
         run: Callable[..., Result],
@@ -528,25 +536,24 @@ class Layer(Leaf):
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             x = x if valid is None else filled(x, valid)
-            outputs = []
+            here = slice(layer * self._directions, (layer + 1) * self._directions)
             final = self.last_only and layer == self.num_layers - 1
-            for direction in range(self._directions):
-                tensors = weights[len(last)]
-                scan = Direction(
-                    self.cell,
-                    run,
-                    options,
-                    tensors,
-                    tensors["weight_hr"] if self.proj_size else None,
-                    backwards=self.reverse or direction == 1,
-                    last_only=final,
-                    lengths=lengths,
-                    valid=valid,
-                )
-                y, after = scan(x, [state[len(last)] for state in states], given)
-                outputs.append(y)
-                last.append(after)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            common = Direction(self.cell, run, options, {}, None, False, final, lengths, valid)
+            if run is self.cell.run and self._together(x):
+                joint = {w.name: joined(w, *(tensors[w.name] for tensors in weights[here])) for w in self.cell.weights}
+                scan = replace(common, weights=joint, both=True)
+                x, after = scan(x, [state[here].transpose(0, 1).flatten(1) for state in states], given)
+                last += zip(*(state.chunk(2, -1) for state in after), strict=True)
+            else:
+                outputs: list[Tensor] = []
+                for tensors in weights[here]:
+                    projection = tensors["weight_hr"] if self.proj_size else None
+                    backwards = self.reverse or len(outputs) == 1
+                    scan = replace(common, weights=tensors, projection=projection, backwards=backwards)
+                    y, after = scan(x, [state[len(last)] for state in states], given)
+                    outputs.append(y)
+                    last.append(after)
+                x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if layer < self.num_layers - 1 and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
         rows = zip(*last, strict=True)

@@ -58,13 +58,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element, whether masked."""
+    """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element, whether masked.
+
+    both: whether the second half of the units and heads runs the other way in time.
+    """
 
     batch: int
     hidden: int
     heads: int = 1
     itemsize: int = 4
     masked: bool = False
+    both: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,10 @@ class Run(Protocol):
     @property
     def backwards(self) -> bool:
         """Whether time runs from T - 1 to 0."""
+
+    @property
+    def both(self) -> bool:
+        """Whether the second half of the units and heads runs the other way."""
 
     @property
     def precision(self) -> str:

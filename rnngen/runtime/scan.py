@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rnngen.runtime.launch import Arguments, has_kernels, run
-from rnngen.runtime.plan import Facts, Kernel, Steps
+from rnngen.runtime.both import half, half_of_parameter
+from rnngen.runtime.choose import choose
+from rnngen.runtime.launch import Arguments, has_kernels, machine_of, run
+from rnngen.runtime.plan import Facts, Kernel, NotPossible, Sizes, Steps
 from rnngen.runtime.seal import edition
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class Scan:
         valid: Tensor | None = None,
         *,
         reverse: bool = False,
+        both: bool = False,
         last_only: bool = False,
         schedule: str = "auto",
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
@@ -126,6 +129,7 @@ class Scan:
 
         streams (time, batch, blocks * width), states (batch, width), all of one dtype and device. Gives the outputs,
         (time, batch, blocks * width), and the states after the last step; with `reverse` time runs backwards.
+        With `both` it does for the second half of the units and heads, on devices with kernels only.
         valid, (time, batch, 1) in int32, is 0 where a step does not count: there states stay as they are. With
         `last_only` outputs are those after the last step, (batch, width), and each must be a state's new value.
         Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
@@ -134,6 +138,7 @@ class Scan:
         """
         tensors = [*streams, *states, *parameters]
         device = tensors[0].device.type
+        direction = "both" if both else "backwards" if reverse else "forwards"
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
@@ -141,6 +146,10 @@ class Scan:
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
             raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")
+        if both and not _uses_kernels(tensors[0]):
+            raise NotImplementedError(
+                f"'{self._cell}' runs both directions at once by kernels, and '{device}' has none."
+            )
         if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
             raise NotImplementedError(
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
@@ -148,7 +157,7 @@ class Scan:
         # A trace is checked, and may be used, in another mode than the one that it was made in.
         save = _wants_gradient(tensors) or torch.jit.is_tracing()
         try:
-            results = self.forward_op(*tensors, valid, reverse, save, save or not last_only, schedule)
+            results = self.forward_op(*tensors, valid, direction, save, save or not last_only, schedule)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
@@ -191,7 +200,7 @@ class Scan:
     ) -> "CustomOpDef":
         arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
         results = ", ".join(["Tensor"] * counts[1])
-        schema = f"({arguments}, Tensor? valid, bool reverse, {flags}str schedule) -> ({results})"
+        schema = f"({arguments}, Tensor? valid, str direction, {flags}str schedule) -> ({results})"
         name = f"rnngen::{self._own_name}_{suffix}"
         return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
 
@@ -211,6 +220,20 @@ class Scan:
         named = dict(zip(self.parameters, parameters, strict=False))
         return [named[name] for name in which.parameters]
 
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def takes_both(self, hidden: int, heads: int, dtype: torch.dtype, device: torch.device, schedule: str) -> bool:
+        """Whether a scan there can run two directions of so many units at once, and its adjoint too."""
+        if not has_kernels(device.type) or device.type == "meta":
+            return False
+        sizes = Sizes(1, 2 * hidden, 2 * heads, dtype.itemsize, both=True)
+        machine = machine_of(device)
+        try:
+            for sweep in (self.forward, self.adjoint):
+                choose(sweep.facts, sizes, machine, schedule if schedule in sweep.kernels else "auto")
+        except NotPossible:
+            return False
+        return True
+
     # The forward operator.
 
     def _forward_outputs(self, *args: Any) -> tuple[Tensor, ...]:
@@ -219,10 +242,10 @@ class Scan:
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args: Any) -> tuple[Tensor, ...]:
-        streams, states, parameters, (valid, reverse, save, keep, schedule) = self._split(self.forward, args)
+        streams, states, parameters, (valid, direction, save, keep, schedule) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
         used = self._used(self.forward, parameters)
-        _run(self.forward, streams, valid, states, used, results, reverse, schedule, save, keep)
+        _run(self.forward, streams, valid, states, used, results, direction, schedule, save, keep)
         return results
 
     def _empty_outputs(
@@ -246,19 +269,19 @@ class Scan:
         return (*outputs, *last)
 
     def _adjoint(self, *args: Any) -> tuple[Tensor, ...]:
-        inputs, states, parameters, (valid, reverse, schedule) = self._split(self.adjoint, args)
+        inputs, states, parameters, (valid, direction, schedule) = self._split(self.adjoint, args)
         results = self._adjoint_outputs(*args)
         sizes = self.adjoint.sizes(inputs, states)
         accumulators = list(self.adjoint.states.values())[self._states :]
         states = [*states, *(states[0].new_zeros(states[0].shape[0], _row(shape, sizes)) for shape in accumulators)]
-        _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, reverse, schedule)
+        _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, direction, schedule)
         return results
 
     # Autograd. ctx: torch's, with what is kept on it.
 
     def _keep_for_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        streams, states, parameters, (valid, ctx.reverse, _, _, ctx.schedule) = self._split(self.forward, inputs)
+        streams, states, parameters, (valid, ctx.direction, _, _, ctx.schedule) = self._split(self.forward, inputs)
         ctx.time, ctx.sizes = streams[0].shape[0], self.forward.sizes(streams, states)
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
@@ -289,7 +312,7 @@ class Scan:
                 kind, *where = self.sources[name]
                 if kind == "previous":
                     state = states[list(self.forward.states).index(where[1])]
-                    values[name] = _previous(kept["output", where[0]], state, ctx.reverse)
+                    values[name] = _previous(kept["output", where[0]], state, ctx.direction)
                 elif kind == "gradient":
                     given = outputs[where[0]]
                     shape = (ctx.time, states[0].shape[0], _row(self.forward.outputs[where[0]], ctx.sizes))
@@ -301,7 +324,7 @@ class Scan:
         given = gradients[len(self.forward.outputs) :]
         last = [torch.zeros_like(state) if g is None else g for g, state in zip(given, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
-        results = self.adjoint_op(*inputs, *last, *parameters, valid, ctx.reverse, ctx.schedule)
+        results = self.adjoint_op(*inputs, *last, *parameters, valid, ctx.direction, ctx.schedule)
         values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
         values |= zip(self.adjoint.states, first, strict=False)
@@ -327,7 +350,7 @@ class Scan:
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
             streams, states, parameters, _ = self._split(self.forward, inputs)
             used = self._used(self.forward, parameters)
-            blocks, last = _steps(self.forward, streams, valid, states, used, ctx.reverse)
+            blocks, last = _steps(self.forward, streams, valid, states, used, ctx.direction == "backwards")
             outputs = [torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks]
             every = zip((*outputs, *last), gradients, strict=True)
             pairs = [(o, g) for o, g in every if g is not None and o.requires_grad]
@@ -355,9 +378,9 @@ class Scan:
         input_dims, state_dims, parameter_dims, (mask_dim, *_) = self._parts(which, dims)
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
-            valid, reverse, save, keep, schedule = flags
+            valid, direction, save, keep, schedule = flags
             wanted = _wants_gradient(args)
-            flags = [valid, reverse, save or wanted, keep or wanted, schedule]
+            flags = [valid, direction, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
         if size == 0:  # there is nothing to compute, and a sum of no weights has a gradient for none
             parameters = [p if d is None else p.sum(d) for p, d in zip(parameters, parameter_dims, strict=True)]
@@ -400,10 +423,13 @@ def _wants_gradient(arguments: Sequence[object]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 
-def _previous(output: Tensor, first: Tensor, reverse: bool) -> Tensor:
+def _previous(output: Tensor, first: Tensor, direction: str) -> Tensor:
     """The value of a state before each step, from its value after each: shifted by one, the first one in front."""
+    if direction == "both":
+        halves = zip(output.chunk(2, -1), first.chunk(2, -1), ("forwards", "backwards"), strict=True)
+        return torch.cat([_previous(*half) for half in halves], -1)
     first = first[None][: output.shape[0]]  # none without steps
-    return torch.cat((output[1:], first) if reverse else (first, output[:-1]))
+    return torch.cat((output[1:], first) if direction == "backwards" else (first, output[:-1]))
 
 
 def _uses_kernels(tensor: Tensor) -> bool:
@@ -417,14 +443,14 @@ def _run(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     results: Sequence[Tensor],
-    reverse: bool,
+    direction: str,
     schedule: str,
     save: bool = True,
     keep: bool = True,
 ) -> None:
     """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
-    backwards = reverse != which.facts.backwards
+    backwards = (direction == "backwards") != which.facts.backwards
     with torch.autocast(states[0].device.type, enabled=False):
         if _uses_kernels(states[0]) and states[0].shape[0] > 0:
             arguments = Arguments(
@@ -436,11 +462,17 @@ def _run(
                 last=last,
                 sizes=which.sizes(inputs, states),
                 backwards=backwards,
+                both=direction == "both",
                 save=save,
                 keep=keep,
                 heads=_heads(parameters, states[0].shape[-1]),
             )
-            run(which.kernels, which.facts, arguments, schedule)
+            try:
+                run(which.kernels, which.facts, arguments, schedule)
+            except NotPossible:
+                if direction != "both":
+                    raise
+                _run_apart(which, inputs, valid, states, parameters, results, schedule, save, keep)
             return
         dtype = torch.float32 if states[0].dtype in (torch.float16, torch.bfloat16) else states[0].dtype
         inputs, states, parameters = ([tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters))
@@ -450,6 +482,38 @@ def _run(
                 _write(output, blocks, dtype)
         for into, value in zip(last, found, strict=False):
             into.copy_(value)
+
+
+def _run_apart(
+    which: Sweep,
+    inputs: Sequence[Tensor],
+    valid: Tensor | None,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    results: Sequence[Tensor],
+    schedule: str,
+    save: bool,
+    keep: bool,
+) -> None:
+    """`_run` for both directions, one after the other."""
+    units = states[0].shape[-1] // 2
+    shapes = (*which.outputs.values(), *which.states.values())
+    for number, direction in enumerate(("forwards", "backwards")):
+        found = [
+            result.new_empty(result.shape if result.dim() == 1 else (*result.shape[:-1], result.shape[-1] // 2))
+            for result in results
+        ]
+        own_inputs = [
+            half(tensor, blocks_of(shape), number).flatten(-2)
+            for tensor, shape in zip(inputs, which.inputs.values(), strict=True)
+        ]
+        own_states = [half(state, 1, number).flatten(-2) for state in states]
+        own_parameters = [half_of_parameter(parameter, units, number) for parameter in parameters]
+        _run(which, own_inputs, valid, own_states, own_parameters, found, direction, schedule, save, keep)
+        for result, part, shape in zip(results, found, shapes, strict=True):
+            if result.dim() > 1:  # else it is not wanted
+                blocks = blocks_of(shape)
+                half(result, blocks, number).copy_(part.unflatten(-1, (blocks, -1)))
 
 
 def _heads(parameters: Sequence[Tensor], hidden: int) -> int:

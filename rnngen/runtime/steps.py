@@ -4,9 +4,13 @@ from rnngen.runtime.language import tl, triton
 
 
 @triton.jit
-def step_at(count, T, BACKWARDS: tl.constexpr):
-    """The time step that comes after `count` others."""
-    if BACKWARDS:
+def step_at(count, T, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
+    """The time step that comes after `count` others. second: whether a program is of the second half, which runs the
+    other way where a scan has both directions.
+    """
+    if BOTH:
+        time = tl.where(second != BACKWARDS, T - 1 - count, count)
+    elif BACKWARDS:
         time = T - 1 - count
     else:
         time = count

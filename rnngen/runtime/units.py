@@ -8,6 +8,20 @@ from rnngen.runtime.language import tl, triton
 
 
 @triton.jit
+def units_of(program, H: tl.constexpr, BLOCK: tl.constexpr, BOTH: tl.constexpr):
+    """The units of a program. With both directions none has units of two; H stands where it lacks one."""
+    HALF: tl.constexpr = H // 2
+    unit = tl.arange(0, BLOCK)
+    if BOTH and HALF % BLOCK != 0:
+        blocks = tl.cdiv(HALF, BLOCK)
+        own = program % blocks * BLOCK + unit
+        units = tl.where(own < HALF, program // blocks * HALF + own, H)
+    else:
+        units = program * BLOCK + unit
+    return units
+
+
+@triton.jit
 def load_units(pointer, row, unit, block: tl.constexpr, COUNT: tl.constexpr, total: tl.constexpr, width: tl.constexpr,
                ACC: tl.constexpr):  # fmt: skip
     """`COUNT` neighbouring blocks of a row, each as a vector."""

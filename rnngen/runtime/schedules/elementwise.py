@@ -14,7 +14,8 @@ def refusal(facts: Facts) -> str:
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     # At least 4 bytes a thread and load, or the loads are not asynchronous copies: 242 cycles a step instead of 688.
-    block = min(power_of_two(32, sizes.hidden), 128 if sizes.itemsize < 4 else 64)
+    units = sizes.hidden // 2 if sizes.both else sizes.hidden
+    block = min(power_of_two(32, units), 128 if sizes.itemsize < 4 else 64)
     if sizes.itemsize < 4:
         block = max(block, 64)
     if -(-sizes.hidden // block) > MOST_PROGRAMS:
@@ -29,5 +30,6 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
-    grid = (scan.batch, -(-scan.widest // choice.constants["BLOCK"]))
-    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards)
+    directions = 2 if scan.both else 1
+    grid = (scan.batch, directions * -(-scan.widest // (directions * choice.constants["BLOCK"])))
+    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards, BOTH=scan.both)

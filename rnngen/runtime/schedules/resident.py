@@ -63,6 +63,7 @@ def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
         D=scan.hidden // scan.heads,
         PRECISION=scan.precision,
         BACKWARDS=scan.backwards,
+        BOTH=scan.both,
     )
 
 

@@ -19,6 +19,8 @@ def refusal(facts: Facts) -> str:
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    if sizes.both:
+        return "a kernel is of one time step, and the two directions are at different ones"
     block = min(power_of_two(32, sizes.hidden), 256)
     launches = len(facts.across) + facts.levels + (1 if facts.backwards or not facts.across else 0)
     weights = facts.matrices * sizes.hidden * (sizes.hidden // sizes.heads) * sizes.itemsize
