@@ -120,6 +120,15 @@ def test_both_directions_at_once(layer_of, sweeps, name, schedule, lengths):
     assert [both for _, both in sweeps] == [at_once] * (2 if at_once else 4)
 
 
+def test_both_directions_at_once_in_one_graph(layer_of, sweeps):
+    """Whether a device can is found out where the graph is made, without a break and without a warning."""
+    layer = layer_of("lstm")(3, 6, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(4, 2, 3, dtype=torch.float64)
+    got, want = (run(x)[0] for run in (torch.compile(layer, fullgraph=True, backend="aot_eager"), layer))
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    assert [both for _, both in sweeps] == [True] * len(sweeps) != []
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn"])
 def test_both_directions_one_after_the_other(layer_of, sweeps, name):
     """By a schedule that cannot run them at once, and was asked to."""

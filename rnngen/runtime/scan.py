@@ -146,7 +146,7 @@ class Scan:
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
             raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")
-        if both and not _uses_kernels(tensors[0]):
+        if both and not torch.compiler.is_compiling() and not _uses_kernels(tensors[0]):
             raise NotImplementedError(
                 f"'{self._cell}' runs both directions at once by kernels, and '{device}' has none."
             )
