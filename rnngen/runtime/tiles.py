@@ -115,18 +115,19 @@ def pack(tiles, BD: tl.constexpr, BB: tl.constexpr):
 
 
 # Streams are (time, batch, total * H). `row` is time * B + the first batch element of the tile, in int64; the offsets
-# within a tile fit 32 bits. A single block is loaded as three dimensions: of a two-dimensional tile that a matrix
-# instruction's layout consumes Triton 3.9 makes no asynchronous copies.
+# within a tile fit 32 bits. A single block is loaded as three dimensions, the units innermost as in memory: of any other
+# tile that a matrix instruction's layout consumes Triton makes no asynchronous copy, or not everywhere.
 
 
 @triton.jit
 def load1(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
           H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """One block of a stream as a tile [BD, BB]."""
-    unit = tl.arange(0, BD // 8)[:, None, None] * 8 + tl.arange(0, 8)[None, :, None]
-    batch = tl.arange(0, BB)[None, None, :]
+    batch = tl.arange(0, BB)[:, None, None]
+    unit = tl.arange(0, BD // 8)[None, :, None] * 8 + tl.arange(0, 8)[None, None, :]
     at = pointer + row * (total * H) + head * D + (batch * (total * H) + block * H + unit)
-    return tl.load(at, mask=(unit < D) & (batch < left), other=0.0).reshape(BD, BB).to(ACC)
+    tile = tl.load(at, mask=(unit < D) & (batch < left), other=0.0)
+    return tile.permute(1, 2, 0).reshape(BD, BB).to(ACC)
 
 
 @triton.jit
