@@ -236,6 +236,19 @@ def test_a_nan_stays_in_its_row_of_the_batch(layer_of):
     assert not y[:, [0, 1, 3, 4, 5, 6, 7, 8]].isnan().any()
 
 
+@pytest.mark.parametrize("schedule", ["resident", "stepwise"])
+def test_an_infinite_weight_reaches_its_own_unit_only(layer_of, schedule):
+    """And as a number: where matrices stay in registers, too."""
+    layer = layer_of("lstm")(3, 24, schedule=schedule, dtype=torch.bfloat16)
+    x, states = torch.randn(1, 9, 3).bfloat16(), [torch.rand(1, 9, 24).bfloat16() + 0.1 for _ in range(2)]
+    finite, _ = layer(x, tuple(states))
+    with torch.no_grad():
+        layer.weight_hh_l0[5, 7] = float("inf")  # of the input gate
+    y, _ = layer(x, tuple(states))
+    assert y.isfinite().all()
+    assert ((y != finite).any(1)[0] == (torch.arange(24) == 5)).all()
+
+
 def test_inference_computes_the_same_without_saving(layer_of):
     layer = layer_of("lstm")(3, 20, schedule="resident")
     x = torch.randn(4, 9, 3)

@@ -93,9 +93,9 @@ def test_what_does_not_fit_is_refused_with_both_sizes():
 
 
 def test_fewer_stages_where_memory_is_short():
-    sizes = Sizes(16, 64, 1, 2)
+    sizes = Sizes(16, 128, 1, 2)
     plenty = choose(LSTM, sizes, MACHINES["sm_90"], "resident").constants["STAGES"]
-    short = dataclasses.replace(MACHINES["sm_90"], shared_bytes=42 * 1024)
+    short = dataclasses.replace(MACHINES["sm_90"], shared_bytes=150 * 1024)
     assert choose(LSTM, sizes, short, "resident").constants["STAGES"] < plenty
 
 
@@ -107,9 +107,13 @@ RNN_ADJOINT = Facts(True, (Across("matmul_t", 1),), streams=(1, 1), outputs=(1,)
 @pytest.mark.parametrize(
     "name, facts, width, itemsize, masked, compiled",
     [
-        ("sm_80", LSTM, 64, 2, False, 45056),
-        ("sm_80", LSTM_ADJOINT, 16, 2, False, 11264),
-        ("sm_80", RNN_ADJOINT, 16, 2, False, 2304),
+        ("sm_80", LSTM, 64, 2, False, 12288),
+        ("sm_80", LSTM_ADJOINT, 64, 2, True, 49216),
+        ("sm_90", LSTM, 64, 2, False, 18432),
+        ("sm_90", LSTM_ADJOINT, 64, 2, True, 16448),
+        ("sm_90", GRU_V3, 64, 2, True, 18432),
+        ("sm_80", LSTM_ADJOINT, 16, 2, False, 12288),
+        ("sm_80", RNN_ADJOINT, 16, 2, False, 3328),
         ("sm_80", GRU_V3, 32, 8, False, 40960),
         ("sm_90", LSTM, 64, 4, False, 73728),
         ("sm_90", GRU_V3, 128, 2, False, 122880),

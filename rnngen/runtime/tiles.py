@@ -115,8 +115,8 @@ def pack(tiles, BD: tl.constexpr, BB: tl.constexpr):
 
 
 # Streams are (time, batch, total * H). `row` is time * B + the first batch element of the tile, in int64; the offsets
-# within a tile fit 32 bits. A single block is loaded as three dimensions, the units innermost as in memory: of any other
-# tile that a matrix instruction's layout consumes Triton makes no asynchronous copy, or not everywhere.
+# within a tile fit 32 bits. A single block is loaded as three dimensions, the units innermost as in memory: of any
+# other tile that a matrix instruction's layout consumes Triton makes no asynchronous copy, or not everywhere.
 
 
 @triton.jit
@@ -195,6 +195,20 @@ def stack_of_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr,
     return tl.load(at, mask=(part < count) & (padding == 0) & (unit < D) & (row < D), other=0.0)
 
 
+@triton.jit
+def in_registers(stack):
+    """The same matrices in the layout of a product's sums: Triton takes an operand in that from the registers.
+
+    The sums are those of zeros, so they are 0 whatever a weight is. Triton does not know that: a choice by them gets
+    their layout, and the weights with it. Nothing is computed with a weight: one that is infinite stays by itself.
+    """
+    columns: tl.constexpr = stack.shape[1]
+    zero = tl.dot(
+        tl.zeros((stack.shape[0], 16), stack.dtype), tl.zeros((16, columns), stack.dtype), out_dtype=tl.float32
+    )
+    return tl.where(zero == 0, stack, 0.0)
+
+
 # What is written for any number of blocks takes them four at a time: one stack is one access, or one product.
 
 
@@ -243,42 +257,37 @@ def load_vectors(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, H: tl.
 
 @triton.jit
 def load_matrices(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
-                  HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                  HELD: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """COUNT neighbouring matrices of a parameter: in stacks, or one by one where a stack does not fit the registers."""
-    if WIDE:
-        if COUNT == 1:
-            return (stack_of_matrices(pointer, head, block, 1, MP, HEADS, D, BD),)
-        elif COUNT <= 4:
-            P: tl.constexpr = COUNT if COUNT == 2 else 4
-            return (stack_of_matrices(pointer, head, block, COUNT, P, HEADS, D, BD),)
-        else:
-            stack = (stack_of_matrices(pointer, head, block, 4, 4, HEADS, D, BD),)
-            return stack + load_matrices(pointer, head, block + 4, COUNT - 4, MP, WIDE, HEADS, D, BD)
+    MOST: tl.constexpr = 4 if WIDE else 1
+    RUN: tl.constexpr = COUNT if COUNT < MOST else MOST
+    P: tl.constexpr = (MP if RUN == 1 else 2 if RUN == 2 else 4) if WIDE else 1
+    stack = stack_of_matrices(pointer, head, block, RUN, P, HEADS, D, BD)
+    if HELD:
+        stack = in_registers(stack)
+    if COUNT <= MOST:
+        return (stack,)
     else:
-        matrix = (stack_of_matrices(pointer, head, block, 1, 1, HEADS, D, BD),)
-        if COUNT == 1:
-            return matrix
-        else:
-            return matrix + load_matrices(pointer, head, block + 1, COUNT - 1, MP, WIDE, HEADS, D, BD)
+        stacks = (stack,)
+        return stacks + load_matrices(pointer, head, block + MOST, COUNT - MOST, MP, WIDE, HELD, HEADS, D, BD)
 
 
 @triton.jit
 def load_transposed(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
-                    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                    HELD: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """The same, transposed."""
-    if WIDE:
-        if COUNT <= 4:
-            P: tl.constexpr = COUNT if COUNT <= 2 else 4
-            return (stack_of_transposed(pointer, head, block, COUNT, P, MP, HEADS, D, BD),)
-        else:
-            stack = (stack_of_transposed(pointer, head, block, 4, 4, MP, HEADS, D, BD),)
-            return stack + load_transposed(pointer, head, block + 4, COUNT - 4, MP, WIDE, HEADS, D, BD)
+    MOST: tl.constexpr = 4 if WIDE else 1
+    RUN: tl.constexpr = COUNT if COUNT < MOST else MOST
+    P: tl.constexpr = RUN if RUN <= 2 else 4
+    ROWS: tl.constexpr = MP if WIDE else 1
+    stack = stack_of_transposed(pointer, head, block, RUN, P, ROWS, HEADS, D, BD)
+    if HELD:
+        stack = in_registers(stack)
+    if COUNT <= MOST:
+        return (stack,)
     else:
-        matrix = (stack_of_transposed(pointer, head, block, 1, 1, 1, HEADS, D, BD),)
-        if COUNT == 1:
-            return matrix
-        else:
-            return matrix + load_transposed(pointer, head, block + 1, COUNT - 1, MP, WIDE, HEADS, D, BD)
+        stacks = (stack,)
+        return stacks + load_transposed(pointer, head, block + MOST, COUNT - MOST, MP, WIDE, HELD, HEADS, D, BD)
 
 
 @triton.jit
