@@ -27,6 +27,7 @@ DROPPED = [
     ("tiles", "load_row", "batch < left", "batch < BB"),
     ("tiles", "stack_of_matrices", "(unit < D) & (column < D)", "(unit < D)"),
     ("tiles", "stack_of_transposed", " & (row < D)", ""),
+    ("steps", "step_before", "tl.where(count > 0, left, 0)", "left"),
 ]
 ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
 
@@ -42,17 +43,19 @@ def lstm(tmp_path, change):
     return imported(path, f"changed_{tmp_path.name}").LSTM
 
 
-def run(layer_class, schedule):
+def run(layer_class, schedule, dtype=torch.float32):
     """Both directions of a scan, with sequences of different lengths."""
-    layer = layer_class(2, 3, schedule=schedule)
-    x = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 2, 2), torch.tensor([3, 2]))
+    layer = layer_class(2, 3, schedule=schedule, dtype=dtype)
+    x = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 2, 2, dtype=dtype), torch.tensor([3, 2]))
     y, _ = layer(x)
     y.data.sum().backward()
 
 
 def test_every_access_of_a_kernel_is_within_its_tensor(tmp_path):
-    for schedule in ("stepwise", "resident"):
-        run(lstm(tmp_path, str), schedule)
+    layer_class = lstm(tmp_path, str)
+    run(layer_class, "stepwise")
+    run(layer_class, "resident")
+    run(layer_class, "resident", torch.bfloat16)  # which stores a step during the next one
 
 
 def test_a_row_too_far_is_seen(tmp_path):
@@ -77,8 +80,8 @@ def test_a_dropped_mask_is_seen(tmp_path, monkeypatch, part, function, wanted, i
     # Functions call one another by their names in their module: load_tiles calls load_stack.
     layer_class = lstm(tmp_path, str)
     module = sys.modules[layer_class.__module__]
-    for name in [name for name in vars(own) if name.startswith(("load", "store"))]:
+    for name in [name for name in vars(own) if name.startswith(("load", "store", "step"))]:
         if hasattr(module, name):
             monkeypatch.setattr(module, name, getattr(changed, name))
     with pytest.raises(Exception, match="out of bounds"):
-        run(layer_class, "resident" if part == "tiles" else "stepwise")
+        run(layer_class, "stepwise" if part == "units" else "resident", torch.bfloat16 if part == "steps" else None)

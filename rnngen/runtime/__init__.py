@@ -32,6 +32,7 @@ PUBLISHED = {
     "kept": "steps",
     "or_zero": "steps",
     "step_at": "steps",
+    "step_before": "steps",
     "log1p": "functions",
     "sigmoid": "functions",
     "tanh": "functions",

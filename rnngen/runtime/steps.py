@@ -17,6 +17,13 @@ def step_at(count, T, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
     return time
 
 
+@triton.jit
+def step_before(count, T, B, row_0, left, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
+    """The row of the last of `count` steps and how many of the batch it has: 0 if there is no such step."""
+    row = step_at(count - 1, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
+    return row, tl.where(count > 0, left, 0)
+
+
 # A mask is 0 where a step does not count. Where none is given it is None, and the compiler drops the choice.
 
 

@@ -94,13 +94,25 @@ class AcrossText:
 
 @dataclass(frozen=True, slots=True)
 class StoreText:
-    """Neighbouring blocks of an output, from the block `first` on. atoms: a tuple."""
+    """Neighbouring blocks of an output, from the block `first` on. atoms: a tuple. late: the same in the next step."""
 
     pointer: str
     atoms: str
     first: int
     total: int
     width: str
+    late: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LateText:
+    """What keeps an atom until the next step stores it. Each has a name of its own: beside a tuple that is carried
+    Triton makes no asynchronous copies. initial: what it is before the first step, a tile like any other.
+    """
+
+    name: str
+    atom: str
+    initial: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +268,35 @@ class SweepText:
     def stores(self, when: str) -> tuple[StoreText, ...]:
         """The outputs that are written "always", or only to "keep" or to "save" something."""
         writes = [write for write in self.chain.writes if write.when == when]
-        return tuple(self.store(self.output(w.label), w.atoms, 0, len(w.atoms)) for w in writes)
+        stores = ((write, self.store(self.output(write.label), write.atoms, 0, len(write.atoms))) for write in writes)
+        return tuple(replace(store, late=self._late_text(write.atoms)) for write, store in stores)
+
+    def _late_text(self, atoms: Sequence[Atom]) -> str:
+        names = [self.late[atom].name for atom in atoms if self.late]
+        return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
     def store(self, pointer: str, atoms: tuple[Atom, ...], first: int, total: int) -> StoreText:
         return StoreText(pointer, self.tuple_text(atoms), first, total, self.width(atoms[0].value))
+
+    @cached_property
+    def late(self) -> Mapping[Atom, LateText]:
+        """The atoms of all outputs, if a step begins with what looks across units of the states: they may be stored
+        during the next step then.
+        """
+        states = {state: Atom(state, 0) for state, _ in self.chain.states}
+        ahead = {atom for link in self.chain.links[1:2] for across in link.across for atom in across.operand}
+        if not ahead & set(states.values()):
+            return {}
+        before = {atom: states[state] for state, atom in self.chain.states} | {atom: atom for atom in states.values()}
+        some = next(iter(states.values()))
+        return {
+            atom: LateText(self._late_name(atom), self.text(atom), self.text(before.get(atom, some)))
+            for atom in unique(atom for write in self.chain.writes for atom in write.atoms)
+        }
+
+    def _late_name(self, atom: Atom) -> str:
+        name = self.names[atom.value] if self.chain.blocks(atom.value) == 1 else self._block(atom)
+        return self.names.made(("late", atom.value, str(atom.block)), f"{name}_late")
 
     # Stages.
 

@@ -82,6 +82,11 @@ class _Case:
         return max(across.matrices for across in self.facts.across) > 1
 
     @property
+    def full(self) -> bool:
+        """Whether every product is with a stack of three matrices or four."""
+        return min(across.matrices for across in self.facts.across) > 2
+
+    @property
     def holds(self) -> bool:
         """Whether the registers hold the matrices, in half precision, beside all else: four of 64 units, or so much."""
         rows = max(64, self.tile) if self.facts.backwards else self.tile
@@ -91,7 +96,7 @@ class _Case:
 def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], dict[str, int]]:
     """Constants and launch options: those of half precision as what is tuned changes them, for any machine first."""
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile)}
-    constants |= {"WIDE": True, "HELD": False, "STAGES": 3}
+    constants |= {"WIDE": True, "HELD": False, "LATE": False, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
     case = _Case(facts, tile, sizes.itemsize, sizes.masked)
     for where in ("any", machine.backend, machine.kin):
@@ -129,8 +134,14 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # Two steps ahead some cells spill.
         (lambda case: case.tile > 64 and not case.facts.backwards, {"STAGES": 2}),
         # Without loads of the matrices an LSTM of 64 units takes 1163 cycles, not 1402. Adjoints take 1.04 - 1.1 times
-        # as long, wider ones spill, and a single matrix is loaded all the same.
-        (lambda case: case.holds and case.stacked and not case.facts.backwards, {"HELD": True}),
+        # as long, wider ones spill, and stacks of less than 128 rows are loaded all the same.
+        (
+            lambda case: case.holds and not case.facts.backwards and (case.stacked if case.tile == 64 else case.full),
+            {"HELD": True},
+        ),
+        # Stores wait for on-chip memory, beside the activations of the next step: an LSTM's forward step of 64 units
+        # takes 958 cycles instead of 1163.
+        (lambda case: case.itemsize == 2 and not case.facts.backwards, {"LATE": True}),
         # As on all of CUDA with 16 units.
         (
             lambda case: (case.itemsize, case.tile) == (2, 128) and case.masked and case.facts.backwards,
@@ -141,6 +152,15 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # Products that read the matrices in on-chip memory wait for it: an LSTM's adjoint of 64 units takes 749 cycles,
         # not 1162. Wider ones spill, narrower ones take as long.
         (lambda case: case.holds, {"HELD": True}),
+        # As on sm_80: 723 cycles instead of 868. One of 128 units has registers for twice the warps then: 2248 cycles
+        # and not 2483, with a mask 2258 and not 3256. Smaller stacks are too small for so many.
+        (lambda case: case.itemsize == 2 and not case.facts.backwards, {"LATE": True}),
+        (
+            lambda case: (case.itemsize, case.tile) == (2, 128) and case.full and not case.facts.backwards,
+            {"num_warps": 16},
+        ),
+        # As on all of CUDA with 16 units: 1997 cycles of an LSTM's adjoint instead of 2045.
+        (lambda case: (case.itemsize, case.tile) == (2, 128) and case.facts.backwards, {"maxnreg": 255}),
         # 1057 cycles instead of 1300.
         (
             lambda case: (case.itemsize, case.tile) == (2, 64) and case.stacked and not case.facts.backwards,
