@@ -82,12 +82,33 @@ class Write:
     when: str
 
 
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A state whose new value is a * old + b."""
+
+    state: str
+    a: Atom
+    b: Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """States of a linear scan that can be computed for all steps at once, as soon as those of earlier rounds are.
+
+    coefficients: the chain of one stage that computes their a and b.
+    """
+
+    coefficients: "Chain"
+    states: tuple[Affine, ...]
+
+
 @dataclass(frozen=True)
 class Chain:
     """A scan in one direction. The first link has nothing across.
 
     streams: the inputs, each with the blocks of it that are read. mask: the leaf that says which steps count. states:
-    each with the atom that is its new value. vectors: the atoms of parameters that stages read.
+    each with the atom that is its new value. vectors: the atoms of parameters that stages read. rounds: in which the
+    states can be computed for many steps at once; None if the scan is not linear.
     """
 
     graph: CellGraph
@@ -97,6 +118,7 @@ class Chain:
     vectors: tuple[Atom, ...]
     links: tuple[Link, ...]
     writes: tuple[Write, ...]
+    rounds: tuple[Round, ...] | None = None
 
     @cached_property
     def values(self) -> Mapping[str, Value]:
@@ -126,6 +148,7 @@ class Chain:
             outputs=tuple(len(write.atoms) for write in self.writes),
             levels=len(self.links) - 1,
             dimensions=tuple(sorted({dimension for name in values for dimension in self.width(name)})),
+            linear=self.rounds is not None,
         )
 
     def _fact(self, across: Across) -> plan.Across:

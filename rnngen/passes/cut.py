@@ -11,9 +11,23 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from rnngen.across import ACROSS
-from rnngen.chain import Across, Atom, Chain, Chained, Link, Matrices, Stage, Write, atoms_of, unique
+from rnngen.chain import (
+    Affine,
+    Across,
+    Atom,
+    Chain,
+    Chained,
+    Link,
+    Matrices,
+    Round,
+    Stage,
+    Write,
+    atoms_of,
+    unique,
+)
 from rnngen.ir import CHOICES, LEAVES, CellGraph, Differentiated, Value, blocks_of, origin
 from rnngen.ops import COMPARISONS
+from rnngen.passes.linear import linear
 
 _NOT_POINTWISE = LEAVES | ACROSS.keys() | {"pick", "slice", "stack", "join"}
 
@@ -49,7 +63,21 @@ def chain(graph: CellGraph) -> Chain:
             for number, stage in enumerate(stages)
         ),
         writes=tuple(Write(label, atoms[name], _when(label, atoms[name], updates)) for label, name in graph.outputs),
+        rounds=_rounds(graph),
     )
+
+
+def _rounds(graph: CellGraph) -> tuple[Round, ...] | None:
+    """The rounds of a scan with states, if it is linear."""
+    steps = linear(graph) if graph.states else None
+    return None if steps is None else tuple(map(_round, steps))
+
+
+def _round(step: CellGraph) -> Round:
+    found = chain(step)
+    atoms = [write.atoms[0] for write in found.writes]
+    states = unique(write.label for write in found.writes)
+    return Round(found, tuple(map(Affine, states, atoms[::2], atoms[1::2])))
 
 
 def _when(label: str, atoms: tuple[Atom, ...], updates: set[tuple[Atom, ...]]) -> str:

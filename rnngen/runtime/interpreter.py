@@ -23,6 +23,7 @@ def mend() -> None:
     * A float argument of a kernel is a float32 scalar, and a bool an int1, as in the signature of a compiled
       kernel.
     * `range(n)` takes a scalar that is not a constant (Triton 3.6 fails with numpy 2.4).
+    * A scan by a function of one's own asks it of a row of the block at a time, and not of each element.
     * Overflow and division by zero are silent, as on a GPU; numpy warns of them.
     """
     builder = interpreter.interpreter_builder
@@ -34,6 +35,7 @@ def mend() -> None:
     ReduceOps.min_max = _in_float32(ReduceOps.min_max)
     ScanOps.cumsum = _in_float32(ScanOps.cumsum)
     ScanOps.cumprod = _in_float32(ScanOps.cumprod)
+    ScanOps.generic_scan = _scan_by_rows
     GridExecutor.__call__ = np.errstate(all="ignore")(GridExecutor.__call__)
     interpreter._implicit_cvt = _with_typed_scalars(interpreter._implicit_cvt)
     interpreter._patch_lang_tensor = _with_index(interpreter._patch_lang_tensor)
@@ -113,6 +115,21 @@ def _in_float32(reduction):
         return type(result)(_narrowed(part) for part in result)
 
     return reduced
+
+
+def _scan_by_rows(self, operands):
+    """`ScanOps.generic_scan` with a call of the function for each step along the axis: blocks have many elements."""
+    found = [operand.handle.data.copy() for operand in operands]
+    rows = [np.moveaxis(data, self.axis, 0) for data in found]  # views
+
+    def row(number):
+        return [self.to_tensor(row[number : number + 1], o.dtype) for row, o in zip(rows, operands, strict=True)]
+
+    for number in range(1, len(rows[0])):
+        combined = self.combine_fn.fn(*row(number - 1), *row(number))
+        for data, part in zip(rows, combined if isinstance(combined, tuple) else (combined,), strict=True):
+            data[number] = part.handle.data[0] if isinstance(part, tl.tensor) else part
+    return [self.to_tensor(data, operand.dtype) for data, operand in zip(found, operands, strict=True)]
 
 
 def _narrowed(result):

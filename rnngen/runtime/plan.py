@@ -36,7 +36,8 @@ class Facts:
     """What the choice needs to know of one sweep.
 
     backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks.
-    levels: how many in a row of `across` depend on one another. dimensions: those that a value of it has.
+    levels: how many in a row of `across` depend on one another. dimensions: those that a value of it has. linear:
+    whether every state's new value is a * old + b, with an a and a b that are known before it.
     """
 
     backwards: bool = False
@@ -45,6 +46,7 @@ class Facts:
     outputs: tuple[int, ...] = (1,)
     levels: int = 0
     dimensions: tuple[str, ...] = ("hidden",)
+    linear: bool = False
 
     @property
     def matrices(self) -> int:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from rnngen.chain import Chain, Chained
 from rnngen.emit.render import literal, render
 from rnngen.emit.target import Target, Written
+from rnngen.emit.triton.linear import LinearText
 from rnngen.emit.triton.spelling import SPELLING
 from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.emit.triton.sweep import SweepText
 from rnngen.ir import Equation
 from rnngen.runtime.schedules import SCHEDULES, possible
 
+Text = SweepText | LinearText | StepwiseText
 # What the template of a schedule places, where that is more than a `SweepText`.
-_TEXTS: Mapping[str, Callable[[SweepText, str], StepwiseText]] = {"stepwise": StepwiseText}
+_TEXTS: Mapping[str, Callable[[SweepText, str], Text]] = {"linear": LinearText, "stepwise": StepwiseText}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Kernel:
 
     schedule: str
     name: str
-    text: SweepText | StepwiseText
+    text: Text
 
 
 def kernels(chain: Chain, prefix: str, equations: tuple[Equation, ...] = ()) -> tuple[Kernel, ...]:

@@ -31,9 +31,9 @@ SPELLING = Spelling(
     reserved=frozenset(
         "F nn tl torch triton sigmoid tanh log1p kept or_zero expand step_at step_before load_row load_tiles "
         "store_tiles load_units store_units units_of load_scalars load_vectors load_matrices load_transposed multiply "
-        "multiply_transposed "
-        "T B H I D HEADS BD BB BLOCK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
-        "head batch left left_late row row_0 row_late count time unit "
+        "multiply_transposed load_chunk load_valid store_chunk widened old_values row_at "
+        "T B H I D HEADS BD BB BLOCK CHUNK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
+        "head batch left left_late row row_0 row_late count time unit first inside second "
         # What the launcher of the stepwise schedule has.
         "scan choice stage step zip last state blocks product_into product_transposed_into "
         # Triton's interpreter puts names of its own among a kernel's globals.

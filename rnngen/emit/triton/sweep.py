@@ -124,15 +124,23 @@ class LinkText:
 
 
 class SweepText:
-    """One direction of a scan, for the templates."""
+    """One direction of a scan, for the templates.
 
-    def __init__(self, chain: Chain, prefix: str, equations: tuple[Equation, ...] = ()):
+    within: the sweep in whose kernel a chain stands that is only a part of it, with its names.
+    """
+
+    def __init__(
+        self, chain: Chain, prefix: str, equations: tuple[Equation, ...] = (), within: "SweepText | None" = None
+    ):
         self.chain, self.prefix, self.equations = chain, prefix, equations
         self.values = chain.values
         blocks: dict[str, set[int]] = {}
         for atom in self._seen():
             blocks.setdefault(atom.value, set()).add(atom.block)
         self.read = {name: tuple(sorted(numbers)) for name, numbers in blocks.items()}  # all of it that anything uses
+        if within:
+            self.read, self.names = self.read | within.read, within.names
+            return
         self.names = Names([self._visible()], SPELLING.reserved)
         self.names.claim(atom.value for atom in self._seen() if self.values[atom.value].op != "constant")
 

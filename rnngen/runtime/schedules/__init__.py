@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnngen.runtime.plan import Facts, Schedule
-from rnngen.runtime.schedules import elementwise, resident, stepwise
+from rnngen.runtime.schedules import elementwise, linear, resident, stepwise
 
 # Any: each launches what a module has under its name, and no other.
-SCHEDULES: Mapping[str, Schedule[Any]] = {"elementwise": elementwise, "resident": resident, "stepwise": stepwise}
+SCHEDULES: Mapping[str, Schedule[Any]] = {
+    "elementwise": elementwise,
+    "linear": linear,
+    "resident": resident,
+    "stepwise": stepwise,
+}
 
 
 def possible(facts: Facts) -> tuple[str, ...]:
