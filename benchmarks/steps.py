@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 STEPS = 13440
-"""Steps that the longer sequence has more: whole trips, if one is at most 8 steps, or 10, 12, 14, 15, 16, 32, 64, 128."""
+"""Steps that the longer sequence has more: whole trips, if one is at most 8 steps, or 10, 12, 14 - 16, 32, 64, 128."""
 
 _SHORTER = 100
 """Steps of the shorter one, more than a trip or a pipeline has."""

@@ -517,6 +517,48 @@ h' = 0.5 * h + y
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 """,
+    # Linear in each state, in three rounds; one state waits for two others, of which it reads old and new values.
+    "cascade": """
+name   = "cascade"
+states = ["m", "c", "h", "r"]
+output = "y"
+step   = '''
+i  = sigmoid(W_i @ x + b_i)
+c' = where(i > 0.4, u * c, k * c - i) + W_c @ x
+r' = -0.5 * r + i
+h' = (c' - h) * i / (1.5 + i) + tanh(c)
+m' = 0.9 * (m - c * h) + sin(h')
+y  = tanh(m') + r * h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_c"] }
+gain      = { shape = ["hidden"], blocks = ["b_i", "u"] }
+scale     = { shape = [], blocks = ["k"] }
+""",
+    # One state counts, another is the input of the step before: no stream, and no decay, in a linear step.
+    "counts": """
+name   = "counts"
+states = ["n", "d"]
+output = "y"
+step   = '''
+n' = n - 0.25
+d' = W @ x
+y  = d * cos(n) + n'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+""",
+    # Two states, each linear in itself, but each reads the other.
+    "rotation": """
+name   = "rotation"
+states = ["h", "c"]
+step   = '''
+h' = 0.8 * h - 0.6 * c + W @ x
+c' = 0.6 * h + 0.8 * c
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+""",
     # No gradient passes through the recurrence.
     "automaton": """
 name   = "automaton"

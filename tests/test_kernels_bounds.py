@@ -20,6 +20,11 @@ NUMBERS = count()
 DROPPED = [
     ("units", "load_units", "mask=unit < width, other=0.0", "mask=unit < width + 1, other=0.0"),
     ("units", "store_units", ", mask=unit < width", ""),
+    ("chunks", "load_chunk", "inside & (unit < width)", "inside"),
+    ("chunks", "load_chunk", "inside & (unit < width)", "(unit < width)"),
+    ("chunks", "load_valid", "mask=inside, other=0", "mask=inside | True, other=0"),
+    ("chunks", "store_chunk", "inside & (unit < width)", "inside"),
+    ("chunks", "store_chunk", "inside & (unit < width)", "(unit < width)"),
     ("tiles", "load1", "(unit < D) & (batch < left)", "(unit < D)"),
     ("tiles", "load1", "(unit < D) & (batch < left)", "(batch < left)"),
     ("tiles", "load_stack", " & (batch < left)", ""),
@@ -32,15 +37,18 @@ DROPPED = [
 ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
 
 
-def lstm(tmp_path, change):
-    """The class of a module of the LSTM whose text was changed."""
-    text = change(compile_model(library()["lstm"]).text)
+CLASSES = {"lstm": "LSTM", "mingru": "MinGRU"}
+
+
+def changed_class(tmp_path, change, cell="lstm"):
+    """The class of a cell's module whose text was changed."""
+    text = change(compile_model(library()[cell]).text)
     # Scans of one name share torch's operators, with the kernels of the module that was imported first.
-    text = re.sub(r'"lstm_[0-9a-f]{12}"', f'"lstm_{next(NUMBERS)}"', text)
+    text = re.sub(rf'"{cell}_[0-9a-f]{{12}}"', f'"{cell}_{next(NUMBERS)}"', text)
     text = sealed(re.sub(r"(?<=# Body:   sha256 )[0-9a-f]{64}", NO_DIGEST, text, count=1))
     path = tmp_path / "changed.py"
     path.write_text(text)
-    return imported(path, f"changed_{tmp_path.name}").LSTM
+    return getattr(imported(path, f"changed_{tmp_path.name}"), CLASSES[cell])
 
 
 def run(layer_class, schedule, dtype=torch.float32):
@@ -52,10 +60,9 @@ def run(layer_class, schedule, dtype=torch.float32):
 
 
 def test_every_access_of_a_kernel_is_within_its_tensor(tmp_path):
-    layer_class = lstm(tmp_path, str)
-    run(layer_class, "stepwise")
-    run(layer_class, "resident")
-    run(layer_class, "resident", torch.bfloat16)  # which stores a step during the next one
+    for cell, schedule in (("lstm", "stepwise"), ("lstm", "resident"), ("mingru", "elementwise"), ("mingru", "linear")):
+        run(changed_class(tmp_path, str, cell), schedule)
+    run(changed_class(tmp_path, str), "resident", torch.bfloat16)  # which stores a step during the next one
 
 
 def test_a_row_too_far_is_seen(tmp_path):
@@ -65,7 +72,7 @@ def test_a_row_too_far_is_seen(tmp_path):
         return changed
 
     with pytest.raises(Exception, match="out of bounds"):
-        run(lstm(tmp_path, change), "stepwise")
+        run(changed_class(tmp_path, change), "stepwise")
 
 
 @pytest.mark.parametrize(("part", "function", "wanted", "instead"), DROPPED)
@@ -78,10 +85,11 @@ def test_a_dropped_mask_is_seen(tmp_path, monkeypatch, part, function, wanted, i
     path.write_text(head + name + body.replace(wanted, instead) + end + rest)
     changed = imported(path, f"changed_{part}_{tmp_path.name}")
     # Functions call one another by their names in their module: load_tiles calls load_stack.
-    layer_class = lstm(tmp_path, str)
+    schedule = {"units": "stepwise", "chunks": "linear"}.get(part, "resident")
+    layer_class = changed_class(tmp_path, str, "mingru" if schedule == "linear" else "lstm")
     module = sys.modules[layer_class.__module__]
     for name in [name for name in vars(own) if name.startswith(("load", "store", "step"))]:
         if hasattr(module, name):
             monkeypatch.setattr(module, name, getattr(changed, name))
     with pytest.raises(Exception, match="out of bounds"):
-        run(layer_class, "stepwise" if part == "units" else "resident", torch.bfloat16 if part == "steps" else None)
+        run(layer_class, schedule, torch.bfloat16 if part == "steps" else None)

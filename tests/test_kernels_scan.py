@@ -54,12 +54,12 @@ def test_library(module_of, layer_of, name, schedule, dtype, reverse):
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn", "mingru"]))
 def test_sizes(module_of, layer_of, name, schedule, sizes):
     check(module_of, layer_of, name, torch.float32, sizes, schedule, False)
 
 
-@pytest.mark.parametrize(("name", "schedule"), [c for c in cases(["lstm", "indrnn"]) if c[1] != "resident"])
+@pytest.mark.parametrize(("name", "schedule"), [c for c in cases(["lstm", "indrnn", "mingru"]) if c[1] != "resident"])
 def test_more_units_than_a_program_has(module_of, layer_of, name, schedule):
     """A grid that leaves some out is seen only where one block does not hold them all: no block is larger than 256."""
     check(module_of, layer_of, name, torch.float32, (2, 2, 3, 300), schedule, False)
@@ -78,7 +78,7 @@ def test_different_lengths_in_every_type(module_of, layer_of, name, schedule, dt
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
-@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn"]))
+@pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru_v3", "indrnn", "mingru"]))
 def test_no_steps_at_all(layer_of, name, schedule, reverse):
     """What a trace of a projection has behind the first step of a sequence of one."""
     layer = layer_of(name)(3, 5)

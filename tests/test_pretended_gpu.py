@@ -15,7 +15,8 @@ from rnngen.runtime.choose import choose
 from rnngen.runtime.plan import NotPossible
 from rnngen.runtime.schedules import resident
 
-CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "lstm_heads": "LSTMHeads"}
+CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "mingru": "MinGRU"}
+CELLS |= {"lstm_heads": "LSTMHeads"}
 DTYPES = {dtype: getattr(torch, dtype) for dtype in ("float32", "float64", "bfloat16", "float16")}
 HEADS = {"lstm_heads": 3}
 TIME, BATCH, INPUTS, WIDTH = 3, 19, 5, 16
@@ -162,10 +163,11 @@ def test_one_variant_serves_every_length_and_batch(schedule):
 def test_a_batch_beyond_what_the_second_dimension_of_a_grid_counts(card):
     batch = 8 * 65535 + 1
     with pretended(card, meta=True) as gpu:
-        for cell, schedule in (("lstm", "resident"), ("indrnn", "elementwise"), ("gru", "stepwise")):
+        pairs = ("lstm", "resident"), ("indrnn", "elementwise"), ("mingru", "linear"), ("gru", "stepwise")
+        for cell, schedule in pairs:
             layer = layer_class(cell)(1, 16, device="cuda", dtype=torch.float16, schedule=schedule)
             layer(torch.empty(1, batch, 1, device="cuda", dtype=torch.float16))[0].sum().backward()
-    assert len(gpu.launches) >= 6
+    assert len(gpu.launches) >= 8
     assert not gpu.faults
 
 
@@ -236,6 +238,7 @@ COMPILED = [
     ("gru_v3", "bfloat16", 16, "resident", True),
     ("lstm_heads", "float32", 16, "resident", False),
     ("indrnn", "bfloat16", 64, "elementwise", True),
+    ("mingru", "float32", 16, "linear", True),
     ("gru", "float64", 64, "stepwise", False),
 ]
 MORE = [

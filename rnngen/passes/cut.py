@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from rnngen.across import ACROSS
 from rnngen.chain import (
-    Affine,
     Across,
+    Affine,
     Atom,
     Chain,
     Chained,

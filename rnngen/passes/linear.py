@@ -56,7 +56,7 @@ def linear(graph: CellGraph) -> tuple[CellGraph, ...] | None:
 
 
 def _numbers(value: Value, values: Mapping[str, Value]) -> tuple[str, ...]:
-    """What a value is computed of: of an operand that packs several the one, and not what only says which axes it has."""
+    """What a value is computed of: not what only gives it its axes, and of a pack the block."""
     if value.op == "pick":
         return (atoms_of(values, value.name)[0].value,)
     return value.operands[:1] if value.op == "expand" else value.operands
@@ -97,7 +97,7 @@ class _Solution:
             elif value.op == "pick" and (block := self._block(value)):
                 self.names[value.name] = self.names[block]
             else:  # what gives its axes to a number may depend on the state, which has the same
-                known = {o: self.leaf for o in value.operands} | self.names
+                known = dict.fromkeys(value.operands, self.leaf) | self.names
                 self.names[value.name] = self.to.copy(self._named(value), known)
         found = self._of(self.state.update)
         return found and _Affine(*map(self._whole, found))

@@ -1,5 +1,5 @@
-"""Chunks of time: how the linear schedule reads, scans and writes tiles of CHUNK steps by BLOCK units of one element of the
-batch. Rows of a tile are steps in the order of the scan; a row of a tensor is as for vectors (see `units`).
+"""Chunks of time: how the linear schedule reads, scans and writes tiles of CHUNK steps by BLOCK units of one element of
+the batch. Rows of a tile are steps in the order of the scan; a row of a tensor is as for vectors (see `units`).
 """
 
 from rnngen.runtime.language import tl, triton

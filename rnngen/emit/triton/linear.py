@@ -48,8 +48,12 @@ class LinearText(SweepText):
     def _parts(self) -> tuple[tuple[Round, SweepText], ...]:
         """Each round with the text of its chain."""
         rounds = self.chain.rounds or ()
-        names = [f"{self.name}_ab" if len(rounds) == 1 else f"{self.name}_ab_{number}" for number in range(len(rounds))]
-        return tuple((r, SweepText(r.coefficients, n, self.equations, self)) for n, r in zip(names, rounds, strict=True))
+        names = (
+            [f"{self.name}_ab_{number}" for number in range(len(rounds))] if len(rounds) > 1 else [f"{self.name}_ab"]
+        )
+        return tuple(
+            (r, SweepText(r.coefficients, name, self.equations, self)) for name, r in zip(names, rounds, strict=True)
+        )
 
     @cached_property
     def coefficients(self) -> tuple[FunctionText, ...]:

@@ -138,10 +138,10 @@ class SweepText:
         for atom in self._seen():
             blocks.setdefault(atom.value, set()).add(atom.block)
         self.read = {name: tuple(sorted(numbers)) for name, numbers in blocks.items()}  # all of it that anything uses
+        self.names: Names = within.names if within else Names([self._visible()], SPELLING.reserved)
         if within:
-            self.read, self.names = self.read | within.read, within.names
+            self.read |= within.read
             return
-        self.names = Names([self._visible()], SPELLING.reserved)
         self.names.claim(atom.value for atom in self._seen() if self.values[atom.value].op != "constant")
 
     # Names.

@@ -2,6 +2,8 @@
 units of one element of the batch runs over the sequence by chunks, and scans each chunk in the logarithm of its steps.
 """
 
+import math
+
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes
 
@@ -15,17 +17,39 @@ def refusal(facts: Facts) -> str:
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
-    chunk, block, warps = 128, 16, 4
+    block = _BLOCK[sizes.itemsize]
     if -(-sizes.hidden // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"
         return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
+    tensors = sum(facts.streams) + sum(facts.outputs)
+    warps = next(warps for most, warps in _WARPS if tensors <= most)
     programs = sizes.batch * -(-sizes.hidden // block)
     waves = -(-programs // (machine.processors * 3))
     bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
-    time = max(waves * 30 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
-    return Plan(time, {"CHUNK": chunk, "BLOCK": block}, {"num_warps": warps})
+    # A step of a sequence that is much longer than a chunk; one that is shorter takes as long as a chunk, under 2 us.
+    time = max(waves * 25 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
+    return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps})
+
+
+# The constants, from compiling minGRU, the adjoint of an IndRNN and cells of the tests for sm_80, sm_90, sm_100, sm_120
+# and gfx942 with Triton 3.6 and 3.9, masked and not. A minGRU takes 17 - 26 cycles a step in half precision, by the
+# estimates for sm_80 and sm_90, and up to 177 registers.
+
+# 32 threads of a warp, each with 4 steps in a row, so that a scan has no barrier. With 64 steps it takes twice the
+# instructions a step.
+CHUNK = 128
+
+# Units by the bytes of one: 32 bytes of a row are what memory gives at once. In float64 with 16 units a minGRU takes
+# 50 - 96 cycles and spills up to 824 bytes; with 8 it takes 26 - 33.
+_BLOCK = {2: 16, 4: 16, 8: 8}
+
+# Warps by the blocks that a step reads and writes. A minGRU's adjoint has 6, and takes up to 253 registers in float32.
+# With 4 warps a cell of 4 states and 7 blocks spills 32 - 168 bytes in half precision and in float32; with 8 it does
+# not, and takes half the cycles. Its adjoint, with 9, spills 160 bytes in float64 with 8 warps.
+_WARPS = ((6, 4), (8, 8), (math.inf, 16))
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
-    grid = (scan.batch, -(-scan.widest // choice.constants["BLOCK"]))
-    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards)
+    directions = 2 if scan.both else 1
+    grid = (scan.batch, directions * -(-scan.widest // (directions * choice.constants["BLOCK"])))
+    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards, BOTH=scan.both)
