@@ -161,6 +161,21 @@ def linear_recurrence(decay_ptr, input_ptr, y_ptr, N: tl.constexpr):
 
 
 @triton.jit
+def larger(a, b):
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def scans_of_a_block(a_ptr, b_ptr, y_ptr, most_ptr, ROWS: tl.constexpr, N: tl.constexpr, axis: tl.constexpr,
+                     reverse: tl.constexpr):  # fmt: skip
+    at = tl.arange(0, ROWS)[:, None] * N + tl.arange(0, N)[None, :]
+    b = tl.load(b_ptr + at)
+    _, y = tl.associative_scan((tl.load(a_ptr + at), b), axis, compose, reverse=reverse)
+    tl.store(y_ptr + at, y)
+    tl.store(most_ptr + at, tl.associative_scan(b, axis, larger, reverse=reverse))
+
+
+@triton.jit
 def strided_offsets(y_ptr, N: tl.constexpr):
     n = tl.arange(0, N)
     tl.store(y_ptr + n, n.to(tl.int64) * HUGE_STRIDE)

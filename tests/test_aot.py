@@ -80,6 +80,12 @@ def test_widths_that_are_no_power_of_two(width):
     check(rows(library()["lstm"], "sm_90", "bfloat16", BATCH, (width,), heads=1))
 
 
+def test_a_linear_scan_takes_30_cycles_a_step_by_the_estimate():
+    found = [row for row in check(rows(library()["mingru"], "sm_90", "bfloat16", BATCH, (64,), 1)) if row.job.chosen]
+    assert [row.job.schedule for row in found] == ["linear"] * 4
+    assert max(row.report.step.cycles for row in found) <= 30
+
+
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_the_resident_lstm_takes_half_the_time_of_its_peer_by_the_estimate(width):
     heads = 768 // width

@@ -267,6 +267,22 @@ def test_scan_of_bfloat16_rounds_at_each_step(random):
     assert_same(result(kernels.linear_recurrence, decay, x, like=x, N=32), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scan_along_either_axis(random, axis, reverse, dtype):
+    a, b = (torch.randn(8, 4, generator=random, dtype=dtype) for _ in range(2))
+    y, most = torch.zeros_like(a), torch.zeros_like(a)
+    kernels.scans_of_a_block[(1,)](a, b, y, most, ROWS=8, N=4, axis=axis, reverse=reverse)
+    order = (lambda t: t.flip(axis)) if reverse else (lambda t: t)
+    want, state = [], torch.zeros_like(a.select(axis, 0))
+    for decay, given in zip(order(a).unbind(axis), order(b).unbind(axis), strict=True):
+        state = decay * state + given
+        want.append(state)
+    torch.testing.assert_close(y, order(torch.stack(want, axis)), rtol=1e-6, atol=1e-6)
+    assert torch.equal(most, order(order(b).cummax(axis).values))
+
+
 # Loops, masks, offsets and shapes
 
 

@@ -69,6 +69,9 @@ def test_a_grid_has_a_limit_beside_the_batch():
     wide = choose(INDRNN, Sizes(1, 128 * 65536, 1, 2), machine)
     assert wide.schedule == "stepwise"
     assert "65535 programs" in wide.reasons["elementwise"]
+    wide = choose(MINGRU, Sizes(1, 16 * 65536, 1, 2), machine)
+    assert wide.schedule == "elementwise"
+    assert "65535 programs" in wide.reasons["linear"]
 
 
 def test_narrow_products_are_resident_and_wide_ones_stepwise():
@@ -83,6 +86,34 @@ def test_no_product_is_elementwise():
     choice = choose(INDRNN, Sizes(16, 4096, 1, 2), MACHINES["sm_90"])
     assert choice.schedule == "elementwise"
     assert choice.constants["BLOCK"] * 2 >= 4 * 32  # four bytes a thread, or no copy is asynchronous
+
+
+MINGRU = Facts(streams=(2,), linear=True)
+
+
+def test_what_is_linear_is_scanned_in_chunks_while_programs_are_few():
+    machine = MACHINES["sm_90"]
+    assert choose(MINGRU, Sizes(16, 768, 1, 2), machine).schedule == "linear"
+    assert choose(MINGRU, Sizes(512, 4096, 1, 2), machine).schedule == "elementwise"
+    assert choose(INDRNN, Sizes(16, 768, 1, 2), machine).schedule == "elementwise"
+    assert "not linear" in choose(INDRNN, Sizes(16, 768, 1, 2), machine).reasons["linear"]
+    assert "a matrix" in choose(LSTM, Sizes(16, 64, 1, 2), machine).reasons["linear"]
+
+
+@pytest.mark.parametrize(
+    "facts, itemsize, block, warps",
+    [
+        (MINGRU, 2, 16, 4),
+        (MINGRU, 8, 8, 4),
+        (Facts(streams=(3, 1), outputs=(2,), linear=True), 4, 16, 4),
+        (Facts(streams=(2,), outputs=(1, 4), linear=True), 4, 16, 8),
+        (Facts(streams=(4, 2, 1), outputs=(2,), linear=True), 8, 8, 16),
+    ],
+)
+def test_a_tile_of_a_linear_scan_fits_the_registers(facts, itemsize, block, warps):
+    choice = choose(facts, Sizes(16, 64, 1, itemsize), MACHINES["sm_90"], "linear")
+    assert (choice.constants["CHUNK"], choice.constants["BLOCK"]) == (128, block)
+    assert choice.options["num_warps"] == warps
 
 
 def test_what_does_not_fit_is_refused_with_both_sizes():
