@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
-from random_cells import Call, Trial, calls, cells, check, found_cases
+from random_cells import Call, Trial, calls, cells, check, found_cases, linear_cells
 
 from rnngen.errors import ModelError
 
@@ -14,7 +14,7 @@ def check_schedules(text: str, module, call: Call) -> None:
     """And that the schedules are all that there can be."""
     run = check(Trial(text, module), call)
     assert run[-2:] == ["stepwise", "reference"]
-    assert len(run) == 3 or call.heads > 1  # heads cannot be scanned apart beside a dense matrix
+    assert len(run) == 3 + ("linear" in run) or call.heads > 1  # heads cannot be scanned apart beside a dense matrix
 
 
 @given(data=st.data())
@@ -28,6 +28,19 @@ def test_random_cells(data, module_of):
         note(str(error))
         reject()
     check_schedules(text, module, call)
+
+
+@given(data=st.data())
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+def test_random_linear_cells(data, module_of):
+    text = data.draw(linear_cells())
+    call = data.draw(calls(text))
+    try:
+        module = module_of(text)
+    except ModelError as error:
+        note(str(error))
+        reject()
+    assert "linear" in check(Trial(text, module), call)
 
 
 @pytest.mark.parametrize("name", FOUND)
