@@ -199,7 +199,7 @@ def cells(draw) -> str:
 
     Forms that once were compiled wrongly, and that chance seldom writes, are put beside those in a few per cent.
     """
-    if draw(st.integers(0, 9)) == 9:
+    if draw(st.integers(0, 15)) == 15:
         return draw(linear_cells())
     states = list(STATES[: draw(st.integers(1, 3))])
     writer = _Writer(draw, states, products=draw(st.integers(0, 3)) < 3)
@@ -215,7 +215,7 @@ def cells(draw) -> str:
         form = draw(st.sampled_from(("sum", "product", "expression")))
         add({"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2))
     rare = {"d": writer.derived_and_biases, "s": writer.sum_within_a_sum, ".": list}
-    for right in rare[draw(st.sampled_from("." * 45 + "dddss"))]():
+    for right in rare[draw(st.sampled_from("." * 42 + "dddssss"))]():
         add(right)
     for state in states:  # bounded, so that a long sequence is no test of overflow
         right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)

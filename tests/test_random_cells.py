@@ -72,6 +72,7 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a part of a stack is in the scan": a_part_of_a_stack_is_in_the_scan,
     "heads beside a dense matrix": lambda t, c, p: p.forward.facts.mixed and c.heads > 1,
     "no product in the scan": lambda t, c, p: not products(p),
+    "linear in its states": lambda t, c, p: p.forward.facts.linear,
     "products in a row": lambda t, c, p: len(p.forward.links) > 2,
     "a product after the scan": lambda t, c, p: any(value.op == "matmul" for value in p.after.values),
     "matrices made of matrices": lambda t, c, p: any(f"{sign} U_" in t for sign in "+-*"),
@@ -96,7 +97,7 @@ def test_draws_are_cells_of_every_kind():
     tally: Counter[str] = Counter()
 
     @given(data=st.data())
-    @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
     def draw(data):
         text = data.draw(cells())
         call = data.draw(calls(text))
