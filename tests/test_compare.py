@@ -292,7 +292,7 @@ def test_a_recording_has_every_kernel_and_is_equal_to_itself(mingru):
         (direction, masked, *schedule)
         for direction in ("forward", "adjoint")
         for masked in (False, True)
-        for schedule in [("elementwise", None), ("stepwise", 1)]
+        for schedule in [("elementwise", None), ("linear", None), ("stepwise", 1)]
     }
     assert {(one.cell, one.target, one.dtype, one.hidden) for one in found} == {("mingru", "sm_90", "bfloat16", 16)}
     for kernel, compiled in found.items():
