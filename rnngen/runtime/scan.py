@@ -220,7 +220,6 @@ class Scan:
         named = dict(zip(self.parameters, parameters, strict=False))
         return [named[name] for name in which.parameters]
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def takes_both(self, hidden: int, heads: int, dtype: torch.dtype, device: torch.device, schedule: str) -> bool:
         """Whether a scan there can run two directions of so many units at once, and its adjoint too."""
         if not has_kernels(device.type) or device.type == "meta":
@@ -233,6 +232,10 @@ class Scan:
         except NotPossible:
             return False
         return True
+
+    # A compiled graph asks when it is made. `torch.compiler.assume_constant_result` says the same, and imports torch's
+    # whole compiler for it, with Triton.
+    vars()["takes_both"]._dynamo_marked_constant = True
 
     # The forward operator.
 

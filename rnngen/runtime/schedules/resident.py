@@ -203,24 +203,25 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
         return max(max(matrices) * tile * tile * sizes.itemsize, stack)
-    ahead = constants["STAGES"] - 1 if machine.traits.async_copies else 0
+    row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
+    ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
     streams = tiles * tile * batch * sizes.itemsize + sizes.masked * batch * 4
     inside = ahead * streams + stack + machine.traits.barrier_bytes
     if constants["HELD"]:
-        return max(inside, _held_bytes(facts, constants, sizes.itemsize))
+        return max(inside, _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0))
     return sum(matrices) * tile * tile * sizes.itemsize + inside
 
 
-def _held_bytes(facts: Facts, constants: Mapping[str, int | bool], itemsize: int) -> int:
-    """What `tiles.in_registers` takes of on-chip memory, before the loop."""
+def _held_bytes(facts: Facts, constants: Mapping[str, int | bool], itemsize: int, aligned: bool) -> int:
+    """What `tiles.in_registers` takes of on-chip memory before the loop. aligned: 16 bytes can be read at once."""
     tile, found = constants["BD"], 0
     for across in facts.across:
         parts = max(parts_of(run) for run in stacks_of(across.matrices))
         if across.op == "matmul_t":  # the zeros that are multiplied
             found = max(found, 16 * (constants["MP"] + parts) * tile)
-        else:  # the right one of them, and the matrices: of four one half at a time
-            rows = constants["MP"] if parts == 1 else min(parts, 2)
+        else:  # the right one of them, and the matrices: of four one half at a time, if they are aligned
+            rows = constants["MP"] if parts == 1 else min(parts, 2) if aligned else parts
             found = max(found, (16 + rows * tile) * tile)
     return found * itemsize
 
