@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-CELLS  := lstm gru gru_v3 indrnn mingru
+CELLS  := lstm gru gru_v3 indrnn
 MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
 .PHONY: help venv demo test test-all fuzz mutants lint generated check-generated clean

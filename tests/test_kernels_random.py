@@ -10,40 +10,37 @@ from rnngen.errors import ModelError
 FOUND = {name: (text, call) for name, text, call in found_cases()}
 
 
-def check_schedules(text: str, module, call: Call) -> None:
+def check_schedules(trial: Trial, call: Call) -> None:
     """And that the schedules are all that there can be."""
-    run = check(Trial(text, module), call)
+    run = check(trial, call)
     assert run[-2:] == ["stepwise", "reference"]
     assert len(run) == 3 + ("linear" in run) or call.heads > 1  # heads cannot be scanned apart beside a dense matrix
+
+
+def drawn(data, strategy, module_of) -> tuple[Trial, Call]:
+    """A cell that compiles, and a call of it."""
+    text = data.draw(strategy)
+    call = data.draw(calls(text))
+    try:
+        return Trial(text, module_of(text)), call
+    except ModelError as error:
+        note(str(error))
+        reject()
 
 
 @given(data=st.data())
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_random_cells(data, module_of):
-    text = data.draw(cells())
-    call = data.draw(calls(text))
-    try:
-        module = module_of(text)
-    except ModelError as error:
-        note(str(error))
-        reject()
-    check_schedules(text, module, call)
+    check_schedules(*drawn(data, cells(), module_of))
 
 
 @given(data=st.data())
 @settings(max_examples=10, suppress_health_check=list(HealthCheck))
 def test_random_linear_cells(data, module_of):
-    text = data.draw(linear_cells())
-    call = data.draw(calls(text))
-    try:
-        module = module_of(text)
-    except ModelError as error:
-        note(str(error))
-        reject()
-    assert "linear" in check(Trial(text, module), call)
+    assert "linear" in check(*drawn(data, linear_cells(), module_of))
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_once(name, module_of):
     text, call = FOUND[name]
-    check_schedules(text, module_of(text), call)
+    check_schedules(Trial(text, module_of(text)), call)
