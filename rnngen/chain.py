@@ -107,8 +107,9 @@ class Chain:
     """A scan in one direction. The first link has nothing across.
 
     streams: the inputs, each with the blocks of it that are read. mask: the leaf that says which steps count. states:
-    each with the atom that is its new value. vectors: the atoms of parameters that stages read. rounds: in which the
-    states can be computed for many steps at once; None if the scan is not linear.
+    each with the atom that is its new value. vectors: the atoms of parameters that stages read. returned: the states
+    that a reset returns to a first value, in an adjoint those whose gradient it keeps from going further back. rounds:
+    in which the states can be computed for many steps at once; None if the scan is not linear.
     """
 
     graph: CellGraph
@@ -118,6 +119,7 @@ class Chain:
     vectors: tuple[Atom, ...]
     links: tuple[Link, ...]
     writes: tuple[Write, ...]
+    returned: tuple[str, ...] = ()
     rounds: tuple[Round, ...] | None = None
 
     @cached_property

@@ -34,11 +34,13 @@ _NOT_POINTWISE = LEAVES | ACROSS.keys() | {"pick", "slice", "stack", "join"}
 
 def cut(program: Differentiated) -> Chained:
     """The program with the chains of its scan and of its adjoint."""
-    return Chained(**vars(program), forward=chain(program.scan), backward=chain(program.adjoint))
+    states = len(program.scan.states)  # the adjoint's others are accumulators
+    forward, backward = (chain(graph, states) for graph in (program.scan, program.adjoint))
+    return Chained(**vars(program), forward=forward, backward=backward)
 
 
-def chain(graph: CellGraph) -> Chain:
-    """One direction of a scan as a chain."""
+def chain(graph: CellGraph, returned: int = 0) -> Chain:
+    """One direction of a scan as a chain. returned: how many states, the first of them, a reset returns."""
     values = graph.by_name()
     atoms = {name: atoms_of(values, name) for name in values}
     level = _levels(graph)
@@ -63,6 +65,7 @@ def chain(graph: CellGraph) -> Chain:
             for number, stage in enumerate(stages)
         ),
         writes=tuple(Write(label, atoms[name], _when(label, atoms[name], updates)) for label, name in graph.outputs),
+        returned=tuple(state.name for state in graph.states[:returned]),
         rounds=_rounds(graph),
     )
 

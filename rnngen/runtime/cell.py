@@ -54,9 +54,9 @@ class Cell:
 
     both: whether two directions can be one scan of twice the units.
 
-    run(x, states, weights, valid, *, reverse, both, last_only, schedule) gives the output over time and the last
-    states, x being (time, batch, inputs), states (batch, hidden) each, valid None or (time, batch, 1). reference(x,
-    states, weights, valid, *, reverse) is the same in plain torch, as it was described.
+    run(x, states, weights, valid, *, resets, first, reverse, both, last_only, schedule) gives the output over time and
+    the last states, x being (time, batch, inputs), states (batch, hidden) each; see `Scan` for the others.
+    reference(x, states, weights, valid, *, resets, first, reverse) is the same in plain torch, as it was described.
     """
 
     name: str

@@ -22,14 +22,18 @@ from rnngen.runtime.schedules import SCHEDULES
 class Arguments:
     """The tensors of one sweep, all contiguous.
 
-    inputs and outputs (time, batch, blocks * width), states and last (batch, width). mask (time, batch, 1) in int32, or
-    None. sizes: of the dimensions, by name. backwards: time runs from T - 1 to 0. both: in the second half of the units
-    it runs the other way. save: whether the output "saved" is
-    wanted. keep: whether outputs are that are a state's new value. heads: of the block-diagonal parameters.
+    inputs and outputs (time, batch, blocks * width), states and last (batch, width). mask (time, batch, 1) and resets
+    (time + 1, batch, 1) in int32, or None. first: what resets return to, state by state (batch, states * width), or
+    where its gradient goes, zero and in the type of the accumulators; None without resets. sizes: of the dimensions, by
+    name. backwards: time runs from T - 1 to 0. both: in the second half of the units it runs the other way. save:
+    whether the output "saved" is wanted. keep: whether outputs are that are a state's new value. heads: of the
+    block-diagonal parameters.
     """
 
     inputs: Sequence[Tensor]
     mask: Tensor | None
+    resets: Tensor | None
+    first: Tensor | None
     states: Sequence[Tensor]
     parameters: Sequence[Tensor]
     outputs: Sequence[Tensor]
@@ -44,12 +48,14 @@ class Arguments:
     @property
     def tensors(self) -> list[Tensor | None]:
         """Every tensor in the order of a kernel's arguments."""
-        return [*self.inputs, self.mask, *self.states, *self.parameters, *self.outputs, *self.last]
+        optional = (self.mask, self.resets, self.first)
+        return [*self.inputs, *optional, *self.states, *self.parameters, *self.outputs, *self.last]
 
     @property
     def call(self) -> Sizes:
         itemsize = self.states[0].element_size()
-        return Sizes(self.batch, self.hidden, self.heads, itemsize, self.mask is not None, self.both)
+        masked, resets = self.mask is not None, self.resets is not None
+        return Sizes(self.batch, self.hidden, self.heads, itemsize, masked, self.both, resets)
 
     @property
     def time(self) -> int:
@@ -80,12 +86,28 @@ class Arguments:
 
     @property
     def accumulator(self) -> torch.dtype:
-        """What states and sums are kept in: float32, or float64 for float64."""
-        return torch.float64 if self.states[0].dtype == torch.float64 else torch.float32
+        return accumulator_of(self.states[0].dtype)
 
     def steps(self) -> Iterator[int]:
         """The time steps in the order of the scan."""
         return iter(range(self.time - 1, -1, -1) if self.backwards else range(self.time))
+
+    def begin(self, step: int, *states: tuple[Tensor, ...]) -> None:
+        """Before a step, return the states of sequences that begin with it; of each all tensors that it lies in."""
+        if self.resets is not None and self.first is not None:
+            reset = self.resets[step + self.backwards] > 0
+            for first, tensors in zip(self.first.chunk(len(states), -1), states, strict=True):
+                for tensor in tensors:
+                    torch.where(reset, first.to(tensor.dtype), tensor, out=tensor)
+
+    def cut(self, step: int, *states: tuple[Tensor, ...]) -> None:
+        """Behind a step of an adjoint, give `first` the gradient of the states that `begin` returned before it."""
+        if self.resets is not None and self.first is not None:
+            reset = self.resets[step + (not self.backwards)] > 0
+            for first, tensors in zip(self.first.chunk(len(states), -1), states, strict=True):
+                first += tensors[0].masked_fill(~reset, 0)
+                for tensor in tensors:
+                    tensor.masked_fill_(reset, 0)
 
     def buffer(self, blocks: int, *width: str) -> Tensor:
         """Room for blocks of every element of the batch, in the type of the tensors: (batch, blocks * width)."""
@@ -129,6 +151,11 @@ class Arguments:
             except OutOfResources as error:
                 reason = f"{kernel.__name__} needs {error.required} of {error.name}, and {error.limit} are there"
                 raise NotPossible(f"The schedule '{choice.schedule}' cannot run here: {reason}.") from error
+
+
+def accumulator_of(dtype: torch.dtype) -> torch.dtype:
+    """What states and sums are kept in: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def run(kernels: Mapping[str, Kernel | Steps], facts: Facts, scan: Arguments, schedule: str) -> None:

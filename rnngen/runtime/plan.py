@@ -62,7 +62,8 @@ class Facts:
 class Sizes:
     """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element, whether masked.
 
-    both: whether the second half of the units and heads runs the other way in time.
+    both: whether the second half of the units and heads runs the other way in time. resets: whether sequences
+    may begin within it.
     """
 
     batch: int
@@ -71,6 +72,7 @@ class Sizes:
     itemsize: int = 4
     masked: bool = False
     both: bool = False
+    resets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

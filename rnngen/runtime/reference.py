@@ -13,15 +13,24 @@ def loop(
     weights: Sequence[Tensor],
     valid: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs).
 
-    Where valid, (time, batch, 1), is 0 no step is taken: the states stay as they are, and the output is zero.
+    Where valid, (time, batch, 1), is 0 no step is taken: the states stay as they are, and the output is zero. Where a
+    boundary of resets, (time + 1, batch, 1), is crossed the states are those of `first`, (batch, states * width).
     """
     order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
+        if resets is not None and first is not None:
+            anew = resets[t + reverse, :, 0] > 0
+            begins = first.chunk(len(states), -1)
+            states = tuple(
+                s.index_put((anew,), b[anew].to(s.dtype)) for s, b in zip(states, begins, strict=True)
+            )
         if valid is None:
             outputs[t], new = step(x[t], states, weights)
             states = tuple(map(like_state, new, states))

@@ -6,7 +6,7 @@ steps that serves a CPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from rnngen.runtime.both import half, half_of_parameter
 from rnngen.runtime.choose import choose
-from rnngen.runtime.launch import Arguments, has_kernels, machine_of, run
+from rnngen.runtime.launch import Arguments, accumulator_of, has_kernels, machine_of, run
 from rnngen.runtime.plan import Facts, Kernel, NotPossible, Sizes, Steps
 from rnngen.runtime.seal import edition
 
@@ -120,6 +120,8 @@ class Scan:
         parameters: Sequence[Tensor],
         valid: Tensor | None = None,
         *,
+        resets: Tensor | None = None,
+        first: Tensor | None = None,
         reverse: bool = False,
         both: bool = False,
         last_only: bool = False,
@@ -132,11 +134,14 @@ class Scan:
         With `both` it does for the second half of the units and heads, on devices with kernels only.
         valid, (time, batch, 1) in int32, is 0 where a step does not count: there states stay as they are. With
         `last_only` outputs are those after the last step, (batch, width), and each must be a state's new value.
+        resets, (time + 1, batch, 1) in int32, is 1 at a boundary between steps where another sequence begins: a scan
+        that crosses it goes on from `first`, the states side by side as (batch, states * width).
         Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
         NotImplementedError for derivatives in forward mode or by torch.func, which takes none of torch's custom
         operators.
         """
-        tensors = [*streams, *states, *parameters]
+        begins = [] if first is None else [first]
+        tensors = [*streams, *states, *parameters, *begins]
         device = tensors[0].device.type
         direction = "both" if both else "backwards" if reverse else "forwards"
         if autocasting(device):
@@ -156,8 +161,10 @@ class Scan:
             )
         # A trace is checked, and may be used, in another mode than the one that it was made in.
         save = _wants_gradient(tensors) or torch.jit.is_tracing()
+        given = tensors[: len(tensors) - len(begins)]
+        first = tensors[-1] if begins else None
         try:
-            results = self.forward_op(*tensors, valid, direction, save, save or not last_only, schedule)
+            results = self.forward_op(*given, valid, resets, first, direction, save, save or not last_only, schedule)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
@@ -179,10 +186,11 @@ class Scan:
         return self.name.rsplit("_", 1)[0]
 
     def _registered(self) -> tuple["CustomOpDef", "CustomOpDef"]:
+        masks = "Tensor? valid, Tensor? resets, "
         forward = self._operator(
-            "scan", self._forward, self._counts(self.forward, self._states), "bool save, bool keep, "
+            "scan", self._forward, self.forward, f"{masks}Tensor? first, ", "bool save, bool keep, "
         )
-        adjoint = self._operator("adjoint", self._adjoint, self._counts(self.adjoint, self._states), "")
+        adjoint = self._operator("adjoint", self._adjoint, self.adjoint, masks, "")
         forward.register_fake(self._forward_outputs)
         adjoint.register_fake(self._adjoint_outputs)
         forward.register_autograd(self._backward, setup_context=self._keep_for_backward)
@@ -191,21 +199,18 @@ class Scan:
         adjoint.register_vmap(lambda info, dims, *args: self._vmap(adjoint, self.adjoint, info, dims, args))
         return forward, adjoint
 
-    def _counts(self, which: Sweep, states: int) -> tuple[int, int]:
-        """Numbers of tensors in and out."""
-        return len(which.inputs) + states + len(self.parameters), len(which.outputs) + len(which.states)
-
     def _operator(
-        self, suffix: str, function: Callable[..., tuple[Tensor, ...]], counts: tuple[int, int], flags: str
+        self, suffix: str, function: Callable[..., tuple[Tensor, ...]], which: Sweep, optional: str, flags: str
     ) -> "CustomOpDef":
-        arguments = ", ".join(f"Tensor tensor_{number}" for number in range(counts[0]))
-        results = ", ".join(["Tensor"] * counts[1])
-        schema = f"({arguments}, Tensor? valid, str direction, {flags}str schedule) -> ({results})"
+        count = len(which.inputs) + self._states + len(self.parameters)
+        arguments = ", ".join(f"Tensor tensor_{number}" for number in range(count))
+        results = ", ".join(["Tensor"] * (len(which.outputs) + len(which.states) + which.facts.backwards))
+        schema = f"({arguments}, {optional}str direction, {flags}str schedule) -> ({results})"
         name = f"rnngen::{self._own_name}_{suffix}"
         return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
 
     def _split(self, which: Sweep, args: Sequence[Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Any]]:
-        """Arguments of an operator as inputs, states, parameters, and the mask with the flags."""
+        """Arguments of an operator as inputs, states, parameters, and the others."""
         return self._parts(which, args)
 
     def _parts(self, which: Sweep, args: Sequence[_Item]) -> tuple[list[_Item], list[_Item], list[_Item], list[_Item]]:
@@ -240,15 +245,16 @@ class Scan:
     # The forward operator.
 
     def _forward_outputs(self, *args: Any) -> tuple[Tensor, ...]:
-        streams, states, _, (_, _, save, keep, _) = self._split(self.forward, args)
+        streams, states, _, (*_, save, keep, _) = self._split(self.forward, args)
         outputs = self._empty_outputs(self.forward, streams, states, save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args: Any) -> tuple[Tensor, ...]:
-        streams, states, parameters, (valid, direction, save, keep, schedule) = self._split(self.forward, args)
+        streams, states, parameters, (valid, resets, first, direction, *flags) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
-        used = self._used(self.forward, parameters)
-        _run(self.forward, streams, valid, states, used, results, direction, schedule, save, keep)
+        given = _Given(streams, valid, resets, first, states, self._used(self.forward, parameters))
+        save, keep, schedule = flags
+        _run(self.forward, given, results, direction, schedule, save, keep)
         return results
 
     def _empty_outputs(
@@ -265,26 +271,30 @@ class Scan:
     # The adjoint operator.
 
     def _adjoint_outputs(self, *args: Any) -> tuple[Tensor, ...]:
-        inputs, states, _, _ = self._split(self.adjoint, args)
+        inputs, states, _, (_, resets, _, _) = self._split(self.adjoint, args)
         outputs = self._empty_outputs(self.adjoint, inputs, states)
         sizes = self.adjoint.sizes(inputs, states)
         last = [states[0].new_empty(states[0].shape[0], _row(shape, sizes)) for shape in self.adjoint.states.values()]
-        return (*outputs, *last)
+        first = states[0].new_empty((states[0].shape[0], sum(s.shape[-1] for s in states)) if resets is not None else 0)
+        return (*outputs, *last, first)
 
     def _adjoint(self, *args: Any) -> tuple[Tensor, ...]:
-        inputs, states, parameters, (valid, direction, schedule) = self._split(self.adjoint, args)
-        results = self._adjoint_outputs(*args)
+        inputs, states, parameters, (valid, resets, direction, schedule) = self._split(self.adjoint, args)
+        *results, first = self._adjoint_outputs(*args)
         sizes = self.adjoint.sizes(inputs, states)
         accumulators = list(self.adjoint.states.values())[self._states :]
         states = [*states, *(states[0].new_zeros(states[0].shape[0], _row(shape, sizes)) for shape in accumulators)]
-        _run(self.adjoint, inputs, valid, states, self._used(self.adjoint, parameters), results, direction, schedule)
-        return results
+        wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
+        given = _Given(inputs, valid, resets, wide, states, self._used(self.adjoint, parameters))
+        _run(self.adjoint, given, results, direction, schedule)
+        return (*results, first if wide is None else first.copy_(wide))
 
     # Autograd. ctx: torch's, with what is kept on it.
 
     def _keep_for_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        streams, states, parameters, (valid, ctx.direction, _, _, ctx.schedule) = self._split(self.forward, inputs)
+        streams, states, parameters, others = self._split(self.forward, inputs)
+        valid, resets, first, ctx.direction, _, _, ctx.schedule = others
         ctx.time, ctx.sizes = streams[0].shape[0], self.forward.sizes(streams, states)
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
@@ -294,18 +304,20 @@ class Scan:
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
         ctx.differentiable = not _uses_kernels(streams[0])
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
-        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid)
+        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid, resets, first)
 
     def _backward(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
-        *saved, valid = ctx.saved_tensors
+        *saved, valid, resets, begin = ctx.saved_tensors
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
         states = saved[count : count + self._states]
         parameters = saved[count + self._states :]
-        flags = (None, None, None, None, None)  # of the mask too
+        flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
-            return (*self._differentiable_backward(ctx, streams, valid, states, parameters, gradients), *flags)
+            given = _Given(streams, valid, resets, begin, states, parameters)
+            *found, d_begin = self._differentiable_backward(ctx, given, gradients)
+            return (*found, None, None, d_begin, *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))
         values: dict[str, Tensor] = {}
@@ -314,8 +326,12 @@ class Scan:
             if name not in values:
                 kind, *where = self.sources[name]
                 if kind == "previous":
-                    state = states[list(self.forward.states).index(where[1])]
-                    values[name] = _previous(kept["output", where[0]], state, ctx.direction)
+                    place = list(self.forward.states).index(where[1])
+                    state = states[place]
+                    rows = _previous(kept["output", where[0]], state, ctx.direction)
+                    if resets is not None:
+                        rows = _returned(rows, _chunk(begin, self._states, place), resets, ctx.direction)
+                    values[name] = rows
                 elif kind == "gradient":
                     given = outputs[where[0]]
                     shape = (ctx.time, states[0].shape[0], _row(self.forward.outputs[where[0]], ctx.sizes))
@@ -327,7 +343,7 @@ class Scan:
         given = gradients[len(self.forward.outputs) :]
         last = [torch.zeros_like(state) if g is None else g for g, state in zip(given, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
-        results = self.adjoint_op(*inputs, *last, *parameters, valid, ctx.direction, ctx.schedule)
+        *results, d_begin = self.adjoint_op(*inputs, *last, *parameters, valid, resets, ctx.direction, ctx.schedule)
         values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
         values |= zip(self.adjoint.states, first, strict=False)
@@ -337,29 +353,30 @@ class Scan:
             counts = None if valid is None else valid > 0
             d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters, counts)
         d_streams = [None if label is None else values[label] for label in self.stream_gradients]
-        return (*d_streams, *first[: self._states], *d_parameters, *flags)
+        d_begin = None if resets is None else d_begin
+        return (*d_streams, *first[: self._states], *d_parameters, None, None, d_begin, *flags)
 
     def _differentiable_backward(
         self,
         ctx: Any,
-        streams: Sequence[Tensor],
-        valid: Tensor | None,
-        states: Sequence[Tensor],
-        parameters: Sequence[Tensor],
+        given: "_Given",
         gradients: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (*streams, *states, *parameters)]
-            streams, states, parameters, _ = self._split(self.forward, inputs)
-            used = self._used(self.forward, parameters)
-            blocks, last = _steps(self.forward, streams, valid, states, used, ctx.direction == "backwards")
+            every = (*given.inputs, *given.states, *given.parameters, *([] if given.first is None else [given.first]))
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in every]
+            streams, states, parameters, first = self._split(self.forward, inputs)
+            own = replace(given, inputs=streams, states=states, parameters=self._used(self.forward, parameters))
+            own = replace(own, first=first[0] if first else None)
+            blocks, last, _ = _steps(self.forward, own, ctx.direction == "backwards")
             outputs = [torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks]
             every = zip((*outputs, *last), gradients, strict=True)
             pairs = [(o, g) for o, g in every if g is not None and o.requires_grad]
-            return torch.autograd.grad(
+            found = torch.autograd.grad(
                 [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
             )
+            return found if first else (*found, None)
 
     def _no_second_derivative(self, ctx: Any, *gradients: Tensor) -> None:
         raise NotImplementedError(
@@ -378,12 +395,12 @@ class Scan:
         args: tuple[Any, ...],
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         inputs, states, parameters, flags = self._split(which, args)
-        input_dims, state_dims, parameter_dims, (mask_dim, *_) = self._parts(which, dims)
+        input_dims, state_dims, parameter_dims, flag_dims = self._parts(which, dims)
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
-            valid, direction, save, keep, schedule = flags
+            *before, save, keep, schedule = flags
             wanted = _wants_gradient(args)
-            flags = [valid, direction, save or wanted, keep or wanted, schedule]
+            flags = [*before, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
         if size == 0:  # there is nothing to compute, and a sum of no weights has a gradient for none
             parameters = [p if d is None else p.sum(d) for p, d in zip(parameters, parameter_dims, strict=True)]
@@ -405,8 +422,10 @@ class Scan:
         batch = next(length for dim, length in enumerate(states[0].shape) if dim != state_dims[0])
         inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims, strict=False)]
         states = [folded(tensor, dim, 0) for tensor, dim in zip(states, state_dims, strict=False)]
-        if flags[0] is not None:
-            flags[0] = folded(flags[0], mask_dim, 1)
+        at_batch = (1, 1, 0) if which is self.forward else (1, 1)  # valid, resets, first
+        for number, at in enumerate(at_batch):
+            if flags[number] is not None:
+                flags[number] = folded(flags[number], flag_dims[number], at)
         results = operator(*inputs, *states, *parameters, *flags)
         found, found_dims = [], []
         for number, result in enumerate(results):
@@ -435,16 +454,39 @@ def _previous(output: Tensor, first: Tensor, direction: str) -> Tensor:
     return torch.cat((output[1:], first) if direction == "backwards" else (first, output[:-1]))
 
 
+def _returned(rows: Tensor, first: Tensor, resets: Tensor, direction: str) -> Tensor:
+    """The values of a state before each step, with `first` (batch, width) where a sequence begins with it."""
+    if direction == "both":
+        halves = zip(rows.chunk(2, -1), first.chunk(2, -1), ("forwards", "backwards"), strict=True)
+        return torch.cat([_returned(*half, resets, way) for *half, way in halves], -1)
+    crossed = resets[1:] if direction == "backwards" else resets[:-1]
+    return torch.where(crossed > 0, first, rows)
+
+
+def _chunk(begin: Tensor, states: int, place: int) -> Tensor:
+    """Of what resets return to, one state."""
+    return begin.chunk(states, -1)[place]
+
+
 def _uses_kernels(tensor: Tensor) -> bool:
     return has_kernels(tensor.device.type)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a sweep is given, as an operator has it; first: as in `Arguments`."""
+
+    inputs: Sequence[Tensor]
+    valid: Tensor | None
+    resets: Tensor | None
+    first: Tensor | None
+    states: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+
+
 def _run(
     which: Sweep,
-    inputs: Sequence[Tensor],
-    valid: Tensor | None,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    given: _Given,
     results: Sequence[Tensor],
     direction: str,
     schedule: str,
@@ -454,65 +496,73 @@ def _run(
     """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
     outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
     backwards = (direction == "backwards") != which.facts.backwards
+    states = given.states
     with torch.autocast(states[0].device.type, enabled=False):
         if _uses_kernels(states[0]) and states[0].shape[0] > 0:
             arguments = Arguments(
-                inputs=[tensor.contiguous() for tensor in inputs],
-                mask=None if valid is None else valid.contiguous(),
+                inputs=[tensor.contiguous() for tensor in given.inputs],
+                mask=None if given.valid is None else given.valid.contiguous(),
+                resets=None if given.resets is None else given.resets.contiguous(),
+                first=None if given.first is None else given.first.contiguous(),
                 states=[tensor.contiguous() for tensor in states],
-                parameters=[tensor.contiguous() for tensor in parameters],
+                parameters=[tensor.contiguous() for tensor in given.parameters],
                 outputs=outputs,
                 last=last,
-                sizes=which.sizes(inputs, states),
+                sizes=which.sizes(given.inputs, states),
                 backwards=backwards,
                 both=direction == "both",
                 save=save,
                 keep=keep,
-                heads=_heads(parameters, states[0].shape[-1]),
+                heads=_heads(given.parameters, states[0].shape[-1]),
             )
             try:
                 run(which.kernels, which.facts, arguments, schedule)
             except NotPossible:
                 if direction != "both":
                     raise
-                _run_apart(which, inputs, valid, states, parameters, results, schedule, save, keep)
+                _run_apart(which, given, results, schedule, save, keep)
             return
-        dtype = torch.float32 if states[0].dtype in (torch.float16, torch.bfloat16) else states[0].dtype
-        inputs, states, parameters = ([tensor.to(dtype) for tensor in group] for group in (inputs, states, parameters))
-        rows, found = _steps(which, inputs, valid, states, parameters, backwards)
+        dtype = accumulator_of(states[0].dtype)
+        wide = [[tensor.to(dtype) for tensor in group] for group in (given.inputs, states, given.parameters)]
+        first = None if given.first is None else given.first.to(dtype)
+        rows, found, firsts = _steps(which, _Given(wide[0], given.valid, given.resets, first, *wide[1:]), backwards)
         for output, blocks in zip(outputs, rows, strict=False):
             if output.numel() > 0:  # else it is not wanted, or there are no steps
                 _write(output, blocks, dtype)
         for into, value in zip(last, found, strict=False):
             into.copy_(value)
+        if which.facts.backwards and given.first is not None:
+            given.first.copy_(torch.cat(firsts, -1))
 
 
 def _run_apart(
-    which: Sweep,
-    inputs: Sequence[Tensor],
-    valid: Tensor | None,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    results: Sequence[Tensor],
-    schedule: str,
-    save: bool,
-    keep: bool,
+    which: Sweep, given: _Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool
 ) -> None:
     """`_run` for both directions, one after the other."""
-    units = states[0].shape[-1] // 2
+    units = given.states[0].shape[-1] // 2
     shapes = (*which.outputs.values(), *which.states.values())
     for number, direction in enumerate(("forwards", "backwards")):
         found = [
             result.new_empty(result.shape if result.dim() == 1 else (*result.shape[:-1], result.shape[-1] // 2))
             for result in results
         ]
-        own_inputs = [
-            half(tensor, blocks_of(shape), number).flatten(-2)
-            for tensor, shape in zip(inputs, which.inputs.values(), strict=True)
-        ]
-        own_states = [half(state, 1, number).flatten(-2) for state in states]
-        own_parameters = [half_of_parameter(parameter, units, number) for parameter in parameters]
-        _run(which, own_inputs, valid, own_states, own_parameters, found, direction, schedule, save, keep)
+        first = None
+        if given.first is not None:
+            returned = half(given.first, given.first.shape[-1] // (2 * units), number)
+            first = returned.flatten(-2)
+        own = replace(
+            given,
+            inputs=[
+                half(tensor, blocks_of(shape), number).flatten(-2)
+                for tensor, shape in zip(given.inputs, which.inputs.values(), strict=True)
+            ],
+            states=[half(state, 1, number).flatten(-2) for state in given.states],
+            first=first,
+            parameters=[half_of_parameter(parameter, units, number) for parameter in given.parameters],
+        )
+        _run(which, own, found, direction, schedule, save, keep)
+        if which.facts.backwards and first is not None:
+            returned.copy_(first.unflatten(-1, (-1, units)))
         for result, part, shape in zip(results, found, shapes, strict=True):
             if result.dim() > 1:  # else it is not wanted
                 blocks = blocks_of(shape)
@@ -537,21 +587,28 @@ def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -
 
 
 def _steps(
-    which: Sweep,
-    inputs: Sequence[Tensor],
-    valid: Tensor | None,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    backwards: bool,
-) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...]]:
-    """The torch steps over time: for each output its blocks at every step, and the last states."""
-    steps = list(zip(*(tensor.unbind(0) for tensor in inputs), strict=False))
+    which: Sweep, given: _Given, backwards: bool
+) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...], Sequence[Tensor]]:
+    """The torch steps over time: for each output its blocks at every step, the last states, and in an adjoint the
+    gradients of what resets return to.
+    """
+    steps = list(zip(*(tensor.unbind(0) for tensor in given.inputs), strict=False))
     order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
-    counts = [None] * len(steps) if valid is None else (valid > 0).unbind(0)
+    counts = [None] * len(steps) if given.valid is None else (given.valid > 0).unbind(0)
     rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
-    states = tuple(states)
+    states = tuple(given.states)
+    adjoint, resets, firsts = which.facts.backwards, [], []
+    if given.resets is not None and given.first is not None:
+        resets = (given.resets > 0).unbind(0)
+        firsts = list(given.first.chunk(given.first.shape[-1] // states[0].shape[-1], -1))
     for t in order:
-        states, outputs = which.step(*steps[t], *states, *parameters, counts[t])
+        if resets and not adjoint:
+            states = tuple(torch.where(resets[t + backwards], *pair) for pair in zip(firsts, states, strict=True))
+        states, outputs = which.step(*steps[t], *states, *given.parameters, counts[t])
+        if resets and adjoint:  # the boundary that the step forwards had crossed before
+            crossed, cut = resets[t + (not backwards)], states[: len(firsts)]
+            firsts = [first + d.masked_fill(~crossed, 0) for first, d in zip(firsts, cut, strict=True)]
+            states = (*(d.masked_fill(crossed, 0) for d in cut), *states[len(firsts) :])
         for row, blocks in zip(rows, outputs, strict=False):
             row[t] = blocks
-    return rows, states
+    return rows, states, firsts

@@ -24,6 +24,12 @@ def step_before(count, T, B, row_0, left, second, BACKWARDS: tl.constexpr, BOTH:
     return row, tl.where(count > 0, left, 0)
 
 
+@triton.jit
+def boundary(count, T, B, row_0, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
+    """The row of the boundary between `count` steps and those that come after them, of the T + 1 that there are."""
+    return step_at(count, T + 1, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
+
+
 # A mask is 0 where a step does not count. Where none is given it is None, and the compiler drops the choice.
 
 
@@ -43,6 +49,24 @@ def or_zero(valid, value):
         return value
     else:
         return tl.where(valid > 0, value, 0.0)
+
+
+# A reset is 1 at a boundary where one sequence ends and another begins.
+
+
+@triton.jit
+def begun(reset, first, state):
+    """A state before a step, or what it begins with where the step is the first of a sequence."""
+    return tl.where(reset > 0, first, state)
+
+
+@triton.jit
+def cut(reset, state):
+    """The state of an adjoint behind a step, or zero where the step was the first of a sequence."""
+    if reset is None:
+        return state
+    else:
+        return tl.where(reset > 0, 0.0, state)
 
 
 @triton.jit

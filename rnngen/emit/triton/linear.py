@@ -4,21 +4,22 @@ are scanned next, and the scans over a chunk of time that this makes possible.
 A state is a row of units before a chunk and behind it. In between it is a tile, its old value at every step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rnngen.chain import Round
 from rnngen.emit.stage import FunctionText
-from rnngen.emit.triton.sweep import CallText, LoadText, SweepText
+from rnngen.emit.triton.sweep import CallText, LoadText, ResetsText, SweepText
 
 
 @dataclass(frozen=True, slots=True)
 class AffineText:
-    """A state, and the a and the b of its steps."""
+    """A state, and the a and the b of its steps. resets: its flags, and what they return it to; None where not."""
 
     state: str
     a: str
     b: str
+    resets: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,38 @@ class LinearText(SweepText):
         return tuple(
             RoundText(
                 text.call(0),
-                tuple(AffineText(self.names[s.state], text.text(s.a), text.text(s.b)) for s in found.states),
+                tuple(
+                    AffineText(self.names[s.state], text.text(s.a), text.text(s.b), self._returned(s.state))
+                    for s in found.states
+                ),
             )
             for found, text in self._parts
         )
+
+    def _returned(self, state: str) -> str:
+        """How resets reach a state: before a step forwards, and behind one of an adjoint, where they set it to zero."""
+        if state not in self.chain.returned:
+            return "None, None"
+        first = "None" if self.resets.backwards else self.resets.firsts[self.chain.returned.index(state)]
+        return f"{self.resets.flag}, {first}"
+
+    @cached_property
+    def resets(self) -> ResetsText:
+        """With what a chunk adds to the gradient of what states return to."""
+        usual = super().resets
+        sums = zip(usual.firsts, self.chain.states, strict=False)  # the states of accumulators come last
+        return replace(
+            usual,
+            after=tuple(f"{first} + summed({usual.flag}, {self.text(new)})" for first, (_, new) in sums),
+        )
+
+    @cached_property
+    def carried(self) -> tuple[str, ...]:
+        """Each state behind a chunk."""
+        news = {state: self.text(new) for state, new in self.chain.states}
+        if self.resets.backwards:
+            news |= {state: f"cut({self.resets.flag}, {news[state]})" for state in self.chain.returned}
+        return tuple(f"row_at({new}, step, last)" for new in news.values())
 
     @cached_property
     def streams_ahead(self) -> tuple[StreamText, ...]:
@@ -79,3 +108,7 @@ class LinearText(SweepText):
     @cached_property
     def mask_ahead(self) -> str:
         return self.names.made(("ahead", self.chain.mask), f"{self.mask}_ahead")
+
+    @cached_property
+    def reset_ahead(self) -> str:
+        return self.names.made(("ahead", "resets"), f"{self.resets.flag}_ahead")

@@ -77,6 +77,8 @@ class StepwiseText:
             for number, link in enumerate(self.chain.links)
         )
         self.opening = tuple(dict.fromkeys(self._opening()))
+        self.backwards = self.chain.graph.backwards
+        self.returned = tuple(map(self._tensors, self.chain.returned))
 
     def _leaves(self, op: str) -> tuple[str, ...]:
         return tuple(self.text.names[leaf.name] for leaf in self.chain.graph.leaves(op))
@@ -161,6 +163,11 @@ class StepwiseText:
             if (of := across.matrices) and of.count < self.chain.blocks(of.parameter):
                 numbers = f"{self.chain.blocks(of.parameter)}, {of.start}, {of.start + of.count}"
                 yield f"{self._matrices(of)} = blocks({self.text.names[of.parameter]}, {numbers})"
+
+    def _tensors(self, state: str) -> tuple[str, ...]:
+        """What a state lies in: itself, and the copy that is looked across."""
+        copies = [self._operand_of(state).name] if self._is_looked_across(state) else []
+        return (self.text.names[state], *copies)
 
     def _dimensions(self, atom: Atom) -> str:
         return ", ".join(f'"{dimension}"' for dimension in self.chain.width(atom.value))

@@ -17,6 +17,7 @@ from rnngen.emit.triton.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation
 from rnngen.runtime.plan import LETTERS
 
+_LEAVES = (("input", "mask"), ("state", "parameter"))
 _ACC = "ACC: tl.constexpr"
 _ACC_USED = re.compile(r"^[^#]*\bACC\b")
 
@@ -58,6 +59,27 @@ class StateText:
     last: str
     new: str
     width: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResetsText:
+    """What resets do to states. A step forwards begins with them, one of an adjoint ends with them.
+
+    pointer: to the flags of all boundaries; flag: the name of those of one. first_pointer: to what states return to, or
+    where its gradient goes; firsts: the names of these, state by state, and what they are before and after a step.
+    returned: the states after a reset. count: of the states.
+    """
+
+    backwards: bool
+    pointer: str
+    flag: str
+    first_pointer: str
+    count: int
+    states: tuple[str, ...]
+    firsts: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    returned: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +226,15 @@ class SweepText:
 
     @cached_property
     def pointers(self) -> tuple[str, ...]:
-        """The arguments of a kernel for the whole sequence: inputs, mask, states, parameters, outputs, last states."""
+        """The arguments of a kernel for the whole sequence: inputs, the mask, resets and what they return to, states,
+        parameters, outputs, last states.
+        """
         graph = self.chain.graph
-        leaves = [leaf.name for op in ("input", "mask", "state", "parameter") for leaf in graph.leaves(op)]
+        streams, others = ([leaf.name for op in ops for leaf in graph.leaves(op)] for ops in _LEAVES)
         outputs = [self.output(write.label) for write in self.chain.writes]
-        return (*map(self.pointer, leaves), *outputs, *(self._last(state) for state, _ in self.chain.states))
+        last = [self._last(state) for state, _ in self.chain.states]
+        resets = (self.resets.pointer, self.resets.first_pointer)
+        return (*map(self.pointer, streams), *resets, *map(self.pointer, others), *outputs, *last)
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
@@ -224,6 +250,28 @@ class SweepText:
     @cached_property
     def mask_pointer(self) -> str:
         return self.pointer(self.chain.mask)
+
+    @cached_property
+    def resets(self) -> ResetsText:
+        flag = self.names.made(("reset",), "reset")
+        states = tuple(self.names[state] for state in self.chain.returned)
+        firsts = tuple(self.names.made(("first", state), f"{state}_first") for state in states)
+        pairs = tuple(zip(states, firsts, strict=True))
+        backwards = self.chain.graph.backwards
+        return ResetsText(
+            backwards=backwards,
+            pointer=self.names.made(("pointer", "resets"), "resets_ptr"),
+            flag=flag,
+            first_pointer=self.names.made(("pointer", "first"), "first_ptr"),
+            count=len(states),
+            states=states,
+            firsts=firsts,
+            before=tuple(f"tl.zeros_like({state})" for state in states),
+            after=tuple(f"{first} + or_zero({flag}, {state})" for state, first in pairs),
+            returned=tuple(
+                f"cut({flag}, {state})" if backwards else f"begun({flag}, {first}, {state})" for state, first in pairs
+            ),
+        )
 
     @cached_property
     def streams(self) -> tuple[LoadText, ...]:

@@ -98,7 +98,7 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile)}
     constants |= {"WIDE": True, "HELD": False, "LATE": False, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
-    case = _Case(facts, tile, sizes.itemsize, sizes.masked)
+    case = _Case(facts, tile, sizes.itemsize, sizes.masked or sizes.resets)
     for where in ("any", machine.backend, machine.kin):
         for applies, changes in _TUNED.get(where, ()):
             if applies(case):
@@ -206,7 +206,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
-    streams = tiles * tile * batch * sizes.itemsize + sizes.masked * batch * 4
+    streams = tiles * tile * batch * sizes.itemsize + (sizes.masked + sizes.resets) * batch * 4
     inside = ahead * streams + stack + machine.traits.barrier_bytes
     if constants["HELD"]:
         return max(inside, _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0))
