@@ -21,6 +21,11 @@ def joined(weight: Weight, first: Tensor, second: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).flatten(0, 2)
 
 
+def side_by_side(states: Tensor) -> Tensor:
+    """The states of both directions, (2, batch, hidden), as one of twice the units."""
+    return states.transpose(0, 1).flatten(1)
+
+
 def half(row: Tensor, blocks: int, which: int) -> Tensor:
     """A view of one direction, 0 or 1, of (..., blocks * 2 * hidden): (..., blocks, hidden)."""
     view: Tensor = row.unflatten(-1, (blocks, 2, -1))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnngen.runtime.cell import Cell
+from rnngen.runtime.resets import Resets
 
 Result = tuple[Tensor, tuple[Tensor, ...]]
 
@@ -33,6 +34,11 @@ class Lengths:
         """Each sequence of (time, batch, features) from its last step to its first; the padding stays behind it."""
         steps = (self.lengths - 1 - torch.arange(self.time)[:, None]).clamp(min=0).to(rows.device)
         return rows.gather(0, steps[..., None].expand(-1, -1, rows.shape[-1]))
+
+    def turned_boundaries(self, boundaries: Tensor) -> Tensor:
+        """Those of sequences that are turned, (time + 1, batch, 1); none behind the last step."""
+        turned = Lengths(self.lengths + 1, self.time + 1).turned(boundaries)
+        return turned * F.pad(self.valid(turned.device), (0, 0, 0, 0, 0, 1))
 
     def last(self, rows: Tensor) -> Tensor:
         """The last step of each sequence of (time, batch, features)."""
@@ -55,7 +61,7 @@ class Direction:
 
     run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.weights`. projection:
     (proj_size, features) or None. both: weights and states are those of two directions, as `both.joined` makes them.
-    valid: the mask of the lengths, if there are any.
+    valid: the mask of the lengths, if there are any. resets: of this scan.
     """
 
     cell: Cell
@@ -68,6 +74,7 @@ class Direction:
     lengths: Lengths | None = None
     valid: Tensor | None = None
     both: bool = False
+    resets: Resets | None = None
 
     def __call__(self, x: Tensor, states: Sequence[Tensor], given: bool) -> Result:
         """From x (time, batch, inputs) and states (batch, width) to the output and the last states.
@@ -82,17 +89,26 @@ class Direction:
             states = [_filled(state, projection) for state in states] if self.cell.narrow else states
             return self._projected(*self._scan(x, states, self._seeing(projection)), projection)
         if self.backwards and self.lengths is not None:
-            y, last = replace(self, backwards=False)(self.lengths.turned(x), states, given)
+            resets = self.resets
+            if resets is not None:
+                resets = replace(resets, boundaries=self.lengths.turned_boundaries(resets.boundaries))
+            y, last = replace(self, backwards=False, resets=resets)(self.lengths.turned(x), states, given)
             return (y if self.last_only else self.lengths.turned(y)), last
         return self._projected(*self._from_projection(x, states, projection), projection)
 
     def _scan(self, x: Tensor, states: Sequence[Tensor], weights: Mapping[str, Tensor], skip: int = 0) -> Result:
-        """The scan itself; skip: steps of the mask that come before x."""
+        """The scan itself; skip: time steps that come before x."""
         options = dict(self.options)
         if self.last_only and self.cell.output and self.run is self.cell.run:
             options["last_only"] = True
         if self.both:
             options["both"] = True
+        if self.resets is not None:
+            begins = self.resets.states
+            if self.projection is not None and self.cell.narrow:  # they are zero, see `Layer`
+                begins = [_filled(state, self.projection) for state in begins]
+            options["resets"] = self.resets.boundaries[skip : skip + x.shape[0] + 1]
+            options["first"] = torch.cat(begins, -1)
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[weight.name] for weight in self.cell.weights]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
@@ -108,16 +124,16 @@ class Direction:
 
     def _from_projection(self, x: Tensor, states: Sequence[Tensor], projection: Tensor) -> Result:
         """The first step from a state that is a projection, then the others."""
-        first, rest = (x[-1:], x[:-1]) if self.backwards else (x[:1], x[1:])
+        first, rest, before = (x[-1:], x[:-1], len(x) - 1) if self.backwards else (x[:1], x[1:], 0)
         filled = {
             weight.name: _filled(tensor, projection) if weight.shape[-1:] == ("output",) else tensor
             for weight in self.cell.weights
             for tensor in [self.weights[weight.name]]
         }
-        y, last = self._scan(first, [_filled(state, projection) for state in states], filled)
+        y, last = self._scan(first, [_filled(state, projection) for state in states], filled, skip=before)
         if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
-        others, last = self._scan(rest, last, self._seeing(projection), skip=1)
+        others, last = self._scan(rest, last, self._seeing(projection), skip=0 if self.backwards else 1)
         if self.last_only:
             return others, last
         return torch.cat((others, y) if self.backwards else (y, others)), last

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from rnngen.runtime.both import joined
+from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
+from rnngen.runtime.resets import Resets, boundaries_of, flags_of
 from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.scan import autocasting
 
@@ -338,28 +339,41 @@ class Layer(Leaf):
 
     # Calls.
 
-    def forward(self, input: Input, hx: State | None = None) -> tuple[Input, State] | Input:
+    def forward(
+        self, input: Input, hx: State | None = None, *, resets: Input | None = None, reset_to: State | None = None
+    ) -> tuple[Input, State] | Input:
         """The output at every step, and the states after the last one.
 
-        Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input and states do not fit.
+        resets: for several sequences one behind another, true where one begins: (time, batch), (batch, time) with
+        `batch_first`, (time,) without a batch, or packed as the input is; bool, or integers that are 0 or not. Before
+        such a step the state of that element of the batch becomes the layer's initial state, and no gradient passes;
+        from the last step to the first, it does behind it. hx is where the call begins, so that a long sequence can be
+        cut into calls. reset_to: what to return to instead, in the form of hx.
+
+        Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input, states and resets do not fit.
         """
         self._refuse_proxy(input)
-        y, state = self._call(self.cell.run, input, hx, schedule=self.schedule)
+        y, state = self._call(self.cell.run, input, hx, resets, reset_to, schedule=self.schedule)
         return (y, state) if self.return_state else y
 
-    def reference(self, input: Input, hx: State | None = None) -> tuple[Input, State] | Input:
+    def reference(
+        self, input: Input, hx: State | None = None, *, resets: Input | None = None, reset_to: State | None = None
+    ) -> tuple[Input, State] | Input:
         """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times.
 
         Under autocast each operation has the type that torch gives it, and so have the results: float32 where those of
         `forward` have autocast's type, if a sum with a state of float32 comes last. Each takes the other's states.
         """
-        y, state = self._call(self.cell.reference, input, hx)
+        y, state = self._call(self.cell.reference, input, hx, resets, reset_to)
         return (y, state) if self.return_state else y
 
-    def step(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, input: Tensor, hx: State | None = None, *, resets: Tensor | None = None, reset_to: State | None = None
+    ) -> tuple[Tensor, State]:
         """One step: input (batch, input_size) to output (batch, features), or both without a batch, and the states.
 
-        A state of a single layer may also be (batch, width). Raises ValueError for a bidirectional layer.
+        A state of a single layer may also be (batch, width). resets: (batch,), or () without a batch; see `forward`.
+        Raises ValueError for a bidirectional layer.
         """
         if self.bidirectional:
             raise ValueError(f"{self._title}.step: a bidirectional layer needs the whole sequence")
@@ -369,9 +383,13 @@ class Layer(Leaf):
             raise ValueError(f"{self._title}.step: Expected input to be 1D or 2D, got {input.dim()}D instead")
         batched = input.dim() == 2
         if batched and self._runs == 1:
-            hx = _with_first_dimension(hx)
+            hx, reset_to = _with_first_dimension(hx), _with_first_dimension(reset_to)
         time = 1 if self.batch_first and batched else 0
-        y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), hx, {"schedule": self.schedule})
+        if resets is not None:
+            resets = flags_of(resets, input, f"{self._title}.step").unsqueeze(time)
+        y, state = self._call_tensor(
+            self.cell.run, input.unsqueeze(time), hx, resets, reset_to, {"schedule": self.schedule}
+        )
         return (y if self.last_only else y.squeeze(time)), state
 
     def initial_state(self, batch: int | None = None) -> State:
@@ -405,15 +423,29 @@ class Layer(Leaf):
     def _as_state(self, states: Sequence[Tensor]) -> State:
         return states[0] if len(states) == 1 else tuple(states)
 
-    def _call(self, run: Callable[..., Result], input: Input, hx: State | None, **options: str) -> tuple[Input, State]:
+    def _call(
+        self,
+        run: Callable[..., Result],
+        input: Input,
+        hx: State | None,
+        resets: Input | None,
+        reset_to: State | None,
+        **options: str,
+    ) -> tuple[Input, State]:
         if isinstance(input, PackedSequence):
-            return self._call_packed(run, input, hx, options)
+            return self._call_packed(run, input, hx, resets, reset_to, options)
         if not isinstance(input, Tensor):
             raise TypeError(f"{self._title}: Expected a Tensor or a PackedSequence, got {type(input).__name__}")
-        return self._call_tensor(run, input, hx, options)
+        return self._call_tensor(run, input, hx, resets, reset_to, options)
 
     def _call_tensor(
-        self, run: Callable[..., Result], input: Tensor, hx: State | None, options: dict[str, str]
+        self,
+        run: Callable[..., Result],
+        input: Tensor,
+        hx: State | None,
+        resets: Input | None,
+        reset_to: State | None,
+        options: dict[str, str],
     ) -> tuple[Tensor, State]:
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {input.dim()}D instead")
@@ -421,7 +453,11 @@ class Layer(Leaf):
         x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
         self._check_input(x)
         states = self._states(hx, x, batched)
-        y, last = self._layers(run, x, states, hx is not None, None, options)
+        flags = None if resets is None else flags_of(resets, input, self._title)
+        if flags is not None and batched and self.batch_first:
+            flags = flags.transpose(0, 1)
+        back = self._resets(flags if flags is None or batched else flags[:, None], reset_to, hx, states, x, batched)
+        y, last = self._layers(run, x, states, hx is not None, None, back, options)
         if not batched:
             y, last = y.squeeze(0 if self.last_only else 1), [state.squeeze(1) for state in last]
         elif self.batch_first and not self.last_only:
@@ -429,7 +465,13 @@ class Layer(Leaf):
         return y, self._as_state(last)
 
     def _call_packed(
-        self, run: Callable[..., Result], input: PackedSequence, hx: State | None, options: dict[str, str]
+        self,
+        run: Callable[..., Result],
+        input: PackedSequence,
+        hx: State | None,
+        resets: Input | None,
+        reset_to: State | None,
+        options: dict[str, str],
     ) -> tuple[Input, State]:
         """Sequences of different lengths: padded, in the order of their lengths, and scanned with a mask."""
         data, sizes, order, back = input
@@ -438,11 +480,15 @@ class Layer(Leaf):
         self._check_input(data)
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
         states = self._states(hx, x, True)
+        flags = None if resets is None else flags_of(resets, input, self._title)
+        begin = self._resets(flags, reset_to, hx, states, x, True)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
+            if begin is not None:
+                begin = replace(begin, states=[state.index_select(1, order) for state in begin.states])
         # A trace runs with other lengths than it was made with.
         differ = Lengths(lengths, x.shape[0]) if torch.jit.is_tracing() or lengths[-1] < lengths[0] else None
-        y, last = self._layers(run, x, states, hx is not None, differ, options)
+        y, last = self._layers(run, x, states, hx is not None, differ, begin, options)
         if back is not None:
             last = [state.index_select(1, back) for state in last]
         if self.last_only:
@@ -467,13 +513,40 @@ class Layer(Leaf):
                 f"Convert input: input.to({some.dtype}){other}"
             )
 
-    def _states(self, hx: State | None, x: Tensor, batched: bool) -> list[Tensor]:
+    def _resets(
+        self,
+        flags: Tensor | None,
+        reset_to: State | None,
+        hx: State | None,
+        states: list[Tensor],
+        x: Tensor,
+        batched: bool,
+    ) -> Resets | None:
+        """Where sequences begin within x, by flags (time, batch), and with which states.
+
+        Raises ValueError where there is nothing to return to.
+        """
+        if flags is None:
+            if reset_to is not None:
+                raise ValueError(f"{self._title}: reset_to is what resets return to, and there are no resets")
+            return None
+        if self.proj_size and self.cell.narrow and (reset_to is not None or self.initial != "zeros"):
+            raise ValueError(
+                f"{self._title}: with proj_size={self.proj_size} resets return to zeros, since a projection does not "
+                "say which state it is of; take initial_state='zeros' and no reset_to"
+            )
+        if hx is not None or reset_to is not None:
+            states = self._states(reset_to, x, batched, "reset_to")
+        return Resets(boundaries_of(flags), states)
+
+    def _states(self, hx: State | None, x: Tensor, batched: bool, called: str = "hx") -> list[Tensor]:
         """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
         if hx is None:
             return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows(x)]
         if not isinstance(hx, Tensor | list | tuple):
-            raise TypeError(f"{self._title}: Expected hx to be a Tensor or a tuple of them, got {type(hx).__name__}")
+            kind = type(hx).__name__
+            raise TypeError(f"{self._title}: Expected {called} to be a Tensor or a tuple of them, got {kind}")
         given = [hx] if isinstance(hx, Tensor) else list(hx)
         if len(given) != len(names):
             raise RuntimeError(
@@ -527,6 +600,7 @@ class Layer(Leaf):
         states: Sequence[Tensor],
         given: bool,
         lengths: Lengths | None,
+        resets: Resets | None,
         options: dict[str, str],
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers and directions. given: whether a call has brought the states."""
@@ -541,15 +615,19 @@ class Layer(Leaf):
             common = Direction(self.cell, run, options, {}, None, False, final, lengths, valid)
             if run is self.cell.run and self._together(x):
                 joint = {w.name: joined(w, *(tensors[w.name] for tensors in weights[here])) for w in self.cell.weights}
-                scan = replace(common, weights=joint, both=True)
-                x, after = scan(x, [state[here].transpose(0, 1).flatten(1) for state in states], given)
+                begin = resets and resets.of(here)
+                scan = replace(common, weights=joint, both=True, resets=begin)
+                x, after = scan(x, [side_by_side(state[here]) for state in states], given)
                 last += zip(*(state.chunk(2, -1) for state in after), strict=True)
             else:
                 outputs: list[Tensor] = []
                 for tensors in weights[here]:
                     projection = tensors["weight_hr"] if self.proj_size else None
                     backwards = self.reverse or len(outputs) == 1
-                    scan = replace(common, weights=tensors, projection=projection, backwards=backwards)
+                    begin = resets and resets.of(len(last))
+                    scan = replace(
+                        common, weights=tensors, projection=projection, backwards=backwards, resets=begin
+                    )
                     y, after = scan(x, [state[len(last)] for state in states], given)
                     outputs.append(y)
                     last.append(after)

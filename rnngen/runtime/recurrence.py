@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils._pytree import tree_map
 
 from rnngen.runtime.direction import Lengths, filled
+from rnngen.runtime.resets import flags_of
 from rnngen.runtime.layer import Input, Layer
 from rnngen.runtime.stack import Stack
 
@@ -44,24 +45,37 @@ class Recurrence(nn.Module):
         self.cell = cell
         self.batch_first, self.return_state = batch_first, return_state
 
-    def forward(self, input: Input, hx: Any = None) -> tuple[Input, Any] | Input:
+    def forward(
+        self, input: Input, hx: Any = None, *, resets: Input | None = None, reset_to: Any = None
+    ) -> tuple[Input, Any] | Input:
         """The output at every step and the state after the last one.
 
-        Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no sequence.
+        resets, reset_to: as those of a generated layer; without reset_to the state returns to what a call without one
+        begins with. Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no
+        sequence, or for resets where the cell does not say what a state begins with.
         """
         y: Input
+        flags = None if resets is None else flags_of(resets, input, "Recurrence")
+        if resets is None and reset_to is not None:
+            raise ValueError("Recurrence: reset_to is what resets return to, and there are no resets")
         if isinstance(input, PackedSequence):
-            y, state = self._packed(input, hx)
+            y, state = self._packed(input, hx, flags, reset_to)
         else:
             if input.dim() not in (2, 3):
                 raise ValueError(f"Recurrence: Expected input to be 2D or 3D, got {input.dim()}D instead")
             turned = self.batch_first and input.dim() == 3
-            rows, state = self._loop(input.transpose(0, 1) if turned else input, hx)
+            flags = flags.transpose(0, 1) if turned and flags is not None else flags
+            rows, state = self._loop(input.transpose(0, 1) if turned else input, hx, flags, reset_to)
             y = rows.transpose(0, 1) if turned else rows
         return (y, state) if self.return_state else y
 
-    def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-        """One step, as the cell takes it."""
+    def step(
+        self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None, reset_to: Any = None
+    ) -> tuple[Tensor, Any]:
+        """One step, as the cell takes it; resets (batch,), or () without a batch."""
+        if resets is not None:
+            flags = flags_of(resets, input, "Recurrence.step")
+            hx = self._returned(flags, input, hx, reset_to)
         if isinstance(self.cell, Layer | Stack):
             return self.cell.step(input, hx)
         if hx is None:
@@ -77,11 +91,29 @@ class Recurrence(nn.Module):
         """The state that a call without one begins with, as the cell says; None if it does not."""
         return self.cell.initial_state(batch) if hasattr(self.cell, "initial_state") else None
 
-    def _loop(self, x: Tensor, state: Any, valid: Tensor | None = None) -> tuple[Tensor, Any]:
+    def _returned(self, flags: Tensor, x: Tensor, state: Any, begin: Any) -> Any:
+        """A state, with what it begins with where flags, (batch,) or (), are not 0; x: the input of the step.
+
+        Raises ValueError where the one or the other is not known.
+        """
+        own = self.initial_state(len(x) if x.dim() == 2 else None) if state is None or begin is None else None
+        known = next((s for s in (state, begin) if s is not None), None)
+        if own is None and isinstance(self.cell, nn.RNNCellBase):
+            own = tree_map(torch.zeros_like, known)
+        state, begin = (own if s is None else s for s in (state, begin))
+        if (state is None) != (begin is None):
+            raise ValueError("Recurrence: the cell has no initial_state, so resets need both hx and reset_to")
+        return tree_map(lambda old, first: torch.where(flags[..., None] != 0, first, old), state, begin)
+
+    def _loop(
+        self, x: Tensor, state: Any, flags: Tensor | None, reset_to: Any, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         if len(x) == 0:
             raise RuntimeError("Recurrence: Expected sequence length to be larger than 0")
         outputs = []
         for t, x_t in enumerate(x):
+            if flags is not None:
+                state = self._returned(flags[t], x_t, state, reset_to)
             y_t, new = self.step(x_t, state)
             if valid is not None and t:  # the first step counts for every sequence
                 new = tree_map(lambda one, old, now=valid[t]: torch.where(now, one, old), new, state)
@@ -89,11 +121,13 @@ class Recurrence(nn.Module):
             state = new
         return torch.stack(outputs), state
 
-    def _packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+    def _packed(
+        self, input: PackedSequence, hx: Any, flags: Tensor | None, reset_to: Any
+    ) -> tuple[PackedSequence, Any]:
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
         valid = Lengths(lengths, len(x)).valid(x.device)
-        y, state = self._loop(filled(x, valid, int(lengths.argmax())), hx, valid > 0)
+        y, state = self._loop(filled(x, valid, int(lengths.argmax())), hx, flags, reset_to, valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)
         lengths = lengths if order is None else lengths[order.cpu()]

@@ -49,66 +49,119 @@ class Stack(Leaf):
         return [cast(Layer, self.layers[place]) for place in self._places]  # or what wraps one
 
     def forward(
-        self, input: Input, hx: Sequence[State | None] | None = None
+        self,
+        input: Input,
+        hx: Sequence[State | None] | None = None,
+        *,
+        resets: Input | None = None,
+        reset_to: Sequence[State | None] | None = None,
     ) -> tuple[Input, tuple[State, ...]] | Input:
         """The output at every step and the state of each recurrent layer after the last one.
+
+        resets: where sequences begin, in the shape of the input without its features, for all layers; see
+        `Layer.forward`. reset_to: what they return to, in the form of hx.
 
         Raises what its layers raise, TypeError for states that are no list or tuple, and RuntimeError if they are not
         as many as the recurrent layers.
         """
         self._refuse_proxy(input)
-        y, states = self._over_time(lambda layer: layer, input, hx)  # called, so that their hooks are
+        # Called, so that their hooks are.
+        y, states = self._over_time(lambda layer: layer, input, hx, resets, reset_to)
         return (y, states) if self.return_state else y
 
     def reference(
-        self, input: Input, hx: Sequence[State | None] | None = None
+        self,
+        input: Input,
+        hx: Sequence[State | None] | None = None,
+        *,
+        resets: Input | None = None,
+        reset_to: Sequence[State | None] | None = None,
     ) -> tuple[Input, tuple[State, ...]] | Input:
         """What `forward` computes, step by step in plain torch."""
-        y, states = self._over_time(lambda layer: layer.reference, input, hx)
+        y, states = self._over_time(lambda layer: layer.reference, input, hx, resets, reset_to)
         return (y, states) if self.return_state else y
 
-    def step(self, input: Tensor, hx: Sequence[State | None] | None = None) -> tuple[Tensor, tuple[State, ...]]:
-        """One step of every layer: input (batch, features) or (features,)."""
-        return self._through(lambda layer: layer.step, input, hx)
+    def step(
+        self,
+        input: Tensor,
+        hx: Sequence[State | None] | None = None,
+        *,
+        resets: Tensor | None = None,
+        reset_to: Sequence[State | None] | None = None,
+    ) -> tuple[Tensor, tuple[State, ...]]:
+        """One step of every layer: input (batch, features) or (features,), resets (batch,) or ()."""
+        return self._through(lambda layer: layer.step, input, hx, resets, reset_to)
 
     def initial_state(self, batch: int | None = None) -> tuple[State, ...]:
         """The state that a call without one begins with."""
         return tuple(layer.initial_state(batch) for layer in self.recurrent)
 
     def _over_time(
-        self, method: _Method, input: Input, hx: Sequence[State | None] | None
+        self,
+        method: _Method,
+        input: Input,
+        hx: Sequence[State | None] | None,
+        resets: Input | None,
+        reset_to: Sequence[State | None] | None,
     ) -> tuple[Input, tuple[State, ...]]:
         if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
-            return self._through(method, input, hx)
-        y, states = self._through(method, input.transpose(0, 1), hx)
+            return self._through(method, input, hx, resets, reset_to)
+        if isinstance(resets, Tensor) and resets.dim() == 2:
+            resets = resets.transpose(0, 1)
+        y, states = self._through(method, input.transpose(0, 1), hx, resets, reset_to)
         return (y if self._last_only else y.transpose(0, 1)), states
 
     @overload
     def _through(
-        self, method: _Method, x: Tensor, hx: Sequence[State | None] | None
+        self,
+        method: _Method,
+        x: Tensor,
+        hx: Sequence[State | None] | None,
+        resets: Input | None,
+        reset_to: Sequence[State | None] | None,
     ) -> tuple[Tensor, tuple[State, ...]]: ...
     @overload
     def _through(
-        self, method: _Method, x: Input, hx: Sequence[State | None] | None
+        self,
+        method: _Method,
+        x: Input,
+        hx: Sequence[State | None] | None,
+        resets: Input | None,
+        reset_to: Sequence[State | None] | None,
     ) -> tuple[Input, tuple[State, ...]]: ...
-    def _through(self, method: _Method, x: Input, hx: Sequence[State | None] | None) -> tuple[Input, tuple[State, ...]]:
-        count = len(self._places)
-        if hx is not None and not isinstance(hx, list | tuple):
-            raise TypeError(
-                f"{type(self).__name__}: Expected a list or tuple with the state of each recurrent layer, "
-                f"got {type(hx).__name__}"
-            )
-        given = [None] * count if hx is None else list(hx)
-        if len(given) != count:
-            layers = "1 recurrent layer" if count == 1 else f"{count} recurrent layers"
-            raise RuntimeError(f"{type(self).__name__}: Expected the states of {layers}, got {len(given)}")
+    def _through(
+        self,
+        method: _Method,
+        x: Input,
+        hx: Sequence[State | None] | None,
+        resets: Input | None,
+        reset_to: Sequence[State | None] | None,
+    ) -> tuple[Input, tuple[State, ...]]:
+        given, begin = self._of_layers(hx), self._of_layers(reset_to)
+        options: dict[str, Any] = {} if resets is None and reset_to is None else {"resets": resets}
         found: list[State] = []
         for place, layer in enumerate(self.layers):
             if place in self._places:
-                x, last = method(cast(Layer, layer))(x, given[len(found)])
+                number = len(found)
+                options |= {} if reset_to is None else {"reset_to": begin[number]}
+                x, last = method(cast(Layer, layer))(x, given[number], **options)
                 found.append(last)
             elif isinstance(x, PackedSequence):
                 x = PackedSequence(layer(x.data), *x[1:])
             else:
                 x = layer(x)
         return x, tuple(found)
+
+    def _of_layers(self, states: Sequence[State | None] | None) -> list[State | None]:
+        """The state of each recurrent layer, None where it is the layer's own."""
+        count = len(self._places)
+        if states is not None and not isinstance(states, list | tuple):
+            raise TypeError(
+                f"{type(self).__name__}: Expected a list or tuple with the state of each recurrent layer, "
+                f"got {type(states).__name__}"
+            )
+        given = [None] * count if states is None else list(states)
+        if len(given) != count:
+            layers = "1 recurrent layer" if count == 1 else f"{count} recurrent layers"
+            raise RuntimeError(f"{type(self).__name__}: Expected the states of {layers}, got {len(given)}")
+        return given

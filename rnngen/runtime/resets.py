@@ -1,0 +1,67 @@
+"""Sequences one behind another: where they begin within a batch, and with which states."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from rnngen.runtime.both import side_by_side
+
+
+@dataclass  # not frozen: torch.compile of torch 2.11 cannot trace how such a one is made
+class Resets:
+    """What a call says of them.
+
+    boundaries: (time + 1, batch, 1) in int32, 1 where a sequence ends and another begins: before the first step,
+    between two, behind the last. A scan in either direction returns to `states` where it crosses one. states: those of
+    all layers and directions, (num_layers * directions, batch, width) each, or of one, (batch, width).
+    """
+
+    boundaries: Tensor
+    states: Sequence[Tensor]
+
+    def of(self, place: int | slice) -> "Resets":
+        """Those of one scan; both directions of a layer, as a slice, can be one."""
+        rows = [state[place] for state in self.states]
+        return Resets(self.boundaries, rows if isinstance(place, int) else list(map(side_by_side, rows)))
+
+
+def boundaries_of(flags: Tensor) -> Tensor:
+    """The boundaries of sequences that begin where flags, (time, batch), are not 0."""
+    return F.pad((flags != 0).to(torch.int32), (0, 0, 0, 1))[..., None]
+
+
+def flags_of(resets: object, input: Tensor | PackedSequence, title: str) -> Tensor:
+    """The flags of a call: in the shape of an input without its features, those of a packed one padded to (time, batch).
+
+    Raises TypeError for what cannot be flags, RuntimeError for those of another shape or device.
+    """
+    if isinstance(input, PackedSequence) != isinstance(resets, PackedSequence) or not isinstance(
+        resets, Tensor | PackedSequence
+    ):
+        kind = type(input).__name__ if isinstance(input, PackedSequence) else "Tensor"
+        raise TypeError(f"{title}: Expected resets to be a {kind}, as the input is, got {type(resets).__name__}")
+    flags = resets.data if isinstance(resets, PackedSequence) else resets
+    x = input.data if isinstance(input, PackedSequence) else input
+    if flags.is_floating_point() or flags.is_complex():
+        raise TypeError(f"{title}: resets should be bool or integers, got {flags.dtype}; give resets > 0")
+    if flags.shape != x.shape[:-1]:
+        raise RuntimeError(f"{title}: Expected resets size {tuple(x.shape[:-1])}, got {tuple(flags.shape)}")
+    if flags.device != x.device:
+        raise RuntimeError(
+            f"{title}: Input and resets are not at the same device, found input tensor at {x.device} and resets at "
+            f"{flags.device}"
+        )
+    if not isinstance(input, PackedSequence) or not isinstance(resets, PackedSequence):
+        return flags
+    if not torch.equal(input.batch_sizes, resets.batch_sizes) or not _same(input.sorted_indices, resets.sorted_indices):
+        raise RuntimeError(f"{title}: Expected resets of the same lengths and order as the packed input")
+    padded, _ = pad_packed_sequence(PackedSequence(flags.to(torch.int32)[:, None], input.batch_sizes))
+    return padded.squeeze(-1)
+
+
+def _same(order: Tensor | None, other: Tensor | None) -> bool:
+    return order is other or (order is not None and other is not None and torch.equal(order, other))
