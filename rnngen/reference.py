@@ -8,7 +8,8 @@ A pack of k vectors is one tensor with the blocks side by side in its last dimen
 after another in dimension 0, and every vector may have leading dimensions, which broadcast.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -120,12 +121,15 @@ def layers(
     bidirectional: bool = False,
     reverse: bool = False,
     lengths: Sequence[int] = (),
+    resets: Sequence[Collection[int]] = (),
+    begins: _Named | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What layers of a cell give: the output, (time, batch, features), and the last states, in the form of the first.
 
     graph: the cell as `infer` leaves it. x: (time, batch, features). states: by name, (num_layers * directions, batch,
     width). parameters: by a layer's names for them, "weight_ih_l0_reverse"; a projection is "weight_hr_l0".
-    lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it.
+    lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it. resets: of
+    each element of the batch the steps at which another sequence begins, with what `begins` has in the form of states.
     """
     suffixes = ("", "_reverse") if bidirectional else ("",)
     runs = len(next(iter(states.values())))
@@ -136,8 +140,12 @@ def layers(
             place = f"_l{layer}{suffix}"
             weights = {leaf.name: parameters[leaf.name + place] for leaf in graph.leaves("parameter")}
             first = {name: rows[layer * len(suffixes) + direction] for name, rows in states.items()}
-            projection = parameters.get(f"weight_hr{place}")
-            y, after = _sequences(graph, x, first, weights, reverse or direction == 1, projection, lengths)
+            run_of = _Scan(graph, weights, reverse or direction == 1, parameters.get(f"weight_hr{place}"))
+            if lengths or resets:
+                begin = {name: rows[layer * len(suffixes) + direction] for name, rows in (begins or states).items()}
+                y, after = run_of.one_by_one(x, first, begin, lengths, resets)
+            else:
+                y, after = run_of(x, first)
             outputs.append(y)
             for name, state in after.items():
                 last[name].append(state)
@@ -145,29 +153,53 @@ def layers(
     return x, {name: torch.stack(rows) for name, rows in last.items()}
 
 
-def _sequences(
-    graph: CellGraph,
-    x: Tensor,
-    states: _Named,
-    parameters: _Named,
-    reverse: bool,
-    projection: Tensor | None,
-    lengths: Sequence[int],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One scan, or one for each sequence where their lengths differ."""
-    if lengths:
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """A scan in one direction."""
+
+    graph: CellGraph
+    parameters: _Named
+    reverse: bool
+    projection: Tensor | None
+
+    def __call__(self, x: Tensor, states: _Named) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs, last = scan(self.graph, {"x": x}, states, self.parameters, self.reverse, self.projection)
+        y = outputs["y"]
+        y = y if y.dim() == 3 else y[:, None].expand(-1, x.shape[1], -1)  # one that is a parameter is the same for all
+        return (y if self.projection is None else y @ self.projection.mT), last
+
+    def by_pieces(
+        self, x: Tensor, states: _Named, begins: _Named, cuts: Collection[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sequences that one element of a batch consists of, each by itself."""
+        starts = sorted({0, *cuts})
+        pieces = list(zip(starts, [*starts[1:], len(x)], strict=True))
+        goes_on = self.reverse or 0 not in cuts
+        outputs, last = [], dict(states)
+        for start, stop in reversed(pieces) if self.reverse else pieces:
+            y, last = self(x[start:stop], states if goes_on else begins)
+            outputs.append(y)
+            goes_on = False
+        return torch.cat(outputs[::-1] if self.reverse else outputs), last
+
+    def one_by_one(
+        self,
+        x: Tensor,
+        states: _Named,
+        begins: _Named,
+        lengths: Sequence[int],
+        resets: Sequence[Collection[int]],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each element of the batch by itself."""
         pairs = []
-        for n, length in enumerate(lengths):
-            own = {name: state[n : n + 1] for name, state in states.items()}
-            y, last = _sequences(graph, x[:length, n : n + 1], own, parameters, reverse, projection, ())
+        for n in range(x.shape[1]):
+            own, begin = ({name: state[n : n + 1] for name, state in given.items()} for given in (states, begins))
+            length = lengths[n] if lengths else len(x)
+            y, last = self.by_pieces(x[:length, n : n + 1], own, begin, resets[n] if resets else ())
             pairs.append((F.pad(y, (0, 0, 0, 0, 0, len(x) - length)), last))
         return torch.cat([y for y, _ in pairs], dim=1), {
             name: torch.cat([last[name] for _, last in pairs]) for name in states
         }
-    outputs, last = scan(graph, {"x": x}, states, parameters, reverse, projection)
-    y = outputs["y"]
-    y = y if y.dim() == 3 else y[:, None].expand(-1, x.shape[1], -1)  # one that is a parameter is the same for all
-    return (y if projection is None else y @ projection.mT), last
 
 
 def _seen(vector: Tensor, width: int, projection: Tensor) -> Tensor:

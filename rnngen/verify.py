@@ -58,7 +58,8 @@ OWN = "reference in float64"  # among the names of errors: the worst of the laye
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Sizes, the constructor's options, and the lengths of the sequences if they differ.
+    """Sizes, the constructor's options, the lengths of the sequences if they differ, and for each element of the batch
+    the steps at which another sequence begins.
 
     Sizes are awkward on purpose: 1, primes, one more than a tile.
     """
@@ -69,21 +70,23 @@ class _Run:
     inputs: int
     options: dict[str, Any] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
+    resets: tuple[tuple[int, ...], ...] = ()
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options.items())
         lengths = f" lengths={','.join(map(str, self.lengths))}" if self.lengths else ""
-        return f"T={self.time} B={self.batch} H={self.hidden} I={self.inputs}{options}{lengths}"
+        resets = f" resets={'/'.join(','.join(map(str, steps)) for steps in self.resets)}" if self.resets else ""
+        return f"T={self.time} B={self.batch} H={self.hidden} I={self.inputs}{options}{lengths}{resets}"
 
 
 _RUNS = (
     _Run(1, 1, 1, 1),
     _Run(2, 1, 3, 1, {"reverse": True}),
-    _Run(3, 2, 5, 7, {"initial_state": "learned"}),
-    _Run(7, 3, 13, 2),
+    _Run(3, 2, 5, 7, {"initial_state": "learned"}, resets=((0, 2), (1,))),
+    _Run(7, 3, 13, 2, resets=((2, 3), (), (0, 6))),
     _Run(4, 17, 16, 3, {"reverse": True}),
     _Run(3, 5, 33, 11),
-    _Run(4, 3, 5, 2, {"num_layers": 2, "bidirectional": True}, (4, 1, 3)),
+    _Run(4, 3, 5, 2, {"num_layers": 2, "bidirectional": True}, (4, 1, 3), ((2,), (0,), (1, 2))),
     _Run(3, 2, 7, 3, {"proj_size": 3}),
 )
 _RUNS_WITH_HEADS = (
@@ -473,29 +476,42 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+    def packed(rows: Tensor) -> Any:
+        if not run.lengths:
+            return rows
+        return pack_padded_sequence(rows, torch.tensor(run.lengths), enforce_sorted=False)
+
     def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
-        if not run.lengths:
-            y, last = method(x, hx)
-            return y, _parts(last)
-        y, last = method(pack_padded_sequence(x, torch.tensor(run.lengths), enforce_sorted=False), hx)
-        return pad_packed_sequence(y)[0], _parts(last)
+        options = {}
+        if run.resets:
+            flags = torch.zeros(x.shape[:2], dtype=torch.bool)
+            for element, steps in enumerate(run.resets):
+                flags[list(steps), element] = True
+            options["resets"] = packed(flags.to(x.device))
+        y, last = method(packed(x), hx, **options)
+        return pad_packed_sequence(y)[0] if run.lengths else y, _parts(last)
 
     return answer
 
 
 def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
     """The cell as it was described, with the parameters of the layer."""
+    import torch
+
     from rnngen import reference
 
     def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         parameters = dict(layer.named_parameters())
         names = layer.cell.states
-        if not states:
-            states = [parameters[f"initial_{name}"].unsqueeze(1).expand(-1, run.batch, -1) for name in names]
+        learned = [parameters[f"initial_{name}"] for name in names] if not states else []
+        begins = [rows.unsqueeze(1).expand(-1, run.batch, -1) for rows in learned]
+        begins = begins or [torch.zeros_like(state) for state in states]
+        states = states or begins
         directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
-        named = dict(zip(names, states, strict=True))
-        y, last = reference.layers(described, x, named, parameters, lengths=run.lengths, **directions)
+        named, first = (dict(zip(names, group, strict=True)) for group in (states, begins))
+        sequences = {"lengths": run.lengths, "resets": run.resets, "begins": first}
+        y, last = reference.layers(described, x, named, parameters, **sequences, **directions)
         return y, list(last.values())
 
     return answer

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnngen import reference
 from rnngen.compile import programs_of
@@ -284,7 +284,9 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
 
 @dataclass(frozen=True)
 class Call:
-    """Sizes and options of a layer, and the type that it runs in. width: of a head. lengths: if they differ."""
+    """Sizes and options of a layer, and the type that it runs in. width: of a head. lengths: if they differ. resets:
+    of each element of the batch the steps at which another sequence begins, if there are any.
+    """
 
     time: int = 3
     batch: int = 2
@@ -296,6 +298,7 @@ class Call:
     reverse: bool = False
     proj_size: int = 0
     lengths: tuple[int, ...] = ()
+    resets: tuple[tuple[int, ...], ...] = ()
     dtype: str = "float64"
 
     @property
@@ -311,13 +314,17 @@ class Call:
 
 @st.composite
 def calls(draw, text: str) -> Call:
-    """A call of a layer of the cell; one in three with sequences of different lengths."""
+    """A call of a layer of the cell; one in three with sequences of different lengths, one in two with resets."""
     time, batch = draw(st.sampled_from((3, 2, 5, 1))), draw(st.sampled_from((2, 3, 1, 9)))
     heads = draw(st.integers(1, 3)) if "heads" in text else 1
     width = draw(st.sampled_from((3, 2, 1, 5, 17)))
     lengths: tuple[int, ...] = ()
     if batch > 1 and time > 1 and draw(st.integers(0, 2)) == 2:
         lengths = tuple(draw(st.permutations([time, 1, *(draw(st.integers(1, time)) for _ in range(batch - 2))])))
+    resets: tuple[tuple[int, ...], ...] = ()
+    if draw(st.booleans()):
+        steps = [st.sets(st.integers(0, length - 1)) for length in lengths or [time] * batch]
+        resets = tuple(tuple(sorted(draw(some))) for some in steps)
     bidirectional = draw(st.integers(0, 5)) == 5
     return Call(
         time=time,
@@ -330,6 +337,7 @@ def calls(draw, text: str) -> Call:
         reverse=not bidirectional and draw(st.booleans()),
         proj_size=draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0,
         lengths=lengths,
+        resets=resets,
         dtype=draw(st.sampled_from(("float64", "float64", "float32"))),
     )
 
@@ -384,8 +392,9 @@ def check(trial: Trial, call: Call) -> list[str]:
         steps = torch.tensor(call.lengths or [call.time] * call.batch).double()
         counter = first[cell.states.index(COUNTER)]
         counter.copy_(steps[:, None].expand_as(counter))
+    begins = _beginnings(exact, call, first)
     judge = _judged(trial, exact, call)
-    want = _answer(exact, judge, x, first)
+    want = _answer(exact, judge, x, first, begins)
 
     run = []
     for path in [*trial.schedules(call), "reference"]:
@@ -395,7 +404,8 @@ def check(trial: Trial, call: Call) -> list[str]:
         layer.load_state_dict(exact.state_dict())
         method = layer.reference if path == "reference" else layer
         try:
-            got = _answer(layer, _called(method, call), x.to(kind), [state.to(kind) for state in first])
+            own = ([state.to(kind) for state in states] for states in (first, begins))
+            got = _answer(layer, _called(method, call), x.to(kind), *own)
         except NotPossible as reason:
             square = [weight for weight in cell.weights if len(weight.shape) == 2 and "inputs" not in weight.shape]
             dense = any(not weight.heads for weight in square)
@@ -404,18 +414,31 @@ def check(trial: Trial, call: Call) -> list[str]:
                 raise
             continue
         for name, error in _errors(got, want, 1e-8 if kind == torch.float64 else 1e-3):
-            if not error <= 30 * _unsteadiness(exact, judge, x, first, torch.finfo(kind).eps)[name]:
+            if not error <= 30 * _unsteadiness(exact, judge, x, first, begins, torch.finfo(kind).eps)[name]:
                 raise Wrong(path, name, error)
         run.append(path)
     return run
 
 
-def _unsteadiness(layer: torch.nn.Module, judge: "_Method", x: Tensor, states: list[Tensor], eps: float) -> dict:
+def _beginnings(layer: torch.nn.Module, call: Call, first: list[Tensor]) -> list[Tensor]:
+    """What resets return to, none without them. The layer's own zeros where that is all that there can be."""
+    cell = layer.cell
+    if not call.resets or (call.proj_size and cell.narrow):
+        return []
+    begins = [torch.randn(state.shape).to(getattr(torch, call.dtype)).double() for state in first]
+    if COUNTER in cell.states:
+        begins[cell.states.index(COUNTER)].fill_(call.time)
+    return begins
+
+
+def _unsteadiness(
+    layer: torch.nn.Module, judge: "_Method", x: Tensor, states: list[Tensor], begins: list[Tensor], eps: float
+) -> dict:
     """By name how far the judge's own answers lie apart when its operands are rounded in other ways.
 
     A cell may compare numbers that are equal but for rounding, or amplify it over the steps.
     """
-    operands = [x, *states, *layer.parameters()]
+    operands = [x, *states, *begins, *layer.parameters()]
     generator = torch.Generator().manual_seed(1)
     exact = [operand.detach().clone() for operand in operands]
     answers = []
@@ -424,18 +447,19 @@ def _unsteadiness(layer: torch.nn.Module, judge: "_Method", x: Tensor, states: l
             for operand, value in zip(operands, exact, strict=True):
                 noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
                 operand.copy_(value * (1 + eps * noise))
-        answers.append(_answer(layer, judge, x, states))
+        answers.append(_answer(layer, judge, x, states, begins))
     with torch.no_grad():
         for operand, value in zip(operands, exact, strict=True):
             operand.copy_(value)
     return {name: max(float((other[name] - answers[0][name]).norm()) for other in answers[1:]) for name in answers[0]}
 
 
-_Method = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
+_Method = Callable[[Tensor, list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
 def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
-    def method(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def method(x: Tensor, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        begins = begins or [torch.zeros_like(state) for state in states]
         y, last = reference.layers(
             trial.described,
             x,
@@ -444,6 +468,8 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
             bidirectional=call.bidirectional,
             reverse=call.reverse,
             lengths=call.lengths,
+            resets=call.resets,
+            begins=dict(zip(layer.cell.states, begins, strict=True)),
         )
         return y, list(last.values())
 
@@ -451,25 +477,34 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
 
 
 def _called(method: Callable, call: Call) -> _Method:
-    def called(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        hx = states[0] if len(states) == 1 else tuple(states)
-        if not call.lengths:
-            y, last = method(x, hx)
-        else:
-            y, last = method(pack_padded_sequence(x, torch.tensor(call.lengths), enforce_sorted=False), hx)
-            y, _ = pad_packed_sequence(y)
-        return y, _parts(last)
+    def called(x: Tensor, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        def packed(rows: Tensor) -> Tensor | PackedSequence:
+            if not call.lengths:
+                return rows
+            return pack_padded_sequence(rows, torch.tensor(call.lengths), enforce_sorted=False)
+
+        options: dict = {"resets": packed(flags)} if call.resets else {}
+        options |= {"reset_to": _state(begins)} if begins else {}
+        y, last = method(packed(x), _state(states), **options)
+        return (pad_packed_sequence(y)[0] if call.lengths else y), _parts(last)
+
+    flags = torch.zeros(call.time, call.batch, dtype=torch.bool)
+    for element, steps in enumerate(call.resets):
+        flags[list(steps), element] = True
 
     return called
 
 
-def _answer(layer: torch.nn.Module, method: _Method, x: Tensor, states: list[Tensor]) -> dict[str, Tensor]:
+def _answer(
+    layer: torch.nn.Module, method: _Method, x: Tensor, states: list[Tensor], begins: list[Tensor]
+) -> dict[str, Tensor]:
     """Every output and every gradient by name."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *states)]
-    y, last = method(leaves[0], leaves[1:])
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *states, *begins)]
+    y, last = method(leaves[0], leaves[1 : 1 + len(states)], leaves[1 + len(states) :])
     found = dict(zip(("y", *(f"last {name}" for name in layer.cell.states)), (y, *last), strict=True))
     loss = sum((t * torch.linspace(-1, 2, t.numel(), dtype=t.dtype).view(t.shape)).sum() for t in found.values())
-    names = ("x", *(f"initial {name}" for name in layer.cell.states))
+    names = ["x", *(f"initial {name}" for name in layer.cell.states)]
+    names += [f"first {name}" for name in layer.cell.states] if begins else []
     named = dict(zip(names, leaves, strict=True)) | dict(layer.named_parameters())
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
     found = {name: tensor.detach().double() for name, tensor in found.items()}
@@ -489,6 +524,10 @@ def _errors(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float) -
             yield name, error
 
 
+def _state(parts: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
 def _parts(state: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return list(state) if isinstance(state, tuple) else [state]
 
@@ -503,7 +542,8 @@ def found_cases() -> Iterator[tuple[str, str, Call]]:
 def call_of(text: str) -> Call:
     """The call that a file of `found/` begins with."""
     options = json.loads(text.splitlines()[0].removeprefix("# "))
-    return Call(**options | {"lengths": tuple(options["lengths"])})
+    resets = tuple(map(tuple, options.get("resets", ())))
+    return Call(**options | {"lengths": tuple(options["lengths"]), "resets": resets})
 
 
 def kept(text: str, call: Call) -> str:

@@ -1115,7 +1115,9 @@ def float32_products():
 
 def arguments(state: torch.Tensor) -> Arguments:
     flags = {"backwards": False, "save": True, "keep": True, "heads": 1}
-    return Arguments([state[None]], None, None, None, [state], [], [], [], {"hidden": state.shape[-1]}, both=False, **flags)
+    return Arguments(
+        [state[None]], None, None, None, [state], [], [], [], {"hidden": state.shape[-1]}, both=False, **flags
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
-from rnngen.runtime.resets import Resets, boundaries_of, flags_of
 from rnngen.runtime.leaf import Leaf
+from rnngen.runtime.resets import Resets, boundaries_of, flags_of
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
@@ -625,9 +625,7 @@ class Layer(Leaf):
                     projection = tensors["weight_hr"] if self.proj_size else None
                     backwards = self.reverse or len(outputs) == 1
                     begin = resets and resets.of(len(last))
-                    scan = replace(
-                        common, weights=tensors, projection=projection, backwards=backwards, resets=begin
-                    )
+                    scan = replace(common, weights=tensors, projection=projection, backwards=backwards, resets=begin)
                     y, after = scan(x, [state[len(last)] for state in states], given)
                     outputs.append(y)
                     last.append(after)

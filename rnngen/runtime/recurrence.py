@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils._pytree import tree_map
 
 from rnngen.runtime.direction import Lengths, filled
-from rnngen.runtime.resets import flags_of
 from rnngen.runtime.layer import Input, Layer
+from rnngen.runtime.resets import flags_of
 from rnngen.runtime.stack import Stack
 
 

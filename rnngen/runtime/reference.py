@@ -28,9 +28,7 @@ def loop(
         if resets is not None and first is not None:
             anew = resets[t + reverse, :, 0] > 0
             begins = first.chunk(len(states), -1)
-            states = tuple(
-                s.index_put((anew,), b[anew].to(s.dtype)) for s, b in zip(states, begins, strict=True)
-            )
+            states = tuple(s.index_put((anew,), b[anew].to(s.dtype)) for s, b in zip(states, begins, strict=True))
         if valid is None:
             outputs[t], new = step(x[t], states, weights)
             states = tuple(map(like_state, new, states))

@@ -535,9 +535,7 @@ def _run(
             given.first.copy_(torch.cat(firsts, -1))
 
 
-def _run_apart(
-    which: Sweep, given: _Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool
-) -> None:
+def _run_apart(which: Sweep, given: _Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool) -> None:
     """`_run` for both directions, one after the other."""
     units = given.states[0].shape[-1] // 2
     shapes = (*which.outputs.values(), *which.states.values())
