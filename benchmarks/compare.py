@@ -2,9 +2,9 @@
 
     python -m benchmarks.compare BEFORE.jsonl AFTER.jsonl [--bound 3] [--markdown]
 
-A kernel is the same by its cell, direction, mask, schedule, sizes, target and version of Triton, whatever it is called
-in a module. Ratios are after by before: below 1 is better. The exit status is 1 if a figure differs by more than the
-bound, a kernel spills more than before, or is on one side only; and 2 if a file cannot be read.
+A kernel is the same by its cell, direction, mask, resets, schedule, sizes, target and version of Triton, whatever it is
+called in a module. Ratios are after by before: below 1 is better. The exit status is 1 if a figure differs by more than
+the bound, a kernel spills more than before, or is on one side only; and 2 if a file cannot be read.
 """
 
 import json
@@ -28,6 +28,7 @@ class Kernel:
     cell: str
     direction: str
     masked: bool
+    resets: bool
     schedule: str
     stage: int | None
     target: str
@@ -38,7 +39,7 @@ class Kernel:
     triton: str
 
     def __str__(self) -> str:
-        mask = " masked" if self.masked else ""
+        mask = " masked" if self.masked else " with resets" if self.resets else ""
         stage = f" {self.stage}" if self.stage is not None else ""
         heads = f" in {self.heads} heads" if self.heads != 1 else ""
         sizes = f"{self.dtype} {self.batch} x {self.hidden}{heads}"

@@ -26,6 +26,7 @@ from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.triton import Kernel, kernels
 from rnngen.emit.triton.stepwise import StepwiseText
+from rnngen.emit.triton.sweep import SweepText
 from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES
@@ -41,14 +42,15 @@ TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "f
 class Job:
     """One kernel to compile: its name in the module, the types of its arguments, its constants and launch options.
 
-    cell, direction, masked, schedule, stage: which kernel it is, however modules are written. stage counts from 1 the
-    kernels of one step; None where one kernel is the whole scan.
+    cell, direction, masked, resets, schedule, stage: which kernel it is, however modules are written. stage counts from
+    1 the kernels of one step; None where one kernel is the whole scan.
     expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it.
     """
 
     cell: str
     direction: str
     masked: bool
+    resets: bool
     schedule: str
     stage: int | None
     chosen: bool
@@ -73,7 +75,7 @@ class Row:
     def record(self) -> dict[str, object]:
         """The row as plain values."""
         step = self.report.step
-        names = ("cell", "direction", "masked", "schedule", "stage", "chosen", "kernel")
+        names = ("cell", "direction", "masked", "resets", "schedule", "stage", "chosen", "kernel")
         about = {name: getattr(self.job, name) for name in names}
         kernel = {k: v for k, v in asdict(self.report).items() if k not in ("step", "kernel")}
         constants = {k: v for k, v in self.job.constants.items() if isinstance(v, int | bool | str)}
@@ -92,21 +94,23 @@ class Row:
 
 
 def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
-    """Every kernel of a cell that can run with these sizes on the target, without a mask and with one."""
+    """Every kernel of a cell that can run with these sizes on the target: as it is, with a mask, with resets."""
     (program,) = compiled([cell])
-    for masked in (False, True):
+    for masked, resets in ((False, False), (True, False), (False, True)):
         for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
-            facts, size = chain.facts, replace(sizes, masked=masked)
+            facts, size = chain.facts, replace(sizes, masked=masked, resets=resets)
             chosen = choose(facts, size, MACHINES[target]).schedule
             for kernel in kernels(chain, f"{cell.name}_{direction}"):
+                if resets and kernel.schedule == "stepwise":
+                    continue  # they are between its kernels
                 try:
                     choice = choose(facts, size, MACHINES[target], kernel.schedule)
                 except NotPossible:
                     continue  # the reason is in what `choose` gives; the stepwise kernels are still there
-                types = _Types(dtype, masked, save, direction == "adjoint")
+                types = _Types(dtype, masked, resets, save, direction == "adjoint")
                 for stage, name, signature, constants in types.of(kernel, choice, size):
-                    which = (cell.name, direction, masked, kernel.schedule, stage, kernel.schedule == chosen, name)
-                    job = Job(*which, signature, constants, choice.options)
+                    which = (cell.name, direction, masked, resets, kernel.schedule, stage)
+                    job = Job(*which, kernel.schedule == chosen, name, signature, constants, choice.options)
                     if kernel.schedule == "resident":
                         expected = shared_bytes(facts, size, MACHINES[target], choice.constants)
                         job = replace(job, expected_bytes=expected)
@@ -119,6 +123,7 @@ class _Types:
 
     dtype: str
     masked: bool
+    resets: bool
     save: bool
     backwards: bool
 
@@ -130,24 +135,26 @@ class _Types:
         if isinstance(kernel.text, StepwiseText):
             stages = [stage for stage in kernel.text.kernels if stage.pointers]
             for number, stage in enumerate(stages, 1):
-                signature, absent = self._pointers(stage.pointers, kernel.text.text.mask_pointer, stage.wide)
+                signature, absent = self._pointers(kernel.text.text, stage.pointers, stage.wide)
                 yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | asked.letters | absent
             return
-        signature, absent = self._pointers(kernel.text.pointers, kernel.text.mask_pointer)
+        text = kernel.text
+        wide = [text.resets.first_pointer] if self.backwards else []
+        signature, absent = self._pointers(text, text.pointers, wide)
         SCHEDULES[choice.schedule].launch(None, asked, choice)
         yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | asked.constants | absent
 
     def _pointers(
-        self, pointers: Sequence[str], mask: str, wide: Sequence[str] = ()
+        self, text: SweepText, pointers: Sequence[str], wide: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, None]]:
         """The types, and what is None in place of a tensor."""
         accumulator = "*fp64" if self.dtype == "float64" else "*fp32"
         types = {pointer: accumulator if pointer in wide else f"*{TYPES[self.dtype]}" for pointer in pointers}
-        if mask in types:
-            types[mask] = "*i32"
-            if not self.masked:
-                return {name: kind for name, kind in types.items() if name != mask}, {mask: None}
-        return types, {}
+        types |= {pointer: "*i32" for pointer in (text.mask_pointer, text.resets.pointer) if pointer in types}
+        absent = set() if self.masked else {text.mask_pointer}
+        absent |= set() if self.resets else {text.resets.pointer, text.resets.first_pointer}
+        given = {name: kind for name, kind in types.items() if name not in absent}
+        return given, dict.fromkeys(name for name in types if name in absent)
 
 
 @dataclass(slots=True)

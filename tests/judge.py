@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
 
 
-def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu", lengths=None, both=False):
+def compare(
+    layer_class, dtype, sizes, schedule, reverse=False, heads=1, device="cpu", lengths=None, both=False, resets=()
+):
     """By name, of every output and gradient: the relative error, and the largest that is allowed.
 
     That is the type's tolerance, or in half precision twice the error of the reference itself in that type: a cell may
@@ -22,6 +24,7 @@ def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device=
 
     sizes: time, batch, inputs and the width of a head. The layer runs on the device by the schedule, its reference in
     float64 on the CPU. lengths: of the sequences, if they differ; the batch is packed then. both: bidirectional.
+    resets: (step, element of the batch) of each sequence that begins, with states that are given.
     """
     time, batch, inputs, width = sizes
     hidden = width * heads
@@ -35,14 +38,21 @@ def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device=
     runs = 2 if both else 1
     first = [torch.randn(runs, batch, hidden).to(dtype) for _ in range(states)]
     seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(runs, batch, hidden).to(dtype) for _ in first)]
+    begins = [torch.randn_like(state) for state in first] if resets else []
+    flags = torch.zeros(time, batch, dtype=torch.bool)
+    for place in resets:
+        flags[place] = True
 
     def run(function, module, place, kind):
-        leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first)]
-        state = leaves[1] if states == 1 else tuple(leaves[1:])
-        given = leaves[0]
-        if lengths:
-            given = pack_padded_sequence(given, torch.tensor(lengths), enforce_sorted=False)
-        y, last = function(given, state)
+        def packed(rows):
+            return pack_padded_sequence(rows, torch.tensor(lengths), enforce_sorted=False) if lengths else rows
+
+        leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first, *begins)]
+        given, state, returned = leaves[0], tuple(leaves[1 : 1 + states]), tuple(leaves[1 + states :])
+        if states == 1:
+            (state,), returned = state, returned[0] if returned else ()
+        options = {"resets": packed(flags.to(place)), "reset_to": returned} if resets else {}
+        y, last = function(packed(given), state, **options)
         if lengths:
             y, _ = pad_packed_sequence(y)
         outputs = [y, *(last if isinstance(last, tuple) else (last,))]
@@ -53,6 +63,7 @@ def compare(layer_class, dtype, sizes, schedule, reverse=False, heads=1, device=
         if loss.requires_grad:
             found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         names = ["y", *(f"last {s}" for s in module.cell.states), "d x", *(f"d {s}" for s in module.cell.states)]
+        names += [f"d first {s}" for s in module.cell.states] if resets else []
         named = zip([*names, *(f"d {name}" for name in parameters)], [*outputs, *found], strict=True)
         return {name: value.detach().cpu().double() for name, value in named}
 

@@ -19,6 +19,7 @@ SCAN = {
     "cell": "lstm",
     "direction": "forward",
     "masked": False,
+    "resets": False,
     "schedule": "resident",
     "stage": None,
     "target": "sm_90",
@@ -40,6 +41,7 @@ OTHER_KERNELS = [
     {"cell": "gru"},
     {"direction": "adjoint"},
     {"masked": True},
+    {"resets": True},
     {"schedule": "stepwise"},
     {"stage": 2},
     {"target": "sm_80"},
@@ -288,11 +290,12 @@ def begun(mingru, monkeypatch, tmp_path):
 
 def test_a_recording_has_every_kernel_and_is_equal_to_itself(mingru):
     found = read(mingru)
-    assert {(one.direction, one.masked, one.schedule, one.stage) for one in found} == {
-        (direction, masked, *schedule)
+    assert {(one.direction, one.masked, one.resets, one.schedule, one.stage) for one in found} == {
+        (direction, masked, resets, *schedule)
         for direction in ("forward", "adjoint")
-        for masked in (False, True)
+        for masked, resets in ((False, False), (True, False), (False, True))
         for schedule in [("elementwise", None), ("linear", None), ("stepwise", 1)]
+        if not (resets and schedule[0] == "stepwise")
     }
     assert {(one.cell, one.target, one.dtype, one.hidden) for one in found} == {("mingru", "sm_90", "bfloat16", 16)}
     for kernel, compiled in found.items():
@@ -308,13 +311,14 @@ def test_the_stages_of_a_step_are_told_apart():
     for job in found:
         assert job.cell == "gru_v3"
         assert job.direction in job.kernel and job.schedule in job.kernel
-        stages.setdefault((job.direction, job.masked, job.schedule), []).append(job.stage)
+        stages.setdefault((job.direction, job.masked, job.resets, job.schedule), []).append(job.stage)
     # The adjoint has a kernel before its first product, too.
     assert stages == {
-        (direction, masked, schedule): [None] if schedule == "resident" else list(range(1, count + 1))
+        (direction, masked, resets, schedule): [None] if schedule == "resident" else list(range(1, count + 1))
         for direction, count in (("forward", 2), ("adjoint", 3))
-        for masked in (False, True)
+        for masked, resets in ((False, False), (True, False), (False, True))
         for schedule in ("resident", "stepwise")
+        if not (resets and schedule == "stepwise")
     }
 
 

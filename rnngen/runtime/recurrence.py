@@ -97,11 +97,13 @@ class Recurrence(nn.Module):
         Raises ValueError where the one or the other is not known.
         """
         own = self.initial_state(len(x) if x.dim() == 2 else None) if state is None or begin is None else None
-        known = next((s for s in (state, begin) if s is not None), None)
-        if own is None and isinstance(self.cell, nn.RNNCellBase):
+        known = begin if state is None else state
+        if own is None and known is not None and isinstance(self.cell, nn.RNNCellBase):
             own = tree_map(torch.zeros_like, known)
         state, begin = (own if s is None else s for s in (state, begin))
-        if (state is None) != (begin is None):
+        if state is begin:
+            return state
+        if state is None or begin is None:
             raise ValueError("Recurrence: the cell has no initial_state, so resets need both hx and reset_to")
         return tree_map(lambda old, first: torch.where(flags[..., None] != 0, first, old), state, begin)
 
@@ -127,6 +129,8 @@ class Recurrence(nn.Module):
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
         valid = Lengths(lengths, len(x)).valid(x.device)
+        if flags is not None and input.unsorted_indices is not None:
+            flags = flags.index_select(1, input.unsorted_indices)
         y, state = self._loop(filled(x, valid, int(lengths.argmax())), hx, flags, reset_to, valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)

@@ -35,7 +35,8 @@ def boundaries_of(flags: Tensor) -> Tensor:
 
 
 def flags_of(resets: object, input: Tensor | PackedSequence, title: str) -> Tensor:
-    """The flags of a call, in the shape of an input without its features; of a packed one padded to (time, batch).
+    """The flags of a call, in the shape of an input without its features; of a packed one padded to (time, batch)
+    and in the order of its lengths.
 
     Raises TypeError for what cannot be flags, RuntimeError for those of another shape or device.
     """
