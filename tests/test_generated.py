@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from rnngen.audit import audit
-from rnngen.runtime import Layer, Stack
+from rnngen.emit.triton.spelling import SPELLING
+from rnngen.runtime import PUBLISHED, Layer, Stack
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.stem for path in (ROOT / "generated").glob("*.py"))
@@ -52,3 +53,11 @@ def test_modules(name):
         (kind,) = (k for k in own if issubclass(k, Layer))
         y, _ = kind(3, 8)(torch.randn(4, 2, 3))
     y.sum().backward()
+
+
+def test_no_value_of_a_cell_hides_what_kernels_call():
+    """Whatever the runtime publishes from a module of jitted functions is reserved in kernels."""
+    jitted = {"chunks", "functions", "steps", "tiles", "units"}
+    called = {name for name, module in PUBLISHED.items() if module in jitted}
+    assert called
+    assert called <= SPELLING.reserved
