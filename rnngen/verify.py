@@ -510,8 +510,9 @@ def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
         states = states or begins
         directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
         named, first = (dict(zip(names, group, strict=True)) for group in (states, begins))
-        sequences = {"lengths": run.lengths, "resets": run.resets, "begins": first}
-        y, last = reference.layers(described, x, named, parameters, **sequences, **directions)
+        y, last = reference.layers(
+            described, x, named, parameters, **directions, lengths=run.lengths, resets=run.resets, begins=first
+        )
         return y, list(last.values())
 
     return answer

@@ -17,7 +17,7 @@ PUBLISHED = {
     "Stack": "stack",
     "Weight": "cell",
     "Scan": "scan",
-    "Sweep": "scan",
+    "Sweep": "sweep",
     "blocks": "linear",
     "detach": "stack",
     "filled": "direction",

@@ -104,7 +104,7 @@ class Direction:
         if self.both:
             options["both"] = True
         if self.resets is not None:
-            begins = self.resets.states
+            begins = list(self.resets.states)
             if self.projection is not None and self.cell.narrow:  # they are zero, see `Layer`
                 begins = [_filled(state, self.projection) for state in begins]
             options["resets"] = self.resets.boundaries[skip : skip + x.shape[0] + 1]

@@ -1,78 +1,28 @@
 """A scan over time as two torch operators, one for each direction, with everything torch wants to know of them.
 
-A generated module fills in a `Scan`: which tensors go in and come out, the steps in torch, and its kernels. What is
-here is the same for every cell: registration, shapes, autograd, vmap and autocast rules, and the loop over the torch
-steps that serves a CPU.
+A generated module fills in a `Scan`: which tensors go in and come out, and a `Sweep` for each direction. What is here
+is the same for every cell: registration, shapes, autograd, vmap and autocast rules.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rnngen.runtime.both import half, half_of_parameter
 from rnngen.runtime.choose import choose
-from rnngen.runtime.launch import Arguments, accumulator_of, has_kernels, machine_of, run
-from rnngen.runtime.plan import Facts, Kernel, NotPossible, Sizes, Steps
+from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
+from rnngen.runtime.plan import NotPossible, Sizes
 from rnngen.runtime.seal import edition
+from rnngen.runtime.sweep import Given, Sweep, row_of, run_sweep, torch_steps, uses_kernels
 
 if TYPE_CHECKING:
     from torch._functorch.autograd_function import VmapInfo
     from torch.library import CustomOpDef
 
 _Item = TypeVar("_Item")
-Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
-
-
-Shape = tuple[int | str, ...]  # the dimensions by name, after the number of blocks of a pack
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One direction of a scan: forwards, or the adjoint.
-
-    inputs: of each per-step input, (time, batch, blocks * width), its shape. states: of each, (batch, width).
-    parameters: those of the scan that this direction uses, in the order of its arguments.
-    outputs: of each per-step output, by its label; "saved" is written only when a gradient is wanted.
-    step: step(*inputs_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
-    facts: what the choice of a schedule rests on. kernels: for each schedule what it launches.
-    carried: for an output that is a state's new value, that state.
-    """
-
-    inputs: Mapping[str, Shape]
-    states: Mapping[str, Shape]
-    parameters: tuple[str, ...]
-    outputs: Mapping[str, Shape]
-    facts: Facts
-    step: Step
-    kernels: Mapping[str, Kernel | Steps]
-    carried: Mapping[str, str] = field(default_factory=dict)
-
-    def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> dict[str, int]:
-        """The dimensions of tensors, by name."""
-        shapes = (*self.states.values(), *self.inputs.values())
-        found: dict[str, int] = {}
-        for shape, tensor in zip(shapes, (*states, *inputs), strict=False):
-            for name in shape:
-                if isinstance(name, str):
-                    found.setdefault(name, tensor.shape[-1] // blocks_of(shape))
-        return found
-
-
-def blocks_of(shape: Shape) -> int:
-    """How many blocks a value of this shape packs."""
-    return shape[0] if isinstance(shape[0], int) else 1
-
-
-def _row(shape: Shape, sizes: Mapping[str, int]) -> int:
-    """The elements of a row."""
-    return prod(name if isinstance(name, int) else sizes[name] for name in shape)
-
-
 _OPERATORS: dict[str, tuple["CustomOpDef", "CustomOpDef"]] = {}
 
 
@@ -151,7 +101,7 @@ class Scan:
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
             raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")
-        if both and not torch.compiler.is_compiling() and not _uses_kernels(tensors[0]):
+        if both and not torch.compiler.is_compiling() and not uses_kernels(tensors[0]):
             raise NotImplementedError(
                 f"'{self._cell}' runs both directions at once by kernels, and '{device}' has none."
             )
@@ -252,9 +202,9 @@ class Scan:
     def _forward(self, *args: Any) -> tuple[Tensor, ...]:
         streams, states, parameters, (valid, resets, first, direction, *flags) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
-        given = _Given(streams, valid, resets, first, states, self._used(self.forward, parameters))
+        given = Given(streams, valid, resets, first, states, self._used(self.forward, parameters))
         save, keep, schedule = flags
-        _run(self.forward, given, results, direction, schedule, save, keep)
+        run_sweep(self.forward, given, results, direction, schedule, save, keep)
         return results
 
     def _empty_outputs(
@@ -264,7 +214,7 @@ class Scan:
         unwanted = {"saved"} if not save else set()
         unwanted |= which.carried.keys() if not keep else set()
         return [
-            states[0].new_empty((time, batch, _row(shape, sizes)) if label not in unwanted else (0,))
+            states[0].new_empty((time, batch, row_of(shape, sizes)) if label not in unwanted else (0,))
             for label, shape in which.outputs.items()
         ]
 
@@ -274,7 +224,7 @@ class Scan:
         inputs, states, _, (_, resets, _, _) = self._split(self.adjoint, args)
         outputs = self._empty_outputs(self.adjoint, inputs, states)
         sizes = self.adjoint.sizes(inputs, states)
-        last = [states[0].new_empty(states[0].shape[0], _row(shape, sizes)) for shape in self.adjoint.states.values()]
+        last = [states[0].new_empty(states[0].shape[0], row_of(shape, sizes)) for shape in self.adjoint.states.values()]
         first = states[0].new_empty((states[0].shape[0], sum(s.shape[-1] for s in states)) if resets is not None else 0)
         return (*outputs, *last, first)
 
@@ -283,10 +233,10 @@ class Scan:
         *results, first = self._adjoint_outputs(*args)
         sizes = self.adjoint.sizes(inputs, states)
         accumulators = list(self.adjoint.states.values())[self._states :]
-        states = [*states, *(states[0].new_zeros(states[0].shape[0], _row(shape, sizes)) for shape in accumulators)]
+        states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
         wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
-        given = _Given(inputs, valid, resets, wide, states, self._used(self.adjoint, parameters))
-        _run(self.adjoint, given, results, direction, schedule)
+        given = Given(inputs, valid, resets, wide, states, self._used(self.adjoint, parameters))
+        run_sweep(self.adjoint, given, results, direction, schedule)
         return (*results, first if wide is None else first.copy_(wide))
 
     # Autograd. ctx: torch's, with what is kept on it.
@@ -302,7 +252,7 @@ class Scan:
         kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs, strict=False)}
         wanted = {source[:2] for source in self.sources.values()}
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
-        ctx.differentiable = not _uses_kernels(streams[0])
+        ctx.differentiable = not uses_kernels(streams[0])
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
         ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid, resets, first)
 
@@ -315,7 +265,7 @@ class Scan:
         flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
-            given = _Given(streams, valid, resets, begin, states, parameters)
+            given = Given(streams, valid, resets, begin, states, parameters)
             *found, d_begin = self._differentiable_backward(ctx, given, gradients)
             return (*found, None, None, d_begin, *flags)
 
@@ -327,21 +277,18 @@ class Scan:
                 kind, *where = self.sources[name]
                 if kind == "previous":
                     place = list(self.forward.states).index(where[1])
-                    state = states[place]
-                    rows = _previous(kept["output", where[0]], state, ctx.direction)
-                    if resets is not None:
-                        rows = _returned(rows, _chunk(begin, self._states, place), resets, ctx.direction)
-                    values[name] = rows
+                    first = None if begin is None else begin.chunk(self._states, -1)[place]
+                    values[name] = _previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
                 elif kind == "gradient":
-                    given = outputs[where[0]]
-                    shape = (ctx.time, states[0].shape[0], _row(self.forward.outputs[where[0]], ctx.sizes))
-                    values[name] = states[0].new_zeros(shape) if given is None else given
+                    come = outputs[where[0]]
+                    shape = (ctx.time, states[0].shape[0], row_of(self.forward.outputs[where[0]], ctx.sizes))
+                    values[name] = states[0].new_zeros(shape) if come is None else come
                 else:
                     values[name] = kept[kind, where[0]]
             return values[name]
 
-        given = gradients[len(self.forward.outputs) :]
-        last = [torch.zeros_like(state) if g is None else g for g, state in zip(given, states, strict=False)]
+        ends = gradients[len(self.forward.outputs) :]
+        last = [torch.zeros_like(state) if g is None else g for g, state in zip(ends, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
         *results, d_begin = self.adjoint_op(*inputs, *last, *parameters, valid, resets, ctx.direction, ctx.schedule)
         values |= zip(self.adjoint.outputs, results, strict=False)
@@ -359,17 +306,17 @@ class Scan:
     def _differentiable_backward(
         self,
         ctx: Any,
-        given: "_Given",
+        given: Given,
         gradients: Sequence[Tensor | None],
     ) -> tuple[Tensor | None, ...]:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
-            every = (*given.inputs, *given.states, *given.parameters, *([] if given.first is None else [given.first]))
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in every]
+            tensors = (*given.inputs, *given.states, *given.parameters, *([] if given.first is None else [given.first]))
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
             streams, states, parameters, first = self._split(self.forward, inputs)
             own = replace(given, inputs=streams, states=states, parameters=self._used(self.forward, parameters))
             own = replace(own, first=first[0] if first else None)
-            blocks, last, _ = _steps(self.forward, own, ctx.direction == "backwards")
+            blocks, last, _ = torch_steps(self.forward, own, ctx.direction == "backwards")
             outputs = [torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks]
             every = zip((*outputs, *last), gradients, strict=True)
             pairs = [(o, g) for o, g in every if g is not None and o.requires_grad]
@@ -445,168 +392,17 @@ def _wants_gradient(arguments: Sequence[object]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 
-def _previous(output: Tensor, first: Tensor, direction: str) -> Tensor:
-    """The value of a state before each step, from its value after each: shifted by one, the first one in front."""
-    if direction == "both":
-        halves = zip(output.chunk(2, -1), first.chunk(2, -1), ("forwards", "backwards"), strict=True)
-        return torch.cat([_previous(*half) for half in halves], -1)
-    first = first[None][: output.shape[0]]  # none without steps
-    return torch.cat((output[1:], first) if direction == "backwards" else (first, output[:-1]))
-
-
-def _returned(rows: Tensor, first: Tensor, resets: Tensor, direction: str) -> Tensor:
-    """The values of a state before each step, with `first` (batch, width) where a sequence begins with it."""
-    if direction == "both":
-        halves = zip(rows.chunk(2, -1), first.chunk(2, -1), ("forwards", "backwards"), strict=True)
-        return torch.cat([_returned(*half, resets, way) for *half, way in halves], -1)
-    crossed = resets[1:] if direction == "backwards" else resets[:-1]
-    return torch.where(crossed > 0, first, rows)
-
-
-def _chunk(begin: Tensor, states: int, place: int) -> Tensor:
-    """Of what resets return to, one state."""
-    return begin.chunk(states, -1)[place]
-
-
-def _uses_kernels(tensor: Tensor) -> bool:
-    return has_kernels(tensor.device.type)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What a sweep is given, as an operator has it; first: as in `Arguments`."""
-
-    inputs: Sequence[Tensor]
-    valid: Tensor | None
-    resets: Tensor | None
-    first: Tensor | None
-    states: Sequence[Tensor]
-    parameters: Sequence[Tensor]
-
-
-def _run(
-    which: Sweep,
-    given: _Given,
-    results: Sequence[Tensor],
-    direction: str,
-    schedule: str,
-    save: bool = True,
-    keep: bool = True,
-) -> None:
-    """Fill `results`, the outputs and then the last states; without `save` and `keep` some outputs are not wanted."""
-    outputs, last = results[: len(which.outputs)], results[len(which.outputs) :]
-    backwards = (direction == "backwards") != which.facts.backwards
-    states = given.states
-    with torch.autocast(states[0].device.type, enabled=False):
-        if _uses_kernels(states[0]) and states[0].shape[0] > 0:
-            arguments = Arguments(
-                inputs=[tensor.contiguous() for tensor in given.inputs],
-                mask=None if given.valid is None else given.valid.contiguous(),
-                resets=None if given.resets is None else given.resets.contiguous(),
-                first=None if given.first is None else given.first.contiguous(),
-                states=[tensor.contiguous() for tensor in states],
-                parameters=[tensor.contiguous() for tensor in given.parameters],
-                outputs=outputs,
-                last=last,
-                sizes=which.sizes(given.inputs, states),
-                backwards=backwards,
-                both=direction == "both",
-                save=save,
-                keep=keep,
-                heads=_heads(given.parameters, states[0].shape[-1]),
-            )
-            try:
-                run(which.kernels, which.facts, arguments, schedule)
-            except NotPossible:
-                if direction != "both":
-                    raise
-                _run_apart(which, given, results, schedule, save, keep)
-            return
-        dtype = accumulator_of(states[0].dtype)
-        wide = [[tensor.to(dtype) for tensor in group] for group in (given.inputs, states, given.parameters)]
-        first = None if given.first is None else given.first.to(dtype)
-        rows, found, firsts = _steps(which, _Given(wide[0], given.valid, given.resets, first, *wide[1:]), backwards)
-        for output, blocks in zip(outputs, rows, strict=False):
-            if output.numel() > 0:  # else it is not wanted, or there are no steps
-                _write(output, blocks, dtype)
-        for into, value in zip(last, found, strict=False):
-            into.copy_(value)
-        if which.facts.backwards and given.first is not None:
-            given.first.copy_(torch.cat(firsts, -1))
-
-
-def _run_apart(which: Sweep, given: _Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool) -> None:
-    """`_run` for both directions, one after the other."""
-    units = given.states[0].shape[-1] // 2
-    shapes = (*which.outputs.values(), *which.states.values())
-    for number, direction in enumerate(("forwards", "backwards")):
-        found = [
-            result.new_empty(result.shape if result.dim() == 1 else (*result.shape[:-1], result.shape[-1] // 2))
-            for result in results
-        ]
-        first = None
-        if given.first is not None:
-            returned = half(given.first, given.first.shape[-1] // (2 * units), number)
-            first = returned.flatten(-2)
-        own = replace(
-            given,
-            inputs=[
-                half(tensor, blocks_of(shape), number).flatten(-2)
-                for tensor, shape in zip(given.inputs, which.inputs.values(), strict=True)
-            ],
-            states=[half(state, 1, number).flatten(-2) for state in given.states],
-            first=first,
-            parameters=[half_of_parameter(parameter, units, number) for parameter in given.parameters],
-        )
-        _run(which, own, found, direction, schedule, save, keep)
-        if which.facts.backwards and first is not None:
-            returned.copy_(first.unflatten(-1, (-1, units)))
-        for result, part, shape in zip(results, found, shapes, strict=True):
-            if result.dim() > 1:  # else it is not wanted
-                blocks = blocks_of(shape)
-                half(result, blocks, number).copy_(part.unflatten(-1, (blocks, -1)))
-
-
-def _heads(parameters: Sequence[Tensor], hidden: int) -> int:
-    """Heads of the block-diagonal parameters, 1 if there are none."""
-    widths = [parameter.shape[-1] for parameter in parameters if parameter.dim() == 3]
-    return hidden // widths[0] if widths else 1
-
-
-def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -> None:
-    if len(rows[0]) == 1 and output.dtype == dtype:
-        torch.stack([blocks[0] for blocks in rows], out=output)
-        return
-    for into, blocks in zip(output.unbind(0), rows, strict=False):
-        if output.dtype == dtype:
-            torch.cat(blocks, -1, out=into)
-        else:
-            into.copy_(torch.cat(blocks, -1))
-
-
-def _steps(
-    which: Sweep, given: _Given, backwards: bool
-) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...], Sequence[Tensor]]:
-    """The torch steps over time: for each output its blocks at every step, the last states, and in an adjoint the
-    gradients of what resets return to.
+def _previous(output: Tensor, state: Tensor, direction: str, resets: Tensor | None, first: Tensor | None) -> Tensor:
+    """The value of a state before each step, from its value after each: shifted by one, that of the call in front; or
+    `first`, (batch, width), where a sequence begins.
     """
-    steps = list(zip(*(tensor.unbind(0) for tensor in given.inputs), strict=False))
-    order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
-    counts = [None] * len(steps) if given.valid is None else (given.valid > 0).unbind(0)
-    rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
-    states = tuple(given.states)
-    adjoint, resets, firsts = which.facts.backwards, [], []
-    if given.resets is not None and given.first is not None:
-        resets = (given.resets > 0).unbind(0)
-        firsts = list(given.first.chunk(given.first.shape[-1] // states[0].shape[-1], -1))
-    for t in order:
-        if resets and not adjoint:
-            states = tuple(torch.where(resets[t + backwards], *pair) for pair in zip(firsts, states, strict=True))
-        states, outputs = which.step(*steps[t], *states, *given.parameters, counts[t])
-        if resets and adjoint:  # the boundary that the step forwards had crossed before
-            crossed, cut = resets[t + (not backwards)], states[: len(firsts)]
-            firsts = [first + d.masked_fill(~crossed, 0) for first, d in zip(firsts, cut, strict=True)]
-            states = (*(d.masked_fill(crossed, 0) for d in cut), *states[len(firsts) :])
-        for row, blocks in zip(rows, outputs, strict=False):
-            row[t] = blocks
-    return rows, states, firsts
+    if direction == "both":
+        wide = [[None] * 2 if t is None else t.chunk(2, -1) for t in (output, state, first)]
+        halves = zip(*wide, ("forwards", "backwards"), strict=True)
+        return torch.cat([_previous(o, s, way, resets, f) for o, s, f, way in halves], -1)
+    backwards = direction == "backwards"
+    before = state[None][: output.shape[0]]  # none without steps
+    rows = torch.cat((output[1:], before) if backwards else (before, output[:-1]))
+    if resets is None or first is None:
+        return rows
+    return torch.where((resets[1:] if backwards else resets[:-1]) > 0, first, rows)

@@ -30,8 +30,9 @@ SPELLING = Spelling(
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
         "F nn tl torch triton sigmoid tanh log1p kept or_zero begun cut expand step_at step_before boundary "
-        "load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors load_matrices load_transposed "
-        "multiply multiply_transposed load_chunk load_flags store_chunk widened old_values summed row_at "
+        "load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors load_matrices "
+        "load_transposed multiply multiply_transposed load_chunk load_flags store_chunk widened old_values summed "
+        "row_at "
         "T B H I D HEADS BD BB BLOCK CHUNK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
         "head batch left left_late row row_0 row_late count time unit first inside second "
         # What the launcher of the stepwise schedule has.
