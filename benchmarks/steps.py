@@ -3,15 +3,18 @@
 Triton unrolls loops where it is told to and LLVM where it likes; each leaves another loop for the steps that do not
 fill a trip, and a pipeline loads ahead. No trace in the text says for sure how many steps a trip is, so the LLVM IR of
 the kernel is executed as far as its branches go, once for a sequence and once for a longer one: what is done more
-often belongs to the steps that there are more.
+often belongs to the steps that there are more. With a mask the loop's bounds come from memory; the kernel says at most
+what they are, and the longest possible loop is played.
 """
 
 import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+
+import networkx as nx
 
 STEPS = 13440
 """Steps that the longer sequence has more: whole trips, if one is at most 8 steps, or 10, 12, 14 - 16, 32, 64, 128."""
@@ -37,22 +40,25 @@ class Trip:
 def trip_of(llvm_ir: str) -> Trip | None:
     """The trip of the loop that runs longer if every integer argument is greater; None if there is no such loop.
 
-    Raises ValueError if nothing known ends the loop, or a trip is no whole number of steps.
+    Of several, as where a mask is read first, it is the one with most trips. Raises ValueError if nothing known ends
+    the loop, or a trip is no whole number of steps.
     """
     function = _Function(llvm_ir)
     shorter, longer = function.play(_SHORTER), function.play(_SHORTER + STEPS)
     more = {label: longer[label] - shorter[label] for label in longer if longer[label] > shorter[label]}
+    endless = {label for label in function.endless if not more or function.stores(label)}
+    if endless:
+        raise ValueError(f"Nothing known says when these blocks cease to repeat: {sorted(endless)}")
     if not more:
-        if function.endless:
-            raise ValueError(f"Nothing known says when these blocks cease to repeat: {sorted(function.endless)}")
         return None
-    trips = max(more.values())
+    most = max(more, key=lambda label: more[label])
+    trips = more[most]
     if STEPS % trips:
         raise ValueError(f"{STEPS} steps more are {trips} trips more, so that a trip is no whole number of steps")
     accesses: Counter[str] = Counter()
-    for label, times in more.items():
+    for label in function.loop(most) & more.keys():
         for kind, number in function.blocks[label].accesses.items():
-            accesses[kind] += number * Fraction(times, trips)
+            accesses[kind] += number * Fraction(more[label], trips)
     return Trip(STEPS // trips, accesses)
 
 
@@ -74,6 +80,7 @@ _ASSIGNMENT = re.compile(rf"({_NAME}) = (.*)")
 _PHI = re.compile(r"phi i(\d+) ")
 _INCOMING = re.compile(rf"\[ (\S+), ({_NAME}) \]")
 _BRANCH = re.compile(rf"br i1 (\S+), label ({_NAME}), label ({_NAME})")
+_ASSUMED = re.compile(rf"(?:tail )?call void @llvm\.assume\(i1 ({_NAME})\)")
 _JUMP = re.compile(rf"br label ({_NAME})")
 _WORD = re.compile(rf"{_NAME}|[\w.@-]+")
 _OPERAND = re.compile(rf"{_NAME}|-?\d+|true|false")
@@ -115,6 +122,7 @@ _SIGNED: Mapping[str, Callable[..., int]] = {
     "sge": operator.ge,
     "sext": int,
 }
+_AT_MOST = "at most"  # what the kernel assumes of a value: it is the second operand where the first is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,8 @@ class _Instruction:
     def value(self, values: Mapping[str, int | None]) -> int | None:
         """What it gives, without a sign; None if that depends on something unknown."""
         operands = [_operand(word, self.bits, values) for word in self.operands]
+        if self.operation == _AT_MOST:
+            return operands[0] if operands[0] is not None else operands[1]
         if None in operands:
             return None
         if self.operation in _SIGNED:
@@ -197,10 +207,21 @@ class _Function:
                 _read(line.strip().partition(", !dbg ")[0], block)
         self._keep_what_branches_need()
 
+    def loop(self, label: str) -> frozenset[str]:
+        """The blocks of the outermost loop around a block."""
+        graph = nx.DiGraph((label, target) for label, block in self.blocks.items() for target in block.targets)
+        return frozenset(next(part for part in nx.strongly_connected_components(graph) if label in part))
+
+    def stores(self, label: str) -> bool:
+        """Whether the loop around a block writes to global memory: one that does not may wait for something."""
+        return any(self.blocks[one].accesses["store"] for one in self.loop(label))
+
     def _keep_what_branches_need(self) -> None:
         needed = {block.condition for block in self.blocks.values()}
         users = {name: phi[1].values() for block in self.blocks.values() for name, phi in block.phis.items()}
-        users |= {one.name: one.operands for block in self.blocks.values() for one in block.instructions}
+        for block in self.blocks.values():
+            for one in block.instructions:
+                users[one.name] = (*users.get(one.name, ()), *one.operands)
         waiting = list(needed)
         while waiting:
             fresh = set(users.get(waiting.pop(), ())) - needed
@@ -260,6 +281,12 @@ def _read(line: str, block: _Block) -> None:
         block.targets = (jump[1],)
     elif line.startswith(("switch ", "indirectbr ", "invoke ")):
         raise ValueError(f"A branch of this kind is not understood: {line}")
+    elif assumed := _ASSUMED.match(line):
+        block.instructions += [
+            replace(one, name=one.operands[0], operation=_AT_MOST, result_bits=one.bits)
+            for one in block.instructions
+            if one.name == assumed[1] and one.operation == "sle"
+        ]
     elif assignment := _ASSIGNMENT.match(line):
         name, text = assignment[1], assignment[2]
         if phi := _PHI.match(text):

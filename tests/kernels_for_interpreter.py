@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from rnngen.runtime.steps import counted
+
 HUGE_STRIDE: tl.constexpr = tl.constexpr(3_000_000_019)  # does not fit in 32 bits
 
 
@@ -268,3 +270,21 @@ def lstm(x_ptr, r_ptr, h_ptr, c_ptr, T, B: tl.constexpr, H: tl.constexpr):
         h = (o * (2 * tl.sigmoid(2 * c.to(tl.float32)) - 1)).to(tl.bfloat16)
         tl.store(h_ptr + t * B * H + tile, h)
         tl.store(c_ptr + t * B * H + tile, c)
+
+
+@triton.jit
+def bounds_of_a_tile(
+    valid_ptr, y_ptr, T, B, BB: tl.constexpr, CHUNK: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr
+):
+    """What `counted` says of each tile of a batch: (2, tiles, 2), the second half of the programs behind the first."""
+    row_0, second = tl.cast(tl.program_id(0) * BB, tl.int64), tl.program_id(1) > 0
+    begin, end = counted(valid_ptr, None, T, B, row_0, B - row_0, second, BB, CHUNK, BACKWARDS, BOTH)
+    at = y_ptr + (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * 2
+    tl.store(at, begin)
+    tl.store(at + 1, end)
+
+
+@triton.jit
+def every_step(pointer, resets_ptr, T, B, row_0, left, second, BB, CHUNK, BACKWARDS, BOTH):
+    """In place of `counted`."""
+    return 0, T

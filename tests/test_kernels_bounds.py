@@ -32,7 +32,7 @@ DROPPED = [
     ("tiles", "load_row", "batch < left", "batch < BB"),
     ("tiles", "stack_of_matrices", "(unit < D) & (column < D)", "(unit < D)"),
     ("tiles", "stack_of_transposed", " & (row < D)", ""),
-    ("steps", "step_before", "tl.where(count > 0, left, 0)", "left"),
+    ("steps", "step_before", "tl.where(count > begin, left, 0)", "left"),
 ]
 ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
 

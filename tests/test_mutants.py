@@ -70,7 +70,7 @@ def test_a_loop_that_goes_on_is_the_same_loop(end, told_apart):
 @pytest.mark.parametrize(
     ("before", "after", "told_apart"),
     [
-        ("step_at(count, T, 2 * head >= HEADS, BACKWARDS, BOTH)", "count", True),
+        ("step_at(begin + count, T, second, BACKWARDS, BOTH)", "count", True),
         ("B, tl.int64) + row_0\n", "B, tl.int64) + row_0  # later\n", False),
         ("num_stages=STAGES", "num_stages=", False),
     ],

@@ -271,6 +271,65 @@ def test_a_loop_whose_end_nobody_knows_is_refused():
         trip_of(unknown)
 
 
+# The end of the loop comes from memory, and the kernel says what it is at most. Another loop is before it, one behind.
+MASKED = """
+define amdgpu_kernel void @scan(ptr addrspace(1) inreg %0, i32 inreg %1) {
+  br label %read
+
+read:                                             ; preds = %read, %2
+  %3 = phi i32 [ 0, %2 ], [ %5, %read ]
+  %4 = load <4 x i32>, ptr addrspace(1) %0, align 4
+  %5 = add i32 %3, 128
+  %6 = icmp slt i32 %5, %1
+  br i1 %6, label %read, label %bounds
+
+bounds:                                           ; preds = %read
+  %end = tail call i32 @llvm.amdgcn.readlane.i32(i32 %3, i32 63)
+  %most = icmp sle i32 %end, %1
+  tail call void @llvm.assume(i1 %most), !dbg !1
+  br label %step
+
+step:                                             ; preds = %step, %bounds
+  %7 = phi i32 [ 0, %bounds ], [ %8, %step ]
+  store float 1.0, ptr addrspace(1) %0, align 4
+  %8 = add i32 %7, 2
+  %9 = icmp slt i32 %8, %end
+  br i1 %9, label %step, label %before
+
+before:                                           ; preds = %step
+  %10 = icmp slt i32 %end, %1
+  br i1 %10, label %fill, label %last
+
+fill:                                             ; preds = %fill, %before
+  %11 = phi i32 [ %end, %before ], [ %12, %fill ]
+  store float 0.0, ptr addrspace(1) %0, align 4
+  %12 = add i32 %11, 1
+  %13 = icmp slt i32 %12, %1
+  br i1 %13, label %fill, label %last
+
+last:                                             ; preds = %fill, %before
+  ret void
+}
+"""
+
+
+def test_the_longest_loop_is_played_where_a_bound_is_assumed():
+    assert trip_of(MASKED) == Trip(2, {"store": 1})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "instead"),
+    [
+        ("tail call void @llvm.assume(i1 %most), !dbg !1", ""),
+        ("icmp sle i32 %end, %1", "icmp sge i32 %end, %1"),
+    ],
+)
+def test_a_loop_that_stores_needs_a_known_end_beside_others(wanted, instead):
+    assert MASKED.count(wanted) == 1
+    with pytest.raises(ValueError, match="cease to repeat"):
+        trip_of(MASKED.replace(wanted, instead))
+
+
 def test_a_loop_that_the_machine_code_does_not_have_is_refused():
     straight = AMDGCN.replace("s_cbranch_scc0 .LBB0_1", "s_nop 1")
     with pytest.raises(ValueError, match="No loop of kernel 'scan'"):

@@ -21,7 +21,8 @@ def mask(program: Differentiated) -> Differentiated:
     names = Builder((*program.scan.values, *program.adjoint.values))
     valid = Value(names.fresh("valid"), "mask")
     scan, stand_ins = _forward(program.scan, valid)
-    states = {state.name for state in program.scan.states}
+    written = {value for _, value in scan.outputs}
+    states = {state.name for state in scan.states if state.update in written}
     # A step that does not count has no gradient, so that what is kept can be read in place of what was computed.
     return replace(
         program,
@@ -64,7 +65,8 @@ def _adjoint(graph: CellGraph, valid: Value) -> CellGraph:
 def _gradients(graph: CellGraph, valid: Value, states: set[str]) -> CellGraph:
     """Products of adjoints, which are zero where a step does not count, with operands that are finite there.
 
-    A state is, since it is kept; any other operand was computed.
+    A state whose new value is an output is, since it is kept. Any other operand was computed, or what the scan stores
+    for its adjoint, which it does not at steps that are not run.
     """
     to = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}

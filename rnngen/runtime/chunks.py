@@ -3,6 +3,7 @@ the batch. Rows of a tile are steps in the order of the scan; a row of a tensor 
 """
 
 from rnngen.runtime.language import tl, triton
+from rnngen.runtime.steps import step_at
 
 
 @triton.jit
@@ -32,6 +33,39 @@ def store_chunk(pointer, tiles, row, inside, unit, block: tl.constexpr, total: t
     for n in tl.static_range(len(tiles)):
         at = pointer + row * (total * width) + ((block + n) * width + unit)
         tl.store(at, tiles[n], mask=inside & (unit < width))
+
+
+@triton.jit
+def first_chunks(pointer, state_ptr, begin, T, B, batch, unit, second, width: tl.constexpr, CHUNK: tl.constexpr,
+                 BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """A state's first value at the steps before `begin`, which are not run."""
+    state = tl.load(state_ptr + batch * width + unit, mask=unit < width, other=0.0)
+    _store_steps(pointer, state, 1, 0, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+
+
+@triton.jit
+def fill_chunks(pointer, state, total: tl.constexpr, begin, end, T, B, batch, unit, second, width: tl.constexpr,
+                CHUNK: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """A state's last value at the steps from `end` on; where it is None zeros, and before `begin` too."""
+    if state is None:
+        zeros = tl.zeros_like(unit).to(pointer.dtype.element_ty)
+        _store_steps(pointer, zeros, total, 0, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+        _store_steps(pointer, zeros, total, end, T, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+    else:
+        _store_steps(pointer, state, total, end, T, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+
+
+@triton.jit
+def _store_steps(pointer, row_of_units, total: tl.constexpr, first, last, T, B, batch, unit, second,
+                 width: tl.constexpr, CHUNK: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """A row of units as every block of the steps from `first` up to `last`."""
+    step = tl.arange(0, CHUNK)[:, None]
+    tile = tl.broadcast_to(row_of_units, [CHUNK, unit.shape[1]])
+    for start in tl.range(0, last - first, CHUNK, num_stages=1):
+        count = first + start + step
+        row = step_at(count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + batch
+        for block in tl.static_range(total):
+            store_chunk(pointer, (tile,), row, count < last, unit, block, total, width)
 
 
 @triton.jit

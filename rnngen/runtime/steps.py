@@ -1,4 +1,4 @@
-"""What every schedule says of one time step: which one it is, and whether it counts."""
+"""What every schedule says of time steps: which one it is, whether it counts, and between which ones any does."""
 
 from rnngen.runtime.language import tl, triton
 
@@ -18,10 +18,45 @@ def step_at(count, T, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
 
 
 @triton.jit
-def step_before(count, T, B, row_0, left, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
-    """The row of the last of `count` steps and how many of the batch it has: 0 if there is no such step."""
+def step_before(count, begin, T, B, row_0, left, second, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):
+    """The row of the step before `count` and how many of the batch it has: 0 if the first step is `count`, or later."""
     row = step_at(count - 1, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
-    return row, tl.where(count > 0, left, 0)
+    return row, tl.where(count > begin, left, 0)
+
+
+@triton.jit
+def counted(pointer, resets_ptr, T, B, row_0, left, second, BB: tl.constexpr, CHUNK: tl.constexpr,
+            BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """The first step, in the order of the scan, at which any of a program's BB elements of the batch counts, and the
+    one behind the last such step; whole chunks of CHUNK steps. Twice the same if none counts.
+
+    A program runs these steps and no others: up to its own longest sequence, not to that of the batch. With resets it
+    runs all, since a state may begin anew at any.
+    """
+    if pointer is None:
+        return 0, T
+    elif resets_ptr is not None:
+        return 0, T
+    else:
+        # Steps that are read at once: so many that memory is seldom waited for, by one warp as by several.
+        SPAN: tl.constexpr = 512 // BB if CHUNK == 1 else 8 * CHUNK
+        step, batch = tl.arange(0, SPAN)[:, None], tl.arange(0, BB)[None, :]
+        ahead, passed = tl.zeros([SPAN, BB], tl.int32), tl.zeros([SPAN, BB], tl.int32)
+        for first in tl.range(0, T, SPAN, num_stages=1):
+            count = first + step
+            row = step_at(count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
+            valid = tl.load(pointer + row + batch, mask=(count < T) & (batch < left), other=0)
+            ahead = tl.where(valid > 0, tl.maximum(ahead, T - count), ahead)
+            passed = tl.where(valid > 0, count + 1, passed)
+        most, end = tl.max(ahead), tl.max(passed)
+        # All that is known of them before a kernel runs: who reads what was compiled finds the longest loop by it.
+        tl.assume(most <= T)
+        tl.assume(end <= T)
+        begin = tl.minimum(T - most, end)
+        if CHUNK > 1:
+            begin = begin // CHUNK * CHUNK
+            end = tl.minimum(begin + tl.cdiv(end - begin, CHUNK) * CHUNK, T)
+        return begin, end
 
 
 @triton.jit

@@ -5,6 +5,7 @@ A row of a tensor is `total` blocks of `width` units each, side by side; `row` i
 """
 
 from rnngen.runtime.language import tl, triton
+from rnngen.runtime.steps import step_at
 
 
 @triton.jit
@@ -39,6 +40,32 @@ def store_units(pointer, vectors, row, unit, block: tl.constexpr, total: tl.cons
     for n in tl.static_range(len(vectors)):
         at = pointer + row * (total * width) + (block + n) * width + unit
         tl.store(at, vectors[n], mask=unit < width)
+
+
+@triton.jit
+def first_units(pointer, state_ptr, begin, T, B, batch, unit, second, width: tl.constexpr, BACKWARDS: tl.constexpr,
+                BOTH: tl.constexpr):  # fmt: skip
+    """A state's first value at the steps before `begin`, which are not run."""
+    state = load_units(state_ptr, batch, unit, 0, 1, 1, width, pointer.dtype.element_ty)
+    for count in tl.range(0, begin, num_stages=1):
+        row = step_at(count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + batch
+        store_units(pointer, state, row, unit, 0, 1, width)
+
+
+@triton.jit
+def fill_units(pointer, vector, total: tl.constexpr, begin, end, T, B, batch, unit, second, width: tl.constexpr,
+               BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """A state's last value at the steps from `end` on; where it is None zeros, and before `begin` too."""
+    if vector is None:
+        zeros = tl.zeros_like(unit).to(pointer.dtype.element_ty)
+        for count in tl.range(0, begin + T - end, num_stages=1):
+            time = step_at(tl.where(count < begin, count, count - begin + end), T, second, BACKWARDS, BOTH)
+            for block in tl.static_range(total):
+                store_units(pointer, (zeros,), time * tl.cast(B, tl.int64) + batch, unit, block, total, width)
+    else:
+        for count in tl.range(end, T, num_stages=1):
+            row = step_at(count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + batch
+            store_units(pointer, (vector,), row, unit, 0, total, width)
 
 
 @triton.jit

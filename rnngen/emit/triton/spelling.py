@@ -29,12 +29,12 @@ SPELLING = Spelling(
     },
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
-        "F nn tl torch triton sigmoid tanh log1p kept or_zero begun cut expand step_at step_before boundary "
+        "F nn tl torch triton sigmoid tanh log1p kept or_zero begun cut expand step_at step_before boundary counted "
         "load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors load_matrices "
         "load_transposed multiply multiply_transposed load_chunk load_flags store_chunk widened old_values summed "
-        "row_at "
+        "row_at first_tiles fill_tiles first_units fill_units first_chunks fill_chunks "
         "T B H I D HEADS BD BB BLOCK CHUNK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
-        "head batch left left_late row row_0 row_late count time unit first inside second "
+        "head batch left left_late row row_0 row_late count begin end time unit first inside second "
         # What the launcher of the stepwise schedule has.
         "scan choice stage step zip last state blocks product_into product_transposed_into "
         # Triton's interpreter puts names of its own among a kernel's globals.

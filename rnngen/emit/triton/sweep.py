@@ -116,7 +116,10 @@ class AcrossText:
 
 @dataclass(frozen=True, slots=True)
 class StoreText:
-    """Neighbouring blocks of an output, from the block `first` on. atoms: a tuple. late: the same in the next step."""
+    """Neighbouring blocks of an output, from the block `first` on. atoms: a tuple. late: the same in the next step.
+
+    still: the state that it is the new value of, if it is one: what it has at steps that are not run.
+    """
 
     pointer: str
     atoms: str
@@ -124,6 +127,12 @@ class StoreText:
     total: int
     width: str
     late: str = ""
+    still: StateText | None = None
+
+    def by(self, call: str) -> str:
+        """The call of a function that fills it."""
+        state, first = (self.still.name, self.still.pointer) if self.still else (None, None)
+        return call.format(pointer=self.pointer, total=self.total, width=self.width, state=state, first=first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +334,10 @@ class SweepText:
         """The outputs that are written "always", or only to "keep" or to "save" something."""
         writes = [write for write in self.chain.writes if write.when == when]
         stores = ((write, self.store(self.output(write.label), write.atoms, 0, len(write.atoms))) for write in writes)
-        return tuple(replace(store, late=self._late_text(write.atoms)) for write, store in stores)
+        states = {(atom,): state for (_, atom), state in zip(self.chain.states, self.states, strict=True)}
+        return tuple(
+            replace(store, late=self._late_text(write.atoms), still=states.get(write.atoms)) for write, store in stores
+        )
 
     def _late_text(self, atoms: Sequence[Atom]) -> str:
         names = [self.late[atom].name for atom in atoms if self.late]
