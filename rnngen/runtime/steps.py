@@ -33,9 +33,7 @@ def counted(pointer, resets_ptr, T, B, row_0, left, second, BB: tl.constexpr, CH
     A program runs these steps and no others: up to its own longest sequence, not to that of the batch. With resets it
     runs all, since a state may begin anew at any.
     """
-    if pointer is None:
-        return 0, T
-    elif resets_ptr is not None:
+    if pointer is None or resets_ptr is not None:
         return 0, T
     else:
         # Steps that are read at once: so many that memory is seldom waited for, by one warp as by several.
