@@ -3,7 +3,7 @@
 The values come from tomllib. It gives no places, and a few short texts make it slow or raise something other
 than its own error. So three readers share the regular expressions below: `_guard` looks for such texts before
 tomllib sees them, tomllib finds the values, and `_Locator`, when the first place is asked for, finds where
-they stand.
+they stand. It passes over a value in brackets, whose end `_guard` has noted, until a place inside is wanted.
 """
 
 from __future__ import annotations
@@ -170,11 +170,11 @@ def parse(source: Source) -> Document:
     """The values of a TOML text. Raises ModelError, with one mistake, if it is no TOML or too deep to be a
     model.
     """
-    unclosed = _guard(source)
+    brackets = _guard(source)
     try:
         data = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
-        raise ModelError([_explain(error, source, unclosed)]) from None
+        raise ModelError([_explain(error, source, brackets)]) from None
     except RecursionError:
         # `_guard` has counted the brackets, so this is only if the caller itself stands deep in calls.
         message = "The brackets in this file are nested too deep."
@@ -182,16 +182,25 @@ def parse(source: Source) -> Document:
     except ValueError as error:
         message = f"The file is not valid TOML: {error}."
         raise ModelError([Mistake("toml-syntax", message, source, None)]) from None
-    return Document(source, data)
+    return Document(source, data, brackets)
 
 
-def _guard(source: Source) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Brackets:
+    """Of each bracket that is closed, behind what it is; and where the last bracket or string begins that is
+    still open at the end, if there is one.
+    """
+
+    ends: dict[int, int]
+    unclosed: int | None
+
+
+def _guard(source: Source) -> _Brackets:
     """Rejects what would cost tomllib more than it is worth. The text may be wrong in any way; all that must
     hold is that up to the first wrong place we cut it the way tomllib does, which stops there.
-
-    Returns where the last bracket or string begins that is still open at the end, if there is one.
     """
     opened: list[int] = []
+    ends: dict[int, int] = {}
     for token in _TOKEN_RE.finditer(source.text):
         kind, start, end = token.lastgroup, token.start(), token.end()
         if kind == "word":
@@ -204,10 +213,10 @@ def _guard(source: Source) -> int | None:
                 _reject("nested-too-deep", message, source, start, end, "one too many")
         elif kind == "close":
             if opened:
-                opened.pop()
+                ends[opened.pop()] = end
         elif kind is not None and kind.startswith("broken"):  # a string without an end: tomllib says so
-            return start
-    return opened[-1] if opened else None
+            return _Brackets(ends, start)
+    return _Brackets(ends, opened[-1] if opened else None)
 
 
 def _guard_word(source: Source, start: int, end: int) -> None:
@@ -228,17 +237,18 @@ def _guard_word(source: Source, start: int, end: int) -> None:
         _reject("number-too-long", message, source, start, end, "too long")
 
 
-def _explain(error: tomllib.TOMLDecodeError, source: Source, unclosed: int | None) -> Mistake:
+def _explain(error: tomllib.TOMLDecodeError, source: Source, brackets: _Brackets) -> Mistake:
     """The mistake that tomllib's error is about."""
     text = source.text
     said, _, place = str(error).removesuffix(")").rpartition(" (at ")
     numbers = re.fullmatch(r"line (\d+), column (\d+)", place)
     at = source.offset(Span(int(numbers[1]), int(numbers[2]), 0)) if numbers else len(text)
     # Cannot declare, overwrite, redefine, mutate: something is there already.
-    if said.startswith(("Cannot ", "Duplicate ")) and (twice := _find_twice(text)):
+    if said.startswith(("Cannot ", "Duplicate ")) and (twice := _find_twice(text, brackets, at)):
         return _explain_twice(twice, source)
 
     notes: tuple[str, ...] = ()
+    unclosed = brackets.unclosed
     if unclosed is not None and unclosed < at and text[at : at + 1] in ("", "\n"):
         opening = source.span(unclosed, unclosed + 1)
         mark = text[unclosed] * (3 if text.startswith(('"""', "'''"), unclosed) else 1)
@@ -257,10 +267,10 @@ def _explain(error: tomllib.TOMLDecodeError, source: Source, unclosed: int | Non
     return Mistake("toml-syntax", message, source, source.span(at, end), "", notes, hints)
 
 
-def _find_twice(text: str) -> _Twice | None:
-    """The first key that is in the way of another, in a text that is good TOML up to there."""
+def _find_twice(text: str, brackets: _Brackets, good: int) -> _Twice | None:
+    """The first key that is in the way of another, in a text that tomllib has accepted up to `good`."""
     try:
-        _Locator(text, strict=True).statements()
+        _Locator(text, brackets, good).statements()
     except _Twice as twice:
         return twice
     except (IndexError, ValueError, OverflowError, RecursionError):
@@ -298,6 +308,7 @@ class Document:
 
     source: Source
     data: dict[str, Any]
+    _brackets: _Brackets = field(repr=False, compare=False)
     _texts: dict[KeyPath, _Text] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def key_span(self, path: KeyPath) -> Span:
@@ -337,16 +348,17 @@ class Document:
         return self.source.span(start, max(start, end))
 
     @cached_property
-    def _root(self) -> _Place:
-        locator = _Locator(self.source.text)
+    def _locator(self) -> _Locator:
+        locator = _Locator(self.source.text, self._brackets)
         locator.statements()
-        return locator.root
+        return locator
 
     def _place(self, path: KeyPath) -> _Place:
-        place = self._root
+        locator = self._locator
+        place = locator.root
         for step in path:
             try:
-                place = place.children[step]
+                place = locator.children(place)[step]
             except KeyError:
                 raise KeyError(path) from None
         return place
@@ -405,7 +417,7 @@ _TABLES = 4  # [[its own header]]; the children are the elements
 
 class _Place:
     """Where a value stands: offsets of its key (-1: it has none) and of the value, and the places inside of
-    it.
+    it, as far as they were looked for.
     """
 
     __slots__ = ("children", "end", "key_end", "key_start", "kind", "start")
@@ -422,7 +434,7 @@ class _Place:
         self.children[name] = place
 
 
-_NOTHING: dict[str | int, _Place] = {}  # shared by all scalars, and never written to
+_NOTHING: dict[str | int, _Place] = {}  # shared by all that nothing was found in, and never written to
 
 _Part = tuple[str, int, int]  # one part of a dotted key, decoded, and where it starts and ends
 
@@ -438,14 +450,24 @@ class _Twice(Exception):
 class _Locator:
     """Finds the places of a text that tomllib has accepted. `pos` is where it stands.
 
-    With `strict` it also looks for keys that are given twice, and raises _Twice at the first.
+    Where tomllib has stopped at a key that is given twice, `good` is how far it had come: then it looks for
+    that key, and raises _Twice at the first. What ends before `good` has none inside.
     """
 
-    def __init__(self, text: str, strict: bool = False) -> None:
+    def __init__(self, text: str, brackets: _Brackets, good: int | None = None) -> None:
         self.text = text
-        self.strict = strict
+        self.ends = brackets.ends
+        self.strict = good is not None
+        self.good = len(text) if good is None else good
         self.pos = 0
         self.root = self.table = _Place(_TABLE, -1, -1, 0, 0)
+
+    def children(self, place: _Place) -> dict[str | int, _Place]:
+        """The places inside of a place."""
+        if place.kind == _VALUE and place.children is _NOTHING and self.text[place.start] in "[{":
+            self.pos = place.start
+            self.inside(place)
+        return place.children
 
     def statements(self) -> None:
         while True:
@@ -530,27 +552,32 @@ class _Locator:
         text, start = self.text, self.pos
         char = text[start]
         place = _Place(_VALUE, -1, -1, start, start)
-        if char == "[":
-            self.gap(1)
-            while text[self.pos] != "]":
-                place.put(len(place.children), self.value())
-                self.gap(0)
-                if text[self.pos] == ",":
-                    self.gap(1)
-            self.pos += 1
-        elif char == "{":
-            self.gap(1)
-            while text[self.pos] != "}":
-                self.pair(place)
-                self.gap(0)
-                if text[self.pos] == ",":
-                    self.gap(1)
-            self.pos += 1
+        if char in "[{":
+            end = self.ends.get(start)
+            if end is None or end > self.good:
+                self.inside(place)
+            else:
+                self.pos = end
         else:
             pattern = _STRING_RE if char in "\"'" else _SCALAR_RE
             self.pos = _match(pattern, text, start).end()
         place.end = self.pos
         return place
+
+    def inside(self, place: _Place) -> None:
+        """The places in an array or a table in { }, without what is inside of them. Goes on behind it."""
+        text = self.text
+        end = "]" if text[self.pos] == "[" else "}"
+        self.gap(1)
+        while text[self.pos] != end:
+            if end == "]":
+                place.put(len(place.children), self.value())
+            else:
+                self.pair(place)
+            self.gap(0)
+            if text[self.pos] == ",":
+                self.gap(1)
+        self.pos += 1
 
     def blanks(self, characters: int) -> None:
         """Passes over so many characters and the blanks behind."""

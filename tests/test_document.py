@@ -607,6 +607,8 @@ BOMBS = {
     "a long line": filled(" ", "a=", "x"),
     "controls": filled("\x1b", "a='", "'"),
     "a key at last given twice": filled("a{i}=1\n", "", "a0=1\n"),
+    "tables, and at last a key given twice": filled("{a=1},", "a=[", "{b=1,b=1}]"),
+    "deep tables, and at last a key given twice": filled("{a={b=[{a=1}]}},", "a=" + "[" * 28, "{b=1,b=1}" + "]" * 28),
     "no separators": filled("-", "a="),
     "dots": filled("1.", "a="),
 }
@@ -625,7 +627,7 @@ try:
 except ModelError as error:
     str(error)
 used = time.process_time()  # since the process began, imports included
-# As many bytes, plain lines, and tomllib alone: 0.1 s on an ordinary machine, which makes 1 s of ten such times.
+# As many bytes, plain lines, and tomllib alone: 0.1 s on an ordinary machine, which makes 0.6 s of six such times.
 plain = "".join(f"a{i}=1\\n" for i in range(30_000))
 begun = time.process_time()
 tomllib.loads(plain)
@@ -639,7 +641,7 @@ def test_no_small_file_costs_much(tmp_path, name):
     assert len(BOMBS[name]) <= MOST_BYTES
     file = tmp_path / "m.toml"
     file.write_text(BOMBS[name], newline="")
-    assert any(_cost(file) <= 10 for _ in range(3))  # what else the machine does only ever adds to a cost
+    assert any(_cost(file) <= 6 for _ in range(3))  # what else the machine does only ever adds to a cost
 
 
 def _cost(file: Path) -> float:
