@@ -1,4 +1,5 @@
 """Accesses of interpreted kernels, checked one by one: each has to lie in the tensor whose pointer it was made from.
+And what offsets are made of: no sum, difference or product of integers may be beyond its type.
 
 A kernel gets every tensor's address with a number in its highest byte, which pointer arithmetic leaves alone; where
 the interpreter loads and stores, the byte says which tensor was meant, and is taken off. A band around each tensor
@@ -8,9 +9,11 @@ would miss what lands beyond it, or in a lane that nothing is made of.
 from dataclasses import dataclass
 
 import numpy as np
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 _SHIFT = np.uint64(56)  # addresses of a process have fewer bits, on x86-64 and on ARM
+_EXACT = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 
 
 class OutOfBounds(AssertionError):
@@ -33,6 +36,16 @@ def watch() -> None:
         interpreter._interpreter = watched
         interpreter._implicit_cvt = watched.numbering(interpreter._implicit_cvt)
         interpreter.GridExecutor.__call__ = watched.forgetting(interpreter.GridExecutor.__call__)
+        TritonSemantic.binary_op_sanitize_overflow_impl = _must_fit
+
+
+def _must_fit(semantic, left, right, operation):
+    """In place of Triton's own check, which is slow and made for a debugger. Raises OverflowError."""
+    kind = left.type.scalar
+    if kind.int_bitwidth < 64:
+        exact = _EXACT[operation.__name__](*(operand.handle.data.astype(np.int64) for operand in (left, right)))
+        if exact.min() < kind.get_int_min_value() or exact.max() > kind.get_int_max_value():
+            raise OverflowError(f"{operation.__name__} goes beyond {kind}")
 
 
 class _Watched:

@@ -184,6 +184,12 @@ def strided_offsets(y_ptr, N: tl.constexpr):
 
 
 @triton.jit
+def narrow_offsets(y_ptr, stride, N: tl.constexpr):
+    n = tl.arange(0, N)
+    tl.store(y_ptr + n, n * stride)
+
+
+@triton.jit
 def strided_copy(x_ptr, x_stride, y_ptr, N: tl.constexpr):
     n = tl.arange(0, N)
     tl.store(y_ptr + n, tl.load(x_ptr + n.to(tl.int64) * x_stride))

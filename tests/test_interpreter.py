@@ -258,13 +258,20 @@ def test_cumulated_bfloat16(op, oracle, numbers, reverse, random):
     assert_same(result(kernels.cumulate, op, x, like=x, N=32, reverse=reverse), want)
 
 
-def test_scan_of_bfloat16_rounds_at_each_step(random):
-    decay = torch.rand(32, generator=random).to(torch.bfloat16)
-    x = torch.randn(32, generator=random).to(torch.bfloat16)
+def test_scan_of_bfloat16_rounds_what_the_function_gives(random):
+    decay, x = torch.rand(20, 2, generator=random).to(torch.bfloat16), torch.randn(20, 2, generator=random).bfloat16()
+    for d, pair in zip(decay, x, strict=True):
+        want = torch.stack([pair[0], d[1] * pair[0] + pair[1]])
+        assert_same(result(kernels.linear_recurrence, d, pair, like=pair, N=2), want)
+
+
+def test_scan_of_bfloat16(random):
+    """With numbers that need no rounding on the way, in whatever order they are combined."""
+    decay, x = (torch.randint(-1, 2, (32,), generator=random).to(torch.bfloat16) for _ in range(2))
     want = x.clone()
     for n in range(1, 32):
         want[n] = decay[n] * want[n - 1] + x[n]
-    assert_same(result(kernels.linear_recurrence, decay, x, like=x, N=32), want)
+    assert torch.equal(result(kernels.linear_recurrence, decay, x, like=x, N=32), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import imported
+from kernels_for_interpreter import narrow_offsets
 
 from rnngen.compile import compile_model
 from rnngen.description import library
@@ -73,6 +74,13 @@ def test_a_row_too_far_is_seen(tmp_path):
 
     with pytest.raises(Exception, match="out of bounds"):
         run(changed_class(tmp_path, change), "stepwise")
+
+
+def test_an_offset_beyond_32_bits_is_seen():
+    y = torch.zeros(16, dtype=torch.int64)
+    narrow_offsets[(1,)](y, 2**27, N=16)
+    with pytest.raises(Exception, match="goes beyond int32"):
+        narrow_offsets[(1,)](y, 2**28, N=16)
 
 
 @pytest.mark.parametrize(("part", "function", "wanted", "instead"), DROPPED)

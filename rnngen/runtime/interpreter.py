@@ -6,6 +6,7 @@ other differences it lists, from Triton 3.6 on. Compiled kernels are not affecte
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import triton.language as tl
@@ -23,7 +24,12 @@ def mend() -> None:
     * A float argument of a kernel is a float32 scalar, and a bool an int1, as in the signature of a compiled
       kernel.
     * `range(n)` takes a scalar that is not a constant (Triton 3.6 fails with numpy 2.4).
-    * A scan by a function of one's own asks it of a row of the block at a time, and not of each element.
+    * A scan by a function of one's own asks it of the whole block at once, as often as its length can be halved, and
+      not of each element.
+    * A function that a kernel calls finds `tl` as the launch prepared it: preparing it again for each call took
+      a third of the time.
+    * Sums and products of integers are not computed again in 64 bits, for a check that does nothing by itself:
+      it took a fifth.
     * Overflow and division by zero are silent, as on a GPU; numpy warns of them.
     """
     builder = interpreter.interpreter_builder
@@ -35,10 +41,12 @@ def mend() -> None:
     ReduceOps.min_max = _in_float32(ReduceOps.min_max)
     ScanOps.cumsum = _in_float32(ScanOps.cumsum)
     ScanOps.cumprod = _in_float32(ScanOps.cumprod)
-    ScanOps.generic_scan = _scan_by_rows
+    ScanOps.generic_scan = _scan_by_doubling
     GridExecutor.__call__ = np.errstate(all="ignore")(GridExecutor.__call__)
     interpreter._implicit_cvt = _with_typed_scalars(interpreter._implicit_cvt)
     interpreter._patch_lang_tensor = _with_index(interpreter._patch_lang_tensor)
+    interpreter._patch_lang = _unless_patched(interpreter._patch_lang)
+    builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
 
 class _MendedBuilder(InterpreterBuilder):
@@ -117,18 +125,22 @@ def _in_float32(reduction):
     return reduced
 
 
-def _scan_by_rows(self, operands):
-    """`ScanOps.generic_scan` with a call of the function for each step along the axis: blocks have many elements."""
+def _scan_by_doubling(self, operands):
+    """`ScanOps.generic_scan` with a call of the function for each doubling of the distance between what it combines.
+
+    The function is asked of whole blocks, as they are all that it may see: what it says of the first elements, and of
+    the last ones before them, is not looked at.
+    """
     found = [operand.handle.data.copy() for operand in operands]
     rows = [np.moveaxis(data, self.axis, 0) for data in found]  # views
-
-    def row(number):
-        return [self.to_tensor(row[number : number + 1], o.dtype) for row, o in zip(rows, operands, strict=True)]
-
-    for number in range(1, len(rows[0])):
-        combined = self.combine_fn.fn(*row(number - 1), *row(number))
-        for data, part in zip(rows, combined if isinstance(combined, tuple) else (combined,), strict=True):
-            data[number] = part.handle.data[0] if isinstance(part, tl.tensor) else part
+    distance = 1
+    while distance < len(rows[0]):
+        before = [self.to_tensor(np.roll(row, distance, 0), o.dtype) for row, o in zip(rows, operands, strict=True)]
+        after = [self.to_tensor(row.copy(), o.dtype) for row, o in zip(rows, operands, strict=True)]
+        combined = self.combine_fn.fn(*before, *after)
+        for row, part in zip(rows, combined if isinstance(combined, tuple) else (combined,), strict=True):
+            row[distance:] = part.handle.data[distance:] if isinstance(part, tl.tensor) else part
+        distance *= 2
     return [self.to_tensor(data, operand.dtype) for data, operand in zip(found, operands, strict=True)]
 
 
@@ -150,6 +162,24 @@ def _with_typed_scalars(convert):
         return convert(argument)
 
     return converted
+
+
+def _unless_patched(patch):
+    """Leave the language alone that has the interpreter's operations already, in every module that a function sees.
+
+    A launch ends with the tensor's own methods, so the next one begins with a language that has to be prepared.
+    """
+    modules = {}  # by function: looking for them among its globals takes as long as a small kernel
+
+    @functools.wraps(patch)
+    def patched(fn):
+        if fn not in modules:
+            modules[fn] = [value for value in fn.__globals__.values() if value is tl or value is tl.core]
+        if tl.core.is_builtin(tl.tensor.__add__) or any(tl.core.is_builtin(module.load) for module in modules[fn]):
+            return patch(fn)
+        return interpreter._LangPatchScope()
+
+    return patched
 
 
 def _with_index(patch):
