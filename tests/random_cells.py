@@ -199,7 +199,7 @@ def cells(draw) -> str:
 
     Forms that once were compiled wrongly, and that chance seldom writes, are put beside those in a few per cent.
     """
-    if draw(st.integers(0, 15)) == 15:
+    if draw(st.integers(0, 11)) == 11:
         return draw(linear_cells())
     states = list(STATES[: draw(st.integers(1, 3))])
     writer = _Writer(draw, states, products=draw(st.integers(0, 3)) < 3)
