@@ -3,6 +3,7 @@ last place, and beside torch's own.
 """
 
 import math
+from functools import cache
 from pathlib import Path
 
 import mpmath
@@ -70,12 +71,18 @@ def points(name, dtype):
     return x
 
 
+@cache
+def exact_at(name, argument):
+    """What the function is there; ours and torch's are judged by it in turn."""
+    return EXACT[name](mpmath.mpf(argument))
+
+
 def errors(name, x, y):
     """In units in the last place of the exact result; those of subnormal numbers are as large as the smallest one's."""
     found = []
     eps, smallest = torch.finfo(x.dtype).eps, torch.finfo(x.dtype).smallest_normal
     for argument, number in zip(x.tolist(), y.tolist(), strict=True):
-        exact = EXACT[name](mpmath.mpf(argument))
+        exact = exact_at(name, argument)
         _, exponent = mpmath.frexp(exact)
         unit = eps * max(mpmath.ldexp(1, exponent - 1), smallest)
         error = abs(mpmath.mpf(number) - exact)

@@ -1,7 +1,11 @@
 """Every schedule of every cell, in Triton's interpreter, against the cell's equations in float64.
 
 What the judge shares with what it judges is said in judge.py.
+Time goes with programs and steps here, so a cell's kernels are asked once each: what a schedule does alike for all
+cells, as the direction, alternates among them, and the library's have it all.
 """
+
+from collections import Counter
 
 import pytest
 import torch
@@ -27,6 +31,37 @@ def cases(names) -> list[tuple[str, str]]:
     return [(name, schedule) for name in names for schedule in possible(program(ALL[name]).forward.facts)]
 
 
+def alternating(found) -> list[tuple[str, str, bool]]:
+    """Cases with a direction each: of every schedule the second, the fourth and so on are reversed."""
+    places: Counter[str] = Counter()
+    directed = []
+    for name, schedule in found:
+        directed.append((name, schedule, bool(places[schedule] % 2)))
+        places[schedule] += 1
+    return directed
+
+
+def words(value) -> str | None:
+    """The id of a direction, or of a type."""
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return {False: "forwards", True: "reversed"}.get(value) if isinstance(value, bool) else None
+
+
+def fewest(schedule, sizes, lengths):
+    """Two of the batch, but for `resident`: the others have no tiles of it, but programs for each of its elements."""
+    time, batch, *widths = sizes
+    most = batch if schedule == "resident" else 2
+    return (time, min(batch, most), *widths), lengths and lengths[-most:]
+
+
+def heads_for(name, schedule) -> int:
+    """Dense and block-diagonal matrices together: the resident schedule takes them only as one head."""
+    found = program(ALL[name])
+    mixed = found.forward.facts.mixed or found.backward.facts.mixed
+    return 1 if schedule == "resident" and mixed else heads_of(ALL[name])
+
+
 def test_what_has_a_product_is_resident_and_what_has_none_is_elementwise():
     for name in ALL:
         products = any(value.op in ACROSS for value in program(ALL[name]).scan.values)
@@ -38,18 +73,25 @@ def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=No
     key = name if name in LIBRARY else ALL[name]
     scan = getattr(module_of(key), f"{layer_of(key).cell.name}_scan")
     assert scan.forward.kernels.keys() == {case for cell, case in cases([name])}
-    # Dense and block-diagonal matrices together: the resident schedule takes them only as one head.
-    mixed = scan.forward.facts.mixed or scan.adjoint.facts.mixed
-    heads = 1 if schedule == "resident" and mixed else heads_of(ALL[name])
-    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads, lengths=lengths)
+    sizes, lengths = fewest(schedule, sizes, lengths)
+    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads_for(name, schedule), lengths=lengths)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize(("name", "schedule"), cases(LIBRARY))
+# In each type, the other way in every second one; few cells are `elementwise` or `linear`, and those run both ways.
+IN_EVERY_TYPE = [
+    (name, schedule, dtype, way != bool(number % 2))
+    for name, schedule, way in [
+        *alternating(case for case in cases(LIBRARY) if case[1] in ("resident", "stepwise")),
+        *((*case, way) for case in cases(LIBRARY) if case[1] in ("elementwise", "linear") for way in (False, True)),
+    ]
+    for number, dtype in enumerate(TOLERANCES)
+]
+
+
+@pytest.mark.parametrize(("name", "schedule", "dtype", "reverse"), IN_EVERY_TYPE, ids=words)
 def test_library(module_of, layer_of, name, schedule, dtype, reverse):
-    sizes = SIZES[(list(TOLERANCES).index(dtype) + reverse) % len(SIZES)]
+    sizes = SIZES[(list(TOLERANCES).index(dtype) + list(LIBRARY).index(name)) % len(SIZES)]
     check(module_of, layer_of, name, dtype, sizes, schedule, reverse)
 
 
@@ -59,16 +101,22 @@ def test_sizes(module_of, layer_of, name, schedule, sizes):
     check(module_of, layer_of, name, torch.float32, sizes, schedule, False)
 
 
-@pytest.mark.parametrize(("name", "schedule"), [c for c in cases(["lstm", "indrnn", "mingru"]) if c[1] != "resident"])
+@pytest.mark.parametrize(
+    ("name", "schedule"), [c for c in cases(["lstm", "indrnn", "mingru"]) if c[1] in ("stepwise", "elementwise")]
+)
 def test_more_units_than_a_program_has(module_of, layer_of, name, schedule):
-    """A grid that leaves some out is seen only where one block does not hold them all: no block is larger than 256."""
+    """A grid that leaves some out is seen only where one block does not hold them all: no block is larger than 256,
+    and of `linear`, which has more than one in other tests too, none is larger than 16.
+    """
     check(module_of, layer_of, name, torch.float32, (2, 2, 3, 300), schedule, False)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
-@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+@pytest.mark.parametrize(
+    ("name", "schedule", "reverse"), alternating(c for c in cases(ALL) if c[1] != "stepwise"), ids=words
+)
 def test_sequences_of_different_lengths(module_of, layer_of, name, schedule, reverse):
-    check(module_of, layer_of, name, torch.float64, (4, 3, 3, 6), schedule, reverse, lengths=[2, 4, 1])
+    """By `stepwise`, which takes one direction after the other, it is a half of `test_both_directions_at_once`."""
+    check(module_of, layer_of, name, torch.float64, (3, 3, 3, 6), schedule, reverse, lengths=[2, 3, 1])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -108,13 +156,20 @@ def sweeps(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("lengths", [None, [2, 4, 1]], ids=["whole", "packed"])
-@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+@pytest.mark.parametrize(
+    ("name", "schedule", "lengths"),
+    [
+        *((*case, [2, 3, 1]) for case in cases(ALL)),
+        *((*case, None) for case in cases([*LIBRARY, "heads"]) if case[1] != "stepwise"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "packed" if value else "whole",
+)
 def test_both_directions_at_once(layer_of, sweeps, name, schedule, lengths):
     """In one launch, where the cell is twice itself; heads come twice too, and units in blocks that are not whole."""
     layer = layer_of(ALL[name])
-    heads = heads_of(ALL[name]) if layer.cell.both else 1
-    found = compare(layer, torch.float64, (4, 3, 3, 6), schedule, heads=heads, lengths=lengths, both=True)
+    heads = heads_for(name, schedule)
+    sizes, lengths = fewest(schedule, (3, 3, 3, 6), lengths)
+    found = compare(layer, torch.float64, sizes, schedule, heads=heads, lengths=lengths, both=True)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
     at_once = layer.cell.both and schedule != "stepwise"
     assert [both for _, both in sweeps] == [at_once] * (2 if at_once else 4)
@@ -192,8 +247,7 @@ def test_padding_has_no_gradient_that_is_no_number(layer_of, steep, schedule, re
     check_padding(layer_of, steep, reverse, schedule)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reversed"])
-@pytest.mark.parametrize(("name", "schedule"), cases(ALL))
+@pytest.mark.parametrize(("name", "schedule", "reverse"), alternating(cases(ALL)), ids=words)
 def test_only_the_last_step(layer_of, name, schedule, reverse):
     """In inference the others are not written at all."""
     options = {"schedule": schedule, "reverse": reverse}
@@ -211,7 +265,8 @@ def test_only_the_last_step(layer_of, name, schedule, reverse):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("name", "schedule"), cases(sorted(ALL.keys() - LIBRARY.keys())))
 def test_other_cells(module_of, layer_of, name, schedule, dtype):
-    check(module_of, layer_of, name, dtype, (3, 9, 3, 6), schedule, dtype == torch.bfloat16)
+    half = dtype == torch.bfloat16
+    check(module_of, layer_of, name, dtype, (3, 9 if half else 2, 3, 6), schedule, reverse=half)
 
 
 @pytest.mark.parametrize(("name", "schedule"), cases(["lstm", "gru", "mingru"]))

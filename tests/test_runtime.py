@@ -361,7 +361,7 @@ def check_padding(layer_of, steep, reverse, schedule="auto"):
     for tensor in leaves:
         tensor.requires_grad_()
     state = state if len(state) > 1 else state[0]
-    want = one_by_one(layer, x, state)
+    want = one_by_one(layer.reference, x, state)
     want_gradients = gradients(want, leaves)
     assert all(gradient.isfinite().all() for gradient in want_gradients)
     for path in (layer, layer.reference):
