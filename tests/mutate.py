@@ -238,7 +238,7 @@ def _another_module(file: str, after: str) -> bool:
         finally:
             made.loader = own
             made.cache.clear()
-    except (TemplateError, Unsafe, TypeError, SyntaxError):
+    except (TemplateError, Unsafe, TypeError, ValueError, LookupError, SyntaxError):
         return False
 
 
