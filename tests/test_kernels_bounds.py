@@ -23,7 +23,7 @@ DROPPED = [
     ("units", "store_units", ", mask=unit < width", ""),
     ("chunks", "load_chunk", "inside & (unit < width)", "inside"),
     ("chunks", "load_chunk", "inside & (unit < width)", "(unit < width)"),
-    ("chunks", "load_valid", "mask=inside, other=0", "mask=inside | True, other=0"),
+    ("chunks", "load_flags", "mask=inside, other=0", "mask=inside | True, other=0"),
     ("chunks", "store_chunk", "inside & (unit < width)", "inside"),
     ("chunks", "store_chunk", "inside & (unit < width)", "(unit < width)"),
     ("tiles", "load1", "(unit < D) & (batch < left)", "(unit < D)"),
