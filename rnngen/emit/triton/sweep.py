@@ -269,9 +269,9 @@ class SweepText:
         backwards = self.chain.graph.backwards
         return ResetsText(
             backwards=backwards,
-            pointer=self.names.made(("pointer", "resets"), "resets_ptr"),
+            pointer=self.names.made(("reset", "pointer"), "resets_ptr"),
             flag=flag,
-            first_pointer=self.names.made(("pointer", "first"), "first_ptr"),
+            first_pointer=self.names.made(("reset", "first"), "first_ptr"),
             count=len(states),
             states=states,
             firsts=firsts,
