@@ -6,17 +6,21 @@ cells, as the direction, alternates among them, and the library's have it all.
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from cells import ALL, LIBRARY, heads_of, program
 from judge import TOLERANCES, compare
 from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnngen.across import ACROSS
+from rnngen.runtime import launch as launch_module
 from rnngen.runtime.both import joined
 from rnngen.runtime.language import interpreting
-from rnngen.runtime.schedules import SCHEDULES, possible
+from rnngen.runtime.machine import MACHINES
+from rnngen.runtime.schedules import SCHEDULES, possible, resident
 
 # (time, batch, inputs, hidden for one head): one of everything, primes, beyond one tile of the batch, T = 1.
 SIZES = [(1, 1, 1, 1), (3, 2, 5, 7), (2, 17, 3, 13), (4, 9, 2, 24), (1, 5, 3, 33)]
@@ -320,3 +324,31 @@ def test_a_schedule_that_cannot_run_says_why(layer_of):
             layer_of("lstm")(3, 20, schedule=name)
     with pytest.raises(ValueError, match="wider than the 64"):
         layer_of("lstm")(3, 80, schedule="resident")(torch.randn(4, 2, 3))
+
+
+@pytest.mark.parametrize(("name", "batch", "tile"), [("lstm", 34, 16), ("gru", 66, 32)])
+def test_larger_tiles_of_the_batch_give_the_same_bits(layer_of, name, batch, tile, monkeypatch):
+    """A GPU of one multiprocessor takes 16 of the batch from 33 on, and 32 from 65; the second batch is padded."""
+    tiles = []
+    launched = resident.launch
+
+    def launch(kernel, scan, choice):
+        tiles.append(choice.constants["BB"])
+        launched(kernel, scan, choice)
+
+    monkeypatch.setattr(resident, "launch", launch)
+    torch.manual_seed(0)
+    layer = layer_of(name)(2, 5, dtype=torch.bfloat16, schedule="resident")
+    x = torch.randn(2, batch, 2, dtype=torch.bfloat16, requires_grad=True)
+    answers = []
+    for processors in (132, 1):
+        machine = replace(MACHINES["sm_90"], processors=processors)
+        monkeypatch.setattr(launch_module, "machine_of", lambda device, machine=machine: machine)
+        if name == "gru":
+            y = layer(pack_padded_sequence(x, torch.arange(batch) % 2 + 1, enforce_sorted=False))[0].data
+        else:
+            y, _ = layer(x)
+        answers.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    for one, other in zip(*answers, strict=True):
+        assert torch.equal(one, other)
+    assert tiles == [8, 8, tile, tile]

@@ -180,10 +180,24 @@ def test_a_schedule_by_name():
         )
 
 
-def test_the_choice_needs_no_more_time_for_a_longer_sequence():
-    """Neither length nor batch is a constant of a kernel: one module and one compile serve them all."""
-    few, many = (choose(LSTM, Sizes(batch, 64, 1, 2), MACHINES["sm_90"]) for batch in (1, 5000))
-    assert few.constants == many.constants
+@pytest.mark.parametrize(
+    ("width", "heads", "itemsize", "machine", "tiles"),
+    [
+        (64, 1, 2, "sm_90", {1: 8, 4224: 8, 4225: 16, 8448: 16, 8449: 32, 10**6: 32}),
+        (64, 12, 2, "sm_90", {16: 8, 352: 8, 353: 16, 704: 16, 705: 32}),
+        (32, 1, 2, "sm_80", {3456: 8, 3457: 16, 10**6: 32}),
+        (128, 1, 2, "sm_90", {1: 8, 5000: 8}),  # the sums of 128 units fill the registers
+        (64, 1, 4, "sm_90", {1: 4, 5000: 4}),
+        (32, 1, 4, "sm_90", {1: 8, 5000: 8}),
+        (64, 1, 2, "gfx942", {1: 16, 10**6: 16}),
+    ],
+)
+def test_a_batch_is_in_one_of_three_tiles(width, heads, itemsize, machine, tiles):
+    """Neither the length nor the batch is a constant of a kernel: a layer has at most three, whatever the batch is."""
+    facts = dataclasses.replace(LSTM, across=(dataclasses.replace(LSTM.across[0], heads=heads > 1),))
+    found = {batch: choose(facts, Sizes(batch, width * heads, heads, itemsize), MACHINES[machine]) for batch in tiles}
+    assert {batch: choice.constants["BB"] for batch, choice in found.items()} == tiles
+    assert {choice.schedule for choice in found.values()} == {"resident"}
 
 
 def test_explain():

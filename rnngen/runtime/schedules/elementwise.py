@@ -23,10 +23,6 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if -(-sizes.hidden // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"
         return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
-    programs = sizes.batch * -(-sizes.hidden // block)
-    waves = -(-programs // (machine.processors * 16))
-    bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
-    time = max(waves * 250 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
     stages = 3 if machine.backend == "cuda" else 1
     # What two steps load in advance does not hide the latency of memory, what two trips of four steps do: an IndRNN
     # takes 146 cycles a step and 126 backwards on sm_90, not 441 and 414. With eight it would take 116 and 79, and two
@@ -34,6 +30,11 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     unroll = 4 if machine.backend == "cuda" and machine.traits.async_copies else 1
     while unroll > 1 and sum(facts.streams) * block * sizes.itemsize * (stages - 1) * unroll > MOST_AHEAD:
         unroll //= 2
+    programs = sizes.batch * -(-sizes.hidden // block)
+    waves = -(-programs // (machine.processors * 16))
+    bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
+    cycles = {4: 150, 2: 250, 1: 450}[unroll]  # an IndRNN and a minGRU, both ways
+    time = max(waves * cycles / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
     return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, {"num_warps": 1})
 
 
