@@ -87,11 +87,6 @@ class _Case:
         return min(across.matrices for across in self.facts.across) > 2
 
     @property
-    def enlarges(self) -> bool:
-        """Whether the registers hold the sums of more than 8 of the batch."""
-        return self.itemsize == 2 and self.tile <= 64
-
-    @property
     def holds(self) -> bool:
         """Whether the registers hold the matrices, in half precision, beside all else: four of 64 units, or so much."""
         rows = max(64, self.tile) if self.facts.backwards else self.tile
@@ -109,22 +104,18 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
             if applies(case):
                 for name, value in changes.items():
                     (constants if name in constants else options)[name] = value
-    for more, changes in _LARGER:
-        if not case.enlarges or machine.backend != "cuda" or sizes.heads * sizes.batch <= 2 * more * machine.processors:
-            break
-        constants["BB"] = more
-        options |= changes(case)
+    for more, widest in _LARGER:
+        if sizes.itemsize == 2 and tile <= widest and sizes.heads * sizes.batch > 2 * more * machine.processors:
+            constants["BB"] = max(more, constants["BB"])
     return constants, options
 
 
-# Larger tiles of the batch, where a multiprocessor has more than two programs with them too. Then its time goes with
-# instructions, not with latency. An LSTM of 12 heads of 64 units on sm_90 forwards: 272 of a warp for a sequence and
-# step with 8 of the batch, 220 with 16, 189 with 32; its adjoint 180, 150, 150.
-_LARGER: tuple[tuple[int, Callable[[_Case], Mapping[str, int]]], ...] = (
-    (16, lambda case: {}),
-    # With 4 warps the adjoint of 64 units spills.
-    (32, lambda case: {"num_warps": 8} if case.tile == 64 else {}),
-)
+# Larger tiles of the batch, each with the widest tiles of units in half precision of which the registers of all targets
+# hold the sums. A multiprocessor has more than two programs with them too: then its time goes with instructions, not
+# with latency. Those of all warps for a step of a sequence on sm_90: of an LSTM of 12 heads of 64 units 272 with 8 of
+# the batch and 220 with 16, of its adjoint 180 and 150; of 24 heads of 32 units 133, 110 and 94 with 32, and 106, 84,
+# 74.
+_LARGER = ((16, 64), (32, 32))
 
 
 # What else a kernel needs to have no spills and to fit, by backend or by kin of machine, from compiling the library for
