@@ -334,7 +334,9 @@ class SweepText:
         """The outputs that are written "always", or only to "keep" or to "save" something."""
         writes = [write for write in self.chain.writes if write.when == when]
         stores = ((write, self.store(self.output(write.label), write.atoms, 0, len(write.atoms))) for write in writes)
-        states = {(atom,): state for (_, atom), state in zip(self.chain.states, self.states, strict=True)}
+        states: dict[tuple[Atom, ...], StateText] = {
+            (atom,): state for (_, atom), state in zip(self.chain.states, self.states, strict=True)
+        }
         return tuple(
             replace(store, late=self._late_text(write.atoms), still=states.get(write.atoms)) for write, store in stores
         )
