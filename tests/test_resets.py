@@ -426,7 +426,7 @@ def test_something_to_return_to_without_a_reset(layer_of, module_of):
     for module in (layer, Recurrence(layer)):
         with pytest.raises(ValueError, match="reset_to is what resets return to, and there are no resets"):
             module(x, reset_to=torch.zeros(1, B, H))
-    with pytest.raises(RuntimeError, match=r"Expected h size \(1, 4, 5\), got \(1, 4, 6\)"):
+    with pytest.raises(RuntimeError, match=r"GRU, reset_to: Expected h size \(1, 4, 5\), got \(1, 4, 6\)"):
         layer(x, resets=flags_at([]), reset_to=torch.zeros(1, B, 6))
     with pytest.raises(TypeError, match="Expected reset_to to be a Tensor or a tuple of them, got str"):
         layer(x, resets=flags_at([]), reset_to="zeros")

@@ -542,32 +542,33 @@ class Layer(Leaf):
     def _states(self, hx: State | None, x: Tensor, batched: bool, called: str = "hx") -> list[Tensor]:
         """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
+        title = self._title if called == "hx" else f"{self._title}, {called}"
         if hx is None:
             return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows(x)]
         if not isinstance(hx, Tensor | list | tuple):
             kind = type(hx).__name__
-            raise TypeError(f"{self._title}: Expected {called} to be a Tensor or a tuple of them, got {kind}")
+            raise TypeError(f"{title}: Expected {called} to be a Tensor or a tuple of them, got {kind}")
         given = [hx] if isinstance(hx, Tensor) else list(hx)
         if len(given) != len(names):
             raise RuntimeError(
-                f"{self._title}: Expected {_counted(len(names), 'state tensor')} ({', '.join(names)}), got {len(given)}"
+                f"{title}: Expected {_counted(len(names), 'state tensor')} ({', '.join(names)}), got {len(given)}"
             )
         found = []
         for name, value in zip(names, given, strict=True):
             width = self._width(name)
             if not isinstance(value, Tensor):
-                raise TypeError(f"{self._title}: Expected {name} to be a Tensor, got {type(value).__name__}")
+                raise TypeError(f"{title}: Expected {name} to be a Tensor, got {type(value).__name__}")
             if value.dim() == 1 and value.shape[0] == width:
                 value = value.expand(self._runs, batch, -1) if batched else value.expand(self._runs, -1)
             wanted = (self._runs, batch, width) if batched else (self._runs, width)
             if value.dim() != len(wanted):
                 kind = "batched 3-D" if batched else "unbatched 2-D"
                 raise RuntimeError(
-                    f"{self._title}: For {kind} input, {name} should also be {len(wanted)}-D of size {wanted} "
+                    f"{title}: For {kind} input, {name} should also be {len(wanted)}-D of size {wanted} "
                     f"but got {value.dim()}-D tensor of size {tuple(value.shape)}"
                 )
             if tuple(value.shape) != wanted:
-                raise RuntimeError(f"{self._title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
+                raise RuntimeError(f"{title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
             self._check_fit(value, x, "hidden", name)
             found.append(value if batched else value.unsqueeze(1))
         return found
