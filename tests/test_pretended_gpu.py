@@ -51,13 +51,22 @@ def schedules(cell: str) -> list[str]:
     return list(getattr(module(cell), f"{cell}_scan").forward.kernels)
 
 
-def train(cell: str, dtype: str, width: int = WIDTH, packed: bool = False, device: str = "cuda", **options) -> None:
+def train(
+    cell: str,
+    dtype: str,
+    width: int = WIDTH,
+    packed: bool = False,
+    device: str = "cuda",
+    resets: bool = False,
+    **options,
+) -> None:
     """A forward and a backward pass of two layers in two directions."""
     heads = HEADS.get(cell, 1)
     options = {"num_layers": 2, "bidirectional": True, "heads": heads, "device": device} | options
     layer = layer_class(cell)(INPUTS, heads * width, dtype=DTYPES[dtype], **options)
     x = torch.randn(TIME, BATCH, INPUTS, device=device, dtype=DTYPES[dtype], requires_grad=True)
-    y, _ = layer(pack_padded_sequence(x, torch.tensor(LENGTHS), enforce_sorted=False) if packed else x)
+    flags = torch.ones(TIME, BATCH, device=device, dtype=torch.bool) if resets else None
+    y, _ = layer(pack_padded_sequence(x, torch.tensor(LENGTHS), enforce_sorted=False) if packed else x, resets=flags)
     (y.data if packed else y).sum().backward()
 
 
@@ -142,6 +151,21 @@ def test_every_schedule(cell, card, dtype):
             with pretended(CARDS[card]) as gpu:
                 train(cell, dtype, packed=packed, schedule=schedule)
             check(gpu, cell, schedule, packed)
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+def test_resets(cell, card):
+    for schedule in schedules(cell):
+        with pretended(CARDS[card]) as gpu:
+            train(cell, "float32", resets=True, schedule=schedule)
+        assert gpu.faults == []
+        assert {one.kernel.split("_")[1] for one in gpu.launches} == {"forward", "adjoint"}
+        for one in gpu.launches if schedule != "stepwise" else []:  # whose kernels know nothing of them
+            states = len(layer_class(cell).cell.states)
+            assert one.arguments["resets_ptr"].shape == (TIME + 1, BATCH, 1)
+            assert one.arguments["resets_ptr"].dtype == torch.int32
+            assert one.arguments["first_ptr"].shape == (BATCH, states * 2 * WIDTH)
 
 
 ROWS = dict(zip(CARDS, ["sm_75", "sm_86", "sm_80", "sm_90", "sm_89", "sm_120", "sm_100", "gfx942"], strict=True))
