@@ -457,7 +457,8 @@ def _trial(
     x = torch.randn(run.time, run.batch, run.inputs).to(device, kind)
     states: list[Tensor] = []
     if "initial_state" not in run.options:
-        states = [torch.randn(state.shape).to(device, kind) for state in _parts(made.initial_state(run.batch))]
+        parts = _parts(made.initial_state(run.batch)) * (2 if run.resets else 1)  # what resets return to as well
+        states = [torch.randn(state.shape).to(device, kind) for state in parts]
     exact = _answer_of(double, _judge(double, described, run), x.double(), _doubled(states), kind)
     plain = exact if dtype == "float64" else _answer_of(made, _judge(made, described, run), x, states, kind)
     return _Trial(described, run, made, double, x, states, exact, plain)
@@ -482,8 +483,11 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
         return pack_padded_sequence(rows, torch.tensor(run.lengths), enforce_sorted=False)
 
     def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        states, begins = _with_begins(states, run)
         hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
-        options = {}
+        options: dict[str, Any] = {}
+        if begins:
+            options["reset_to"] = begins[0] if len(begins) == 1 else tuple(begins)
         if run.resets:
             flags = torch.zeros(x.shape[:2], dtype=torch.bool)
             for element, steps in enumerate(run.resets):
@@ -495,21 +499,25 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
     return answer
 
 
+def _with_begins(states: list[Tensor], run: _Run) -> tuple[list[Tensor], list[Tensor]]:
+    """The states that a call begins with, and those that its resets return to."""
+    count = len(states) // (2 if run.resets else 1)
+    return states[:count], states[count:]
+
+
 def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
     """The cell as it was described, with the parameters of the layer."""
-    import torch
-
     from rnngen import reference
 
     def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         parameters = dict(layer.named_parameters())
         names = layer.cell.states
-        learned = [parameters[f"initial_{name}"] for name in names] if not states else []
-        begins = [rows.unsqueeze(1).expand(-1, run.batch, -1) for rows in learned]
-        begins = begins or [torch.zeros_like(state) for state in states]
-        states = states or begins
+        states, begins = _with_begins(states, run)
+        if not states:
+            rows = [parameters[f"initial_{name}"] for name in names]
+            states = begins = [row.unsqueeze(1).expand(-1, run.batch, -1) for row in rows]
         directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
-        named, first = (dict(zip(names, group, strict=True)) for group in (states, begins))
+        named, first = (dict(zip(names, group, strict=True)) for group in (states, begins or states))
         y, last = reference.layers(
             described, x, named, parameters, **directions, lengths=run.lengths, resets=run.resets, begins=first
         )
@@ -531,11 +539,12 @@ def _answer_of(layer: Layer, answer: _Answer, x: Tensor, states: list[Tensor], d
     parameters = dict(layer.named_parameters())
     leaves = [x, *states, *parameters.values()]
     gradients = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True, materialize_grads=True)
+    given = [f"d_{begin}{state}" for begin in ("", "first_") for state in layer.cell.states]
     names = [
         "y",
         *(f"last {state}" for state in layer.cell.states),
         "d_x",
-        *(f"d_{state}" for state in layer.cell.states[: len(states)]),
+        *given[: len(states)],
         *(f"d_{name}" for name in parameters),
     ]
     return dict(zip(names, (tensor.detach() for tensor in (*outputs, *gradients)), strict=True))

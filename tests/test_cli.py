@@ -1014,6 +1014,7 @@ def test_verify_compares_every_name(run):
         ]
         rows = [line.split("  ")[1].strip() for line in table.splitlines()[1:]]
         names = ["y", "last h", "d_x", "d_h", "d_weight_ih_l0", "d_weight_hh_l0", "d_bias_l0", "d_initial_h"]
+        names += ["d_first_h"]  # of what resets return to
         weights = [f"d_{weight}_l{place}" for place in ("0_reverse", "1", "1_reverse") for weight in WEIGHTS]
         assert rows == [*names, *weights, "d_weight_hr_l0", OWN]
     assert result.stdout.endswith("16 runs compared, all within tolerance\n")
