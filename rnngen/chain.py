@@ -108,8 +108,8 @@ class Chain:
 
     streams: the inputs, each with the blocks of it that are read. mask: the leaf that says which steps count. states:
     each with the atom that is its new value. vectors: the atoms of parameters that stages read. returned: the states
-    that a reset returns to a first value, in an adjoint those whose gradient it keeps from going further back. rounds:
-    in which the states can be computed for many steps at once; None if the scan is not linear.
+    that a reset returns to a first value; in an adjoint their gradients, which it sets to zero. rounds: in which the
+    states can be computed for many steps at once; None if the scan is not linear.
     """
 
     graph: CellGraph

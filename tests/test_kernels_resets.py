@@ -6,6 +6,7 @@ from cells import ALL, LIBRARY, heads_of
 from judge import compare
 from test_kernels_scan import cases
 
+from rnngen.runtime.both import joined
 from rnngen.runtime.language import interpreting
 
 T, B = 5, 3
@@ -46,6 +47,56 @@ def test_both_directions_with_padding(layer_of, name, schedule):
 @pytest.mark.parametrize(("name", "schedule"), cases(["gru", "mingru"]))
 def test_half_precision(layer_of, name, schedule):
     check(layer_of, name, schedule, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["lstm", "mingru", "indrnn"])
+def test_what_is_no_number_stays_in_its_sequence(layer_of, name):
+    """Forwards and backwards, by every schedule: an input, and a gradient that comes in."""
+    flags = torch.zeros(T, 1, dtype=torch.bool)
+    flags[3] = True
+    for schedule in layer_of(name).cell.schedules:
+        layer = layer_of(name)(2, 3, schedule=schedule)
+        x = torch.randn(T, 1, 2)
+        spoilt = x.clone()
+        spoilt[1] = torch.nan
+        assert torch.equal(layer(spoilt, resets=flags)[0][3:], layer(x, resets=flags)[0][3:])
+        x.requires_grad_()
+        come = torch.ones(T, 1, 3)
+        come[4] = torch.nan
+        (found,) = torch.autograd.grad(layer(x, resets=flags)[0], x, come)
+        (want,) = torch.autograd.grad(layer(x, resets=flags)[0], x, torch.ones(T, 1, 3))
+        assert torch.equal(found[:3], want[:3])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
+def test_both_directions_one_after_the_other(layer_of, name, batch):
+    """Asked of a schedule that cannot run both at once: what a reset returns to has its gradient."""
+    layer = layer_of(name)(2, 3, bidirectional=True, dtype=torch.float64)
+    cell, states = layer.cell, len(layer.cell.states)
+    weights = [[getattr(layer, f"{w.name}_l0{end}") for w in cell.weights] for end in ("", "_reverse")]
+    joint = [joined(w, *pair) for w, *pair in zip(cell.weights, *weights, strict=True)]
+    x = torch.randn(T, batch, 2, dtype=torch.float64)
+    both = [torch.randn(batch, 6, dtype=torch.float64) for _ in range(states)]
+    first = torch.randn(batch, 6 * states, dtype=torch.float64, requires_grad=True)
+    flags = (torch.arange((T + 1) * batch) % 3 == 1).view(T + 1, batch, 1).int()
+    y, _ = cell.run(x, both, joint, resets=flags, first=first, both=True, schedule="stepwise")
+    apart = [
+        cell.reference(
+            x,
+            [state.chunk(2, -1)[n] for state in both],
+            weights[n],
+            resets=flags,
+            first=torch.cat([part.chunk(2, -1)[n] for part in first.chunk(states, -1)], -1),
+            reverse=n == 1,
+        )[0]
+        for n in range(2)
+    ]
+    want = torch.cat(apart, -1)
+    torch.testing.assert_close(y, want)
+    weighting = torch.linspace(-1, 2, y.numel(), dtype=torch.float64).view(y.shape)
+    gradients = [torch.autograd.grad((rows * weighting).sum(), first)[0] for rows in (y, want)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_chunks_of_a_linear_scan(layer_of):

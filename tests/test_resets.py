@@ -206,6 +206,17 @@ def test_flags_of_any_whole_type_with_the_batch_first(dtype, layer_of):
     assert_equal((y.transpose(0, 1), last), turned(x, resets=flags), [x])
 
 
+def test_flags_of_a_packed_call_are_as_wide_as_they_come(layer_of):
+    layer = layer_of("gru")(I, H)
+    x, flags = torch.randn(T, B, I), flags_at(PLACES["torchrl"])
+    packed = pack_padded_sequence(x, torch.tensor([7, 3, 5, 6]), enforce_sorted=False)
+    answers = [
+        layer(packed, resets=pack_padded_sequence(own, torch.tensor([7, 3, 5, 6]), enforce_sorted=False))[0].data
+        for own in (flags, flags * 2**32)
+    ]
+    torch.testing.assert_close(*answers)
+
+
 def test_the_last_step_alone(layer_of):
     torch.manual_seed(0)
     layer, whole = (layer_of("gru")(I, H, last_only=last, dtype=torch.float64) for last in (True, False))
@@ -246,6 +257,17 @@ def test_a_compiled_graph(name, layer_of):
             first = found
     for one, other in zip(first, found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_reference_under_torch_func(layer_of):
+    layer = layer_of("gru")(I, H, dtype=torch.float64)
+    xs = torch.randn(2, T, B, I, dtype=torch.float64)
+    flags = torch.stack([flags_at(PLACES["torchrl"]), flags_at(PLACES["the last step"])])
+    found = torch.func.vmap(torch.func.grad(lambda x, f: layer.reference(x, resets=f)[0].sum()))(xs, flags)
+    for n in range(2):
+        x = xs[n].clone().requires_grad_()
+        (want,) = torch.autograd.grad(layer.reference(x, resets=flags[n])[0].sum(), x)
+        torch.testing.assert_close(found[n], want)
 
 
 def test_a_batch_of_calls(layer_of):
@@ -365,6 +387,25 @@ def test_a_cell_of_torch_returns_to_zeros(kind):
         torch.testing.assert_close(y[:, element : element + 1], want)
 
 
+@pytest.mark.parametrize("kind", ["layer", "stack"])
+def test_a_layer_or_a_stack_as_the_cell(kind, layer_of, module_of):
+    """Its `step` knows what to return to, also where it is given as a list."""
+    torch.manual_seed(0)
+    module = layer_of("lstm")(I, H) if kind == "layer" else stack_of(module_of).Agent()
+    x, flags = torch.randn(T, B, I), flags_at(PLACES["torchrl"])
+    given = list(module.initial_state(B)) if kind == "layer" else [None, torch.ones(1, B, 4)]
+    for options in ({}, {"reset_to": given}):
+        y, _ = Recurrence(module)(x, given, resets=flags, **options)
+        torch.testing.assert_close(y, module(x, given, resets=flags, **options)[0])
+
+
+def test_a_compiled_cell_in_python():
+    torch.manual_seed(0)
+    module, x, flags = Recurrence(Learned()), random(T, B, I), flags_at(PLACES["torchrl"])
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, resets=flags)[0], module(x, resets=flags)[0])
+
+
 def test_a_cell_that_does_not_say_what_it_begins_with():
     module = Recurrence(lambda x, state: (x, x if state is None else state + x))
     x = random(T, B, I)
@@ -380,7 +421,7 @@ def test_a_cell_that_does_not_say_what_it_begins_with():
 @pytest.mark.parametrize(
     ("resets", "error", "match"),
     [
-        (torch.zeros(T, B), TypeError, "bool or integers, got torch.float32; give resets > 0"),
+        (torch.zeros(T, B), TypeError, "bool or integers, got torch.float32; give resets != 0"),
         (torch.zeros(B, T, dtype=torch.bool), RuntimeError, r"Expected resets size \(7, 4\), got \(4, 7\)"),
         (torch.zeros(T, B, 1, dtype=torch.bool), RuntimeError, r"Expected resets size \(7, 4\), got \(7, 4, 1\)"),
         (torch.zeros(T, B, dtype=torch.bool, device="meta"), RuntimeError, "not at the same device"),
@@ -408,7 +449,7 @@ def test_flags_of_another_packing(layer_of):
     packed = pack_padded_sequence(x, torch.tensor([7, 3, 5, 6]), enforce_sorted=False)
     with pytest.raises(TypeError, match="Expected resets to be a PackedSequence, as the input is, got Tensor"):
         layer(packed, resets=flags)
-    for lengths in ([7, 4, 4, 6], [3, 7, 5, 6]):  # other lengths, and the same in another order
+    for lengths in ([7, 4, 4, 6], [3, 7, 5, 6], [7, 3, 5, 5]):  # others, the same in another order, fewer in all
         other = pack_padded_sequence(flags, torch.tensor(lengths), enforce_sorted=False)
         with pytest.raises(RuntimeError, match="of the same lengths and order as the packed input"):
             layer(packed, resets=other)
@@ -423,9 +464,16 @@ def test_a_step_says_which_flags_it_wants(layer_of):
 def test_something_to_return_to_without_a_reset(layer_of, module_of):
     layer = layer_of("gru")(I, H)
     x = torch.zeros(T, B, I)
+    for call in (layer, layer.reference, Recurrence(layer)):
+        with pytest.raises(ValueError, match="there are no resets; give resets, or hx"):
+            call(x, reset_to=torch.zeros(1, B, H))
     for module in (layer, Recurrence(layer)):
-        with pytest.raises(ValueError, match="reset_to is what resets return to, and there are no resets"):
-            module(x, reset_to=torch.zeros(1, B, H))
+        with pytest.raises(ValueError, match="there are no resets; give resets, or hx"):
+            module.step(x[0], reset_to=torch.zeros(1, B, H))
+    with pytest.raises(ValueError, match="Agent: reset_to is what resets return to"):
+        stack_of(module_of).Agent()(x, reset_to=[None, None])
+    with pytest.raises(RuntimeError, match=r"reset_to tensor with torch\.float64"):
+        layer(x, resets=flags_at([]), reset_to=torch.zeros(1, B, H, dtype=torch.float64))
     with pytest.raises(RuntimeError, match=r"GRU, reset_to: Expected h size \(1, 4, 5\), got \(1, 4, 6\)"):
         layer(x, resets=flags_at([]), reset_to=torch.zeros(1, B, 6))
     with pytest.raises(TypeError, match="Expected reset_to to be a Tensor or a tuple of them, got str"):

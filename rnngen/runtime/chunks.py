@@ -85,6 +85,13 @@ def composed(a1, b1, a2, b2):
 
 
 @triton.jit
+def composed_anew(reset1, a1, b1, reset2, a2, b2):
+    """The same, where a step with a reset is b whatever comes before it: zero times what is no number would be none."""
+    a, b = tl.where(reset2 > 0, a2, a1 * a2), tl.where(reset2 > 0, b2, a2 * b1 + b2)
+    return tl.maximum(reset1, reset2), a, b
+
+
+@triton.jit
 def old_values(h, a, b, reset, first, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
     """Of a state that is h before the chunk, and a * old + b behind each step, the old value at each step.
 
@@ -95,10 +102,14 @@ def old_values(h, a, b, reset, first, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
     """
     step = tl.broadcast_to(tl.arange(0, CHUNK)[:, None], [CHUNK, BLOCK])
     a, b = tl.broadcast_to(a, [CHUNK, BLOCK]), tl.broadcast_to(b, [CHUNK, BLOCK])
-    if reset is not None:  # then what comes behind the step does not depend on what comes before it
-        a, b = tl.where(reset > 0, 0.0, a), tl.where(reset > 0, 0.0 if first is None else a * first + b, b)
-    a, b = tl.associative_scan((a, b), 0, composed)
-    new = a * h + b
+    if reset is None:
+        a, b = tl.associative_scan((a, b), 0, composed)
+        new = a * h + b
+    else:
+        b = tl.where(reset > 0, 0.0 if first is None else a * first + b, b)
+        begun = tl.broadcast_to(reset, [CHUNK, BLOCK])
+        begun, a, b = tl.associative_scan((begun, a, b), 0, composed_anew)
+        new = tl.where(begun > 0, b, a * h + b)
     old = tl.where(step == 0, h, tl.gather(new, tl.maximum(step - 1, 0), 0))
     return old if reset is None or first is None else tl.where(reset > 0, first, old)
 

@@ -61,7 +61,7 @@ class Direction:
 
     run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.weights`. projection:
     (proj_size, features) or None. both: weights and states are those of two directions, as `both.joined` makes them.
-    valid: the mask of the lengths, if there are any. resets: of this scan.
+    valid: the mask of the lengths, if there are any. resets: the boundaries, and the states of this scan.
     """
 
     cell: Cell

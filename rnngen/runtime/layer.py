@@ -15,7 +15,7 @@ from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.leaf import Leaf
-from rnngen.runtime.resets import Resets, boundaries_of, flags_of
+from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
@@ -348,7 +348,8 @@ class Layer(Leaf):
         `batch_first`, (time,) without a batch, or packed as the input is; bool, or integers that are 0 or not. Before
         such a step the state of that element of the batch becomes the layer's initial state, and no gradient passes;
         from the last step to the first, it does behind it. hx is where the call begins, so that a long sequence can be
-        cut into calls. reset_to: what to return to instead, in the form of hx.
+        cut into calls anywhere, but for a direction from the last step to the first: that one does not end with the
+        reset of its first step. reset_to: what to return to instead, in the form of hx.
 
         Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input, states and resets do not fit.
         """
@@ -454,10 +455,10 @@ class Layer(Leaf):
         self._check_input(x)
         states = self._states(hx, x, batched)
         flags = None if resets is None else flags_of(resets, input, self._title)
-        if flags is not None and batched and self.batch_first:
-            flags = flags.transpose(0, 1)
-        back = self._resets(flags if flags is None or batched else flags[:, None], reset_to, hx, states, x, batched)
-        y, last = self._layers(run, x, states, hx is not None, None, back, options)
+        if flags is not None:
+            flags = flags.unsqueeze(1) if not batched else flags.T if self.batch_first else flags
+        begin = self._resets(flags, reset_to, hx, states, x, batched)
+        y, last = self._layers(run, x, states, hx is not None, None, begin, options)
         if not batched:
             y, last = y.squeeze(0 if self.last_only else 1), [state.squeeze(1) for state in last]
         elif self.batch_first and not self.last_only:
@@ -528,7 +529,7 @@ class Layer(Leaf):
         """
         if flags is None:
             if reset_to is not None:
-                raise ValueError(f"{self._title}: reset_to is what resets return to, and there are no resets")
+                raise without_resets(self._title)
             return None
         if self.proj_size and self.cell.narrow and (reset_to is not None or self.initial != "zeros"):
             raise ValueError(
@@ -569,7 +570,7 @@ class Layer(Leaf):
                 )
             if tuple(value.shape) != wanted:
                 raise RuntimeError(f"{title}: Expected {name} size {wanted}, got {tuple(value.shape)}")
-            self._check_fit(value, x, "hidden", name)
+            self._check_fit(value, x, "hidden" if called == "hx" else called, name)
             found.append(value if batched else value.unsqueeze(1))
         return found
 

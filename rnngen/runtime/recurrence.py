@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from rnngen.runtime.direction import Lengths, filled
 from rnngen.runtime.layer import Input, Layer
-from rnngen.runtime.resets import flags_of
+from rnngen.runtime.resets import flags_of, without_resets
 from rnngen.runtime.stack import Stack
 
 
@@ -57,7 +57,7 @@ class Recurrence(nn.Module):
         y: Input
         flags = None if resets is None else flags_of(resets, input, "Recurrence")
         if resets is None and reset_to is not None:
-            raise ValueError("Recurrence: reset_to is what resets return to, and there are no resets")
+            raise without_resets("Recurrence")
         if isinstance(input, PackedSequence):
             y, state = self._packed(input, hx, flags, reset_to)
         else:
@@ -73,11 +73,13 @@ class Recurrence(nn.Module):
         self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None, reset_to: Any = None
     ) -> tuple[Tensor, Any]:
         """One step, as the cell takes it; resets (batch,), or () without a batch."""
-        if resets is not None:
-            flags = flags_of(resets, input, "Recurrence.step")
-            hx = self._returned(flags, input, hx, reset_to)
+        if resets is None and reset_to is not None:
+            raise without_resets("Recurrence.step")
+        flags = None if resets is None else flags_of(resets, input, "Recurrence.step")
         if isinstance(self.cell, Layer | Stack):
-            return self.cell.step(input, hx)
+            return self.cell.step(input, hx, resets=flags, reset_to=reset_to)
+        if flags is not None:
+            hx = self._returned(flags, input, hx, reset_to)
         if hx is None:
             hx = self.initial_state(len(input) if input.dim() == 2 else None)
         found = self.cell(input, hx)
@@ -101,10 +103,11 @@ class Recurrence(nn.Module):
         if own is None and known is not None and isinstance(self.cell, nn.RNNCellBase):
             own = tree_map(torch.zeros_like, known)
         state, begin = (own if s is None else s for s in (state, begin))
-        if state is begin:
-            return state
+        if state is None and begin is None:
+            return None
         if state is None or begin is None:
-            raise ValueError("Recurrence: the cell has no initial_state, so resets need both hx and reset_to")
+            lacking = "hx" if state is None else "reset_to"
+            raise ValueError(f"Recurrence: the cell has no initial_state, so resets need {lacking}")
         return tree_map(lambda old, first: torch.where(flags[..., None] != 0, first, old), state, begin)
 
     def _loop(
@@ -114,9 +117,8 @@ class Recurrence(nn.Module):
             raise RuntimeError("Recurrence: Expected sequence length to be larger than 0")
         outputs = []
         for t, x_t in enumerate(x):
-            if flags is not None:
-                state = self._returned(flags[t], x_t, state, reset_to)
-            y_t, new = self.step(x_t, state)
+            options = {} if flags is None else {"resets": flags[t], "reset_to": reset_to}
+            y_t, new = self.step(x_t, state, **options)
             if valid is not None and t:  # the first step counts for every sequence
                 new = tree_map(lambda one, old, now=valid[t]: torch.where(now, one, old), new, state)
             outputs.append(y_t)

@@ -26,9 +26,9 @@ def loop(
     states = tuple(states)
     for t in order:
         if resets is not None and first is not None:
-            anew = resets[t + reverse, :, 0] > 0
-            begins = first.chunk(len(states), -1)
-            states = tuple(s.index_put((anew,), b[anew].to(s.dtype)) for s, b in zip(states, begins, strict=True))
+            firsts = first.chunk(len(states), -1)
+            anew = resets[t + reverse] > 0
+            states = tuple(torch.where(anew, f.to(s.dtype), s) for f, s in zip(firsts, states, strict=True))
         if valid is None:
             outputs[t], new = step(x[t], states, weights)
             states = tuple(map(like_state, new, states))

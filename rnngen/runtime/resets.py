@@ -40,15 +40,24 @@ def flags_of(resets: object, input: Tensor | PackedSequence, title: str) -> Tens
 
     Raises TypeError for what cannot be flags, RuntimeError for those of another shape or device.
     """
-    if isinstance(input, PackedSequence) != isinstance(resets, PackedSequence) or not isinstance(
-        resets, Tensor | PackedSequence
-    ):
-        kind = type(input).__name__ if isinstance(input, PackedSequence) else "Tensor"
-        raise TypeError(f"{title}: Expected resets to be a {kind}, as the input is, got {type(resets).__name__}")
-    flags = resets.data if isinstance(resets, PackedSequence) else resets
-    x = input.data if isinstance(input, PackedSequence) else input
+    if not isinstance(input, PackedSequence):
+        if not isinstance(resets, Tensor):
+            kind = type(resets).__name__
+            raise TypeError(f"{title}: Expected resets to be a Tensor, as the input is, got {kind}")
+        return _checked(resets, input, title)
+    if not isinstance(resets, PackedSequence):
+        kind = type(resets).__name__
+        raise TypeError(f"{title}: Expected resets to be a PackedSequence, as the input is, got {kind}")
+    if not (torch.equal(input.batch_sizes, resets.batch_sizes) and _same(input.sorted_indices, resets.sorted_indices)):
+        raise RuntimeError(f"{title}: Expected resets of the same lengths and order as the packed input")
+    flags = (_checked(resets.data, input.data, title) != 0).to(torch.int32)
+    padded, _ = pad_packed_sequence(PackedSequence(flags[:, None], input.batch_sizes))
+    return padded.squeeze(-1)
+
+
+def _checked(flags: Tensor, x: Tensor, title: str) -> Tensor:
     if flags.is_floating_point() or flags.is_complex():
-        raise TypeError(f"{title}: resets should be bool or integers, got {flags.dtype}; give resets > 0")
+        raise TypeError(f"{title}: resets should be bool or integers, got {flags.dtype}; give resets != 0")
     if flags.shape != x.shape[:-1]:
         raise RuntimeError(f"{title}: Expected resets size {tuple(x.shape[:-1])}, got {tuple(flags.shape)}")
     if flags.device != x.device:
@@ -56,13 +65,13 @@ def flags_of(resets: object, input: Tensor | PackedSequence, title: str) -> Tens
             f"{title}: Input and resets are not at the same device, found input tensor at {x.device} and resets at "
             f"{flags.device}"
         )
-    if not isinstance(input, PackedSequence) or not isinstance(resets, PackedSequence):
-        return flags
-    if not torch.equal(input.batch_sizes, resets.batch_sizes) or not _same(input.sorted_indices, resets.sorted_indices):
-        raise RuntimeError(f"{title}: Expected resets of the same lengths and order as the packed input")
-    padded, _ = pad_packed_sequence(PackedSequence(flags.to(torch.int32)[:, None], input.batch_sizes))
-    return padded.squeeze(-1)
+    return flags
 
 
 def _same(order: Tensor | None, other: Tensor | None) -> bool:
     return order is other or (order is not None and other is not None and torch.equal(order, other))
+
+
+def without_resets(title: str) -> ValueError:
+    """What to raise for something to return to, and nothing that does."""
+    return ValueError(f"{title}: reset_to is what resets return to, and there are no resets; give resets, or hx")

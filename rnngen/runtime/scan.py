@@ -85,7 +85,7 @@ class Scan:
         valid, (time, batch, 1) in int32, is 0 where a step does not count: there states stay as they are. With
         `last_only` outputs are those after the last step, (batch, width), and each must be a state's new value.
         resets, (time + 1, batch, 1) in int32, is 1 at a boundary between steps where another sequence begins: a scan
-        that crosses it goes on from `first`, the states side by side as (batch, states * width).
+        that crosses it goes on from `first`, the states side by side as (batch, states * width); both or neither.
         Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
         NotImplementedError for derivatives in forward mode or by torch.func, which takes none of torch's custom
         operators.
@@ -97,6 +97,8 @@ class Scan:
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
+        if (resets is None) != (first is None):
+            raise ValueError(f"'{self._cell}': resets need `first`, what they return to, and it needs them")
         types = {tensor.dtype for tensor in tensors}
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))

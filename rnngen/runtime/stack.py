@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnngen.runtime.layer import Input, Layer, State
 from rnngen.runtime.leaf import Leaf
+from rnngen.runtime.resets import flags_of, without_resets
 
 _Method = Callable[[Layer], Callable[..., Any]]  # by a layer one of its calls
 
@@ -106,8 +107,8 @@ class Stack(Leaf):
     ) -> tuple[Input, tuple[State, ...]]:
         if not self.batch_first or not isinstance(input, Tensor) or input.dim() != 3:
             return self._through(method, input, hx, resets, reset_to)
-        if isinstance(resets, Tensor) and resets.dim() == 2:
-            resets = resets.transpose(0, 1)
+        if resets is not None:
+            resets = flags_of(resets, input, type(self).__name__).transpose(0, 1)
         y, states = self._through(method, input.transpose(0, 1), hx, resets, reset_to)
         return (y if self._last_only else y.transpose(0, 1)), states
 
@@ -137,8 +138,10 @@ class Stack(Leaf):
         resets: Input | None,
         reset_to: Sequence[State | None] | None,
     ) -> tuple[Input, tuple[State, ...]]:
+        if resets is None and reset_to is not None:
+            raise without_resets(type(self).__name__)
         given, begin = self._of_layers(hx), self._of_layers(reset_to)
-        options: dict[str, Any] = {} if resets is None and reset_to is None else {"resets": resets}
+        options: dict[str, Any] = {} if resets is None else {"resets": resets}
         found: list[State] = []
         for place, layer in enumerate(self.layers):
             if place in self._places:

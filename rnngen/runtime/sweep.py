@@ -12,8 +12,6 @@ from rnngen.runtime.launch import Arguments, accumulator_of, has_kernels, run
 from rnngen.runtime.plan import Facts, Kernel, NotPossible, Steps
 
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
-
-
 Shape = tuple[int | str, ...]  # the dimensions by name, after the number of blocks of a pack
 
 
@@ -60,6 +58,7 @@ def row_of(shape: Shape, sizes: Mapping[str, int]) -> int:
 
 
 def uses_kernels(tensor: Tensor) -> bool:
+    """Whether a scan of tensors on this device runs kernels."""
     return has_kernels(tensor.device.type)
 
 
@@ -116,7 +115,8 @@ def run_sweep(
         dtype = accumulator_of(states[0].dtype)
         wide = [[tensor.to(dtype) for tensor in group] for group in (given.inputs, states, given.parameters)]
         first = None if given.first is None else given.first.to(dtype)
-        rows, found, firsts = torch_steps(which, Given(wide[0], given.valid, given.resets, first, *wide[1:]), backwards)
+        own = replace(given, inputs=wide[0], first=first, states=wide[1], parameters=wide[2])
+        rows, found, firsts = torch_steps(which, own, backwards)
         for output, blocks in zip(outputs, rows, strict=False):
             if output.numel() > 0:  # else it is not wanted, or there are no steps
                 _write(output, blocks, dtype)
@@ -138,7 +138,7 @@ def _run_apart(which: Sweep, given: Given, results: Sequence[Tensor], schedule: 
         first = None
         if given.first is not None:
             returned = half(given.first, given.first.shape[-1] // (2 * units), number)
-            first = returned.flatten(-2)
+            first = returned.flatten(-2).clone()  # an adjoint writes to it
         own = replace(
             given,
             inputs=[

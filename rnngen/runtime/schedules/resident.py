@@ -114,8 +114,8 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
 # hold the sums. A multiprocessor has more than two programs with them too: then its time goes with instructions, not
 # with latency. Those of all warps for a step of a sequence on sm_90: of an LSTM of 12 heads of 64 units 272 with 8 of
 # the batch and 211 with 16, of its adjoint 180 and 150; of 24 heads of 32 units 133, 110 and 90 with 32, and 106, 84,
-# 74. A program that waits for its stores leaves the multiprocessor to another, and without LATE it has up to 7 % less
-# instructions and 43 % less registers; on sm_80 one with resets spills otherwise.
+# 74. A program that waits for its stores leaves the multiprocessor to another, and without LATE it has up to 7 % fewer
+# instructions and 43 % fewer registers; on sm_80 one with resets spills otherwise.
 _LARGER = ((16, 64), (32, 32))
 
 
