@@ -23,6 +23,8 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
     tensors = sum(facts.streams) + sum(facts.outputs)
     warps = next(warps for most, warps in _WARPS if tensors <= most)
+    if sizes.resets:
+        warps = min(2 * warps, 16)
     programs = sizes.batch * -(-sizes.hidden // block)
     waves = -(-programs // (machine.processors * 3))
     bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
@@ -46,7 +48,8 @@ _BLOCK = {2: 16, 4: 16, 8: 8}
 # Warps by the blocks that a step reads and writes. A minGRU's adjoint has 6, and takes up to 253 registers in float32.
 # With 4 warps a cell of 4 states and 7 blocks spills 32 - 168 bytes in half precision and in float32; with 8 it does
 # not, and takes half the cycles. With 16 its adjoint, which has 9, takes 60 - 66 cycles instead of 98 - 113; in float64
-# that spills with either.
+# that spills with either. With resets a scan has the flags beside a and b: with 4 warps a minGRU spills up to 24 bytes
+# then and takes 44 - 58 cycles, with 8 it takes 13 - 25.
 _WARPS = ((6, 4), (8, 8), (math.inf, 16))
 
 
