@@ -1,4 +1,4 @@
-"""What every schedule says of time steps: which one it is, whether it counts, and between which ones any does."""
+"""What every schedule says of time steps: which one it is, whether it counts, and which of them a program runs."""
 
 from rnngen.runtime.language import tl, triton
 

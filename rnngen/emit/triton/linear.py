@@ -14,12 +14,13 @@ from rnngen.emit.triton.sweep import CallText, LoadText, ResetsText, SweepText
 
 @dataclass(frozen=True, slots=True)
 class AffineText:
-    """A state, and the a and the b of its steps. resets: its flags, and what they return it to; None where not."""
+    """A state, and the a and the b of its steps. flag, first: of its resets, "None" where they do not reach it."""
 
     state: str
     a: str
     b: str
-    resets: str
+    flag: str
+    first: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +68,19 @@ class LinearText(SweepText):
             RoundText(
                 text.call(0),
                 tuple(
-                    AffineText(self.names[s.state], text.text(s.a), text.text(s.b), self._returned(s.state))
+                    AffineText(self.names[s.state], text.text(s.a), text.text(s.b), *self._returned(s.state))
                     for s in found.states
                 ),
             )
             for found, text in self._parts
         )
 
-    def _returned(self, state: str) -> str:
+    def _returned(self, state: str) -> tuple[str, str]:
         """How resets reach a state: before a step forwards, and behind one of an adjoint, where they set it to zero."""
         if state not in self.chain.returned:
-            return "None, None"
+            return "None", "None"
         first = "None" if self.resets.backwards else self.resets.firsts[self.chain.returned.index(state)]
-        return f"{self.resets.flag}, {first}"
+        return self.resets.flag, first
 
     @cached_property
     def resets(self) -> ResetsText:

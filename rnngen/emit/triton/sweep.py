@@ -17,7 +17,6 @@ from rnngen.emit.triton.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation
 from rnngen.runtime.plan import LETTERS
 
-_LEAVES = (("input", "mask"), ("state", "parameter"))
 _ACC = "ACC: tl.constexpr"
 _ACC_USED = re.compile(r"^[^#]*\bACC\b")
 
@@ -239,7 +238,8 @@ class SweepText:
         parameters, outputs, last states.
         """
         graph = self.chain.graph
-        streams, others = ([leaf.name for op in ops for leaf in graph.leaves(op)] for ops in _LEAVES)
+        streams = [leaf.name for op in ("input", "mask") for leaf in graph.leaves(op)]
+        others = [leaf.name for op in ("state", "parameter") for leaf in graph.leaves(op)]
         outputs = [self.output(write.label) for write in self.chain.writes]
         last = [self._last(state) for state, _ in self.chain.states]
         resets = (self.resets.pointer, self.resets.first_pointer)

@@ -69,7 +69,9 @@ def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What the constants of a kernel depend on, beside the machine. tile: units, in bytes of `itemsize`."""
+    """What the constants of a kernel depend on, beside the machine. tile: units, in bytes of `itemsize`. masked: by
+    lengths or by resets, which take as much.
+    """
 
     facts: Facts
     tile: int
