@@ -1,6 +1,6 @@
 """Every kernel of the library compiled ahead of time, with no GPU, for every target, with what the cost model picks.
 
-All of it takes more than an hour of one core; `make test` has the cases in QUICK, the others are `slow`.
+All of it takes hours of one core; `make test` has the cases in QUICK, the others are `slow`.
 """
 
 from itertools import product
