@@ -41,7 +41,7 @@ def states_of(layer, batch=B):
 
 
 def assert_equal(got, want, leaves):
-    """Outputs, and every gradient of their weighted sum."""
+    """Outputs, and every gradient of their weighted sum: in float64, whose sums may come in another order."""
     answers = []
     for y, state in (got, want):
         outputs = [y, *flat(state)]
