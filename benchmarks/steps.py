@@ -140,6 +140,8 @@ class _Instruction:
         operands = [_operand(word, self.bits, values) for word in self.operands]
         if self.operation == _AT_MOST:
             return operands[0] if operands[0] is not None else operands[1]
+        if self.operation == "and" and 0 in operands:
+            return 0  # whatever the other one is
         if None in operands:
             return None
         if self.operation in _SIGNED:

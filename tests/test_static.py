@@ -317,6 +317,29 @@ def test_the_longest_loop_is_played_where_a_bound_is_assumed():
     assert trip_of(MASKED) == Trip(2, {"store": 1})
 
 
+def test_a_branch_is_decided_by_the_part_of_its_condition_that_is_known():
+    behind = """before:                                           ; preds = %step
+  %lane = tail call i32 @llvm.amdgcn.readlane.i32(i32 %3, i32 0)
+  %first = icmp eq i32 %lane, 0
+  %left = icmp slt i32 %end, %1
+  %both = and i1 %left, %first
+  br i1 %both, label %fill, label %padding
+
+fill:                                             ; preds = %fill, %before
+  %10 = phi i32 [ %end, %before ], [ %11, %fill ]
+  store float 1.0, ptr addrspace(1) %0, align 4
+  store float 2.0, ptr addrspace(1) %0, align 4
+  %11 = add i32 %10, 4
+  %12 = icmp eq i32 %11, %1
+  br i1 %12, label %padding, label %fill
+
+padding:                                          ; preds = %fill, %before
+  ret void
+}
+"""
+    assert trip_of(MASKED[: MASKED.index("before:  ")] + behind) == Trip(2, {"store": 1})
+
+
 @pytest.mark.parametrize(
     ("wanted", "instead"),
     [
