@@ -93,10 +93,21 @@ class Row:
         )
 
 
-def jobs(cell: Cell, sizes: Sizes, target: str, dtype: str, save: bool = True) -> Iterator[Job]:
-    """Every kernel of a cell that can run with these sizes on the target: as it is, with a mask, with resets."""
+VARIANTS = ((False, False), (True, False), (False, True))
+"""Of a kernel, whether it has a mask, and whether it has resets; the first is as it is."""
+
+
+def jobs(
+    cell: Cell,
+    sizes: Sizes,
+    target: str,
+    dtype: str,
+    save: bool = True,
+    variants: Sequence[tuple[bool, bool]] = VARIANTS,
+) -> Iterator[Job]:
+    """Every kernel of a cell that can run with these sizes on the target."""
     (program,) = compiled([cell])
-    for masked, resets in ((False, False), (True, False), (False, True)):
+    for masked, resets in variants:
         for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
             facts, size = chain.facts, replace(sizes, masked=masked, resets=resets)
             chosen = choose(facts, size, MACHINES[target]).schedule
@@ -222,7 +233,15 @@ def source_of(model: str) -> Source:
     return library()[model] if model in library() else read(model)
 
 
-def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[int], heads: int) -> Iterator[Row]:
+def rows(
+    source: Source,
+    target: str,
+    dtype: str,
+    batch: int,
+    widths: Sequence[int],
+    heads: int,
+    variants: Sequence[tuple[bool, bool]] = VARIANTS,
+) -> Iterator[Row]:
     """Every kernel of the model compiled for every width of a head; a stack's layers have sizes of their own."""
     description = describe(source)
     item = ITEM_SIZES[dtype]
@@ -236,7 +255,7 @@ def rows(source: Source, target: str, dtype: str, batch: int, widths: Sequence[i
     with tempfile.TemporaryDirectory() as folder:
         module = load(source, Path(folder))
         for cell, size in cells:
-            for job in jobs(cell, size, target, dtype):
+            for job in jobs(cell, size, target, dtype, variants=variants):
                 compiled = compile_job(module, job, target)
                 yield Row(job, size, dtype, analyse(compiled), compiled.fits)
 

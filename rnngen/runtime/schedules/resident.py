@@ -101,7 +101,7 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
     constants |= {"WIDE": True, "HELD": False, "LATE": False, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
     case = _Case(facts, tile, sizes.itemsize, sizes.masked or sizes.resets)
-    for where in ("any", machine.backend, machine.kin):
+    for where in dict.fromkeys(("any", machine.backend, machine.kin, machine.name)):
         for applies, changes in _TUNED.get(where, ()):
             if applies(case):
                 for name, value in changes.items():
@@ -121,9 +121,9 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
 _LARGER = ((16, 64), (32, 32))
 
 
-# What else a kernel needs to have no spills and to fit, by backend or by kin of machine, from compiling the library for
-# each target: every cell, width and type, with masks and without, with Triton 3.6 and 3.9. Registers are those of a
-# thread, cycles are estimates.
+# What else a kernel needs to have no spills and to fit, by backend, by kin of machine or by machine, from compiling the
+# library for each target: every cell, width and type, with masks and without, with Triton 3.6 and 3.9. Registers are
+# those of a thread, cycles are estimates.
 _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | bool]], ...]] = {
     "any": (
         # The sums of a product take twice the registers of half precision, or four times: a product for each matrix.
@@ -197,6 +197,11 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
             {"num_warps": 8},
         ),
     ),
+    "sm_120": (
+        # There ordinary instructions multiply in float64 as well: with 8 of the batch adjoints of a GRU spill up to 96
+        # bytes, with 4 all kernels have at most 140 registers.
+        (lambda case: (case.itemsize, case.tile) == (8, 32), {"BB": 4}),
+    ),
     "hip": (
         # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
         (lambda case: True, {"BB": 16, "STAGES": 1}),
@@ -218,7 +223,8 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     matrices: list[int] = []
     counts = (*facts.streams, *facts.outputs, *(across.matrices for across in facts.across))
     widest = max(parts_of(run) for blocks in counts for run in stacks_of(blocks))
-    full = machine.traits.full_sums
+    # Tensor memory takes the products of four warps or more, and two multiply the narrowest tiles of half precision.
+    full = machine.traits.full_sums and not (machine.backend == "cuda" and (sizes.itemsize, tile) == (2, 16))
     for across in facts.across:
         for run in stacks_of(across.matrices):
             padding = constants["MP"] if constants["WIDE"] and (across.op == "matmul_t" or run == 1) else 1
@@ -230,8 +236,10 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
-    streams = tiles * tile * batch * sizes.itemsize + (sizes.masked + sizes.resets) * batch * 4
-    inside = ahead * streams + stack + machine.traits.barrier_bytes
+    # An adjoint asks for the flags of resets at the end of a step, and what it loaded ahead lies there for longer.
+    flags = sizes.masked + sizes.resets * (2 if facts.backwards else 1)
+    streams = tiles * tile * batch * sizes.itemsize + flags * batch * 4
+    inside = ahead * streams + stack + (machine.traits.barrier_bytes if full else 0)
     if constants["HELD"]:
         return max(inside, _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0))
     return sum(matrices) * tile * tile * sizes.itemsize + inside
