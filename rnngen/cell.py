@@ -22,6 +22,9 @@ class Cell:
     name: str
     class_name: str
     about: str
+    paper: str
+    year: int | None
+    note: str
     states: tuple[str, ...]
     output: str
     constants: Mapping[str, float]

@@ -287,6 +287,8 @@ CELL_KEYS = {
     **dict.fromkeys("outputs returns".split(), "did you mean 'output'?"),
     **dict.fromkeys("hyperparameters".split(), "did you mean 'constants'?"),
     **dict.fromkeys("description doc docstring".split(), "did you mean 'about'?"),
+    **dict.fromkeys("reference citation source author authors doi arxiv".split(), "did you mean 'paper'?"),
+    **dict.fromkeys("notes comment remark".split(), "did you mean 'note'?"),
     "cells": "a cell has none; a file with cells is a model, and has the keys name, inputs and layers.",
 }
 

@@ -21,7 +21,7 @@ def command(name: str | None, in_json: bool) -> None:
 
     known = library()
     if name is not None and name not in known:
-        hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
+        hint = did_you_mean(name, known) or "'rnngen cells' lists it"
         raise Unusable(f"There is no cell '{visible(name[:200])}' in the library.\nHint: {hint}")
     if name is not None and not in_json:
         click.echo(known[name].text, nl=False)
@@ -38,6 +38,9 @@ def command(name: str | None, in_json: bool) -> None:
             "name": key,
             "class": cell.class_name,
             "about": cell.about,
+            "paper": cell.paper,
+            "year": cell.year,
+            "note": cell.note,
             "states": list(cell.states),
             "output": cell.output,
             "equations": [equation.text for equation in cell.equations],

@@ -35,7 +35,7 @@ def open_model(model: str) -> Source:
                 raise
             hint = f"the library has a cell '{stem}'; leave out the '.toml'."
             raise Unreadable(f"{error}\nHint: {hint}") from error
-    hint = did_you_mean(model, cells) or f"the library has {', '.join(cells)}"
+    hint = did_you_mean(model, cells) or "'rnngen cells' lists the library"
     if os.path.exists(f"{model}.toml"):
         hint = f"did you mean '{visible(model)}.toml'?"
     shown = visible(model[:200])

@@ -9,6 +9,7 @@ from rnngen.source import Span
 
 _MATRIX_INITIALISERS = (
     "orthogonal",
+    "eye",
     "xavier_uniform",
     "xavier_normal",
     "kaiming_uniform",

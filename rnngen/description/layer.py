@@ -90,7 +90,7 @@ def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, m
         return cells[name]
     if name in library():
         return library_cell(name)
-    hint = did_you_mean(name.rpartition(".")[2], [*cells, *library()]) or f"the library has {', '.join(library())}."
+    hint = did_you_mean(name.rpartition(".")[2], [*cells, *library()]) or "'rnngen cells' lists the library."
     message = f"There is no cell {name!a} in this file or in the library."
     note = "a cell of another file is not found from here; copied to this one, it stands under [cells.NAME]."
     mistakes.add("unknown-cell", message, span, notes=(note,), hints=(hint,))

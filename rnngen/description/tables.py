@@ -47,6 +47,9 @@ class CellTable(Table):
 
     class_name: str = Field(default="", alias="class")
     about: str = Field(default="", max_length=MOST_CHARACTERS)
+    paper: str = Field(default="", max_length=MOST_CHARACTERS)
+    year: int | None = Field(default=None, ge=1900, le=2100)
+    note: str = Field(default="", max_length=MOST_CHARACTERS)
     states: list[str] = Field(min_length=1, max_length=16)
     output: str = ""
     constants: dict[str, Number] = Field(default={}, max_length=64)

@@ -48,6 +48,7 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         name=name,
         class_name=cell.class_name,
         about=cell.about or f"The cell {name}.",
+        remarks=tuple(filter(None, (cell.paper, cell.note))),
         equations=tuple(equation.text for equation in program.equations),
         wrappers=program.wrappers,
         stages=(*(one.stages for one in every), function(gradients), function(reference)),

@@ -5,6 +5,7 @@ only as the elements of `text` and `tuple_of_text`, written by `ascii`, in comme
 """
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rnngen.emit.breaking import fill
+from rnngen.emit.breaking import WIDTH, fill
 
 # What vim, Emacs and Python look for in the lines at either end of a file, without the sign that makes it a command.
 _COMMAND = re.compile(r"(coding|local variables|\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?)([:=])|(-)(\*)(?=-)", re.IGNORECASE)
@@ -83,11 +84,21 @@ def literal(item: object) -> str:
     return '"' + written[1:-1].replace("\\'", "'") + '"' if '"' not in written else written
 
 
-def _docstring(item: str) -> str:
-    """Text as a docstring, with no command for an editor in it."""
-    written = item.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    written = _COMMAND.sub(lambda m: f"{m[1] or m[3]}\\x{ord(m[2] or m[4]):02x}", written)
-    return f'"""{written}"""'
+def _docstring(about: str, remarks: Sequence[str] = ()) -> str:
+    """Text as a docstring of a class, with no command for an editor in it: a line, and paragraphs below it."""
+    first, *below = map(_harmless, (about, *remarks))
+    indent = " " * 4
+    filler = textwrap.TextWrapper(WIDTH, indent, indent, break_long_words=False, break_on_hyphens=False)
+    lines = [line for text in below for line in ("", *filler.wrap(text))]
+    if not lines or max(map(len, lines)) > WIDTH:  # a word that no line can hold stays whole, escapes and all
+        return '"""' + "\\n\\n".join([first, *below]) + '"""'
+    return "\n".join([f'"""{first}', *lines, f'{indent}"""'])
+
+
+def _harmless(text: str) -> str:
+    """What stands within triple quotes for a text, on one line."""
+    written = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return _COMMAND.sub(lambda m: f"{m[1] or m[3]}\\x{ord(m[2] or m[4]):02x}", written)
 
 
 def _tuple(items: Sequence[str]) -> str:

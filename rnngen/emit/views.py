@@ -79,6 +79,7 @@ class LayerView:
 class CellView:
     """Everything about one cell.
 
+    about, remarks: the paragraphs of its class's docstring.
     stages, loops: what its steps compute, and how they run over time, in the languages of the targets.
     wrappers: what the equations are compiled with, the first innermost. equations_function: the name of the step in
     plain torch.
@@ -87,6 +88,7 @@ class CellView:
     name: str
     class_name: str
     about: str
+    remarks: tuple[str, ...]
     equations: tuple[str, ...]
     wrappers: tuple[str, ...]
     stages: tuple[str, ...]

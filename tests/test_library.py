@@ -1,0 +1,112 @@
+"""Every cell of the library: judged by its oracle, cut in two, and fit to be shown.
+
+In the depth that `cells.ALL` is tested in, none of them needs a test of its own.
+"""
+
+from statistics import median
+
+import pytest
+import torch
+from oracles import ORACLES
+from test_runtime import flat
+
+from rnngen.description import describe, library
+
+I, H, T, B = 3, 4, 5, 2
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+
+every_cell = pytest.mark.parametrize("name", library())
+
+
+def test_every_cell_has_an_oracle():
+    """A line of `ORACLES` in tests/oracles.py, which says whose code judges the cell."""
+    assert list(ORACLES) == list(library())
+
+
+def new_layer(name, layer_of):
+    torch.manual_seed(0)
+    heads = 2 if any(weight.heads for weight in layer_of(name).cell.weights) else 1
+    layer = layer_of(name)(I, H, heads=heads, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():  # whatever a cell begins with: zeros would hide what is multiplied by them
+            parameter.copy_(0.7 * torch.randn_like(parameter))
+    return layer
+
+
+def leaves_for(layer):
+    """x (time, batch, inputs) and the states (batch, hidden), none of them zero; a normaliser is positive."""
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    states = [torch.rand(B, H, dtype=torch.float64) + 0.5 for _ in layer.cell.states]
+    return x.requires_grad_(), [state.requires_grad_() for state in states]
+
+
+def run(layer, x, states):
+    states = tuple(state[None] for state in states)
+    y, last = layer(x, states if len(states) > 1 else states[0])
+    return [y, *(state[0] for state in flat(last))]
+
+
+def weights_by_name(layer):
+    """What an oracle is given: each parameter and each of its blocks, as matrices with all their zeros."""
+    found = {}
+    for weight in layer.cell.weights:
+        tensor = getattr(layer, f"{weight.name}_l0")
+        blocks = list(tensor.chunk(len(weight.blocks)))
+        if weight.heads:
+            blocks = [torch.block_diag(*block) for block in blocks]
+        found |= {weight.name: torch.cat(blocks), **dict(zip(weight.blocks, blocks, strict=True))}
+    return found
+
+
+def gradients(results, leaves):
+    loss = sum((torch.linspace(-1, 2, r.numel(), dtype=r.dtype).view_as(r) * r).sum() for r in results)
+    return torch.autograd.grad(loss, leaves)
+
+
+def assert_same(got, want, leaves, **tolerance):
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+    for one, other in zip(gradients(got, leaves), gradients(want, leaves), strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@every_cell
+def test_the_oracle_agrees(name, layer_of):
+    """Outputs, last states, and the gradients by x, the states and every parameter."""
+    layer = new_layer(name, layer_of)
+    x, first = leaves_for(layer)
+    weights, states, outputs = weights_by_name(layer), tuple(first), []
+    for x_t in x:
+        y, states = ORACLES[name].step(weights, x_t, states)
+        outputs.append(y)
+    want = [torch.stack(outputs), *states]
+    assert_same(run(layer, x, first), want, [x, *first, *layer.parameters()], **EXACT)
+
+
+@every_cell
+def test_two_calls_are_one(name, layer_of):
+    layer = new_layer(name, layer_of)
+    x, states = leaves_for(layer)
+    y, *between = run(layer, x[:2], states)
+    rest, *last = run(layer, x[2:], between)
+    assert_same([torch.cat((y, rest)), *last], run(layer, x, states), [x, *states, *layer.parameters()], **EXACT)
+
+
+@every_cell
+def test_what_a_cell_says_of_itself(name):
+    (cell,) = describe(library()[name]).cells
+    assert cell.name == name
+    assert cell.paper and cell.year
+    assert cell.about.endswith(".") and cell.about.count(". ") == 0 and len(cell.about) <= 110
+    assert max(map(len, library()[name].text.splitlines())) <= 120
+
+
+def test_no_two_classes_have_one_name():
+    classes = [describe(source).cells[0].class_name for source in library().values()]
+    assert len(set(map(str.lower, classes))) == len(classes)
+
+
+def test_a_cell_is_as_short_as_its_paper():
+    """Lines of the step and of the parameters."""
+    found = [describe(source).cells[0] for source in library().values()]
+    assert median(len(cell.equations) + len(cell.parameters) for cell in found) <= 12
