@@ -125,7 +125,7 @@ def test_the_adjoint_reads_what_is_there(name):
     assert not [value for value in found.adjoint.values if value.op == "matmul"]
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru_v3", "slstm", "indrnn"])
+@pytest.mark.parametrize("name", ["lstm", "gru_v3", "slstm_flashrnn", "indrnn"])
 def test_a_wrong_adjoint_is_found(name, monkeypatch):
     from rnngen.ops import OPS
 

@@ -6,6 +6,7 @@ All of it takes hours of one core; `make test` has the cases in QUICK, the other
 from itertools import product
 
 import pytest
+from cells import SAMPLE
 
 from benchmarks.aot import TARGETS
 from benchmarks.static import VARIANTS, rows

@@ -22,12 +22,6 @@ def test_a_broken_line_says_the_same(name, monkeypatch):
     assert ast.dump(ast.parse(broken)) == ast.dump(ast.parse(whole))
 
 
-@pytest.mark.parametrize("name", cells.LIBRARY)
-def test_no_line_of_the_library_is_longer_than_people_read(name):
-    text = compile_model(Source(f"{name}.toml", cells.LIBRARY[name])).text
-    assert not [line for line in text.splitlines() if len(line) > 120]
-
-
 def test_what_is_broken_at_what():
     def broken(line: str) -> list[str]:
         return breaking.broken_line(line).splitlines()

@@ -13,7 +13,7 @@ T, B = 5, 3
 RESETS = ((0, 1), (1, 0), (2, 0), (2, 2), (4, 1))  # at once and again, in the middle, before the last step
 
 # One of everything: a product and none, two in a row, several states, parameters that are summed up in the loop, heads.
-CELLS = ("lstm", "gru_v3", "indrnn", "mingru", "slstm")
+CELLS = ("lstm", "gru_v3", "indrnn", "mingru", "slstm_flashrnn")
 
 
 def setup_module():

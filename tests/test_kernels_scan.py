@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cells import ALL, LIBRARY, heads_of, program
+from cells import ALL, LIBRARY, SAMPLE, heads_of, program
 from judge import TOLERANCES, compare
 from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -86,16 +86,16 @@ def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=No
 IN_EVERY_TYPE = [
     (name, schedule, dtype, way != bool(number % 2))
     for name, schedule, way in [
-        *alternating(case for case in cases(LIBRARY) if case[1] in ("resident", "stepwise")),
-        *((*case, way) for case in cases(LIBRARY) if case[1] in ("elementwise", "linear") for way in (False, True)),
+        *alternating(case for case in cases(SAMPLE) if case[1] in ("resident", "stepwise")),
+        *((*case, way) for case in cases(SAMPLE) if case[1] in ("elementwise", "linear") for way in (False, True)),
     ]
     for number, dtype in enumerate(TOLERANCES)
 ]
 
 
 @pytest.mark.parametrize(("name", "schedule", "dtype", "reverse"), IN_EVERY_TYPE, ids=words)
-def test_library(module_of, layer_of, name, schedule, dtype, reverse):
-    sizes = SIZES[(list(TOLERANCES).index(dtype) + list(LIBRARY).index(name)) % len(SIZES)]
+def test_sample(module_of, layer_of, name, schedule, dtype, reverse):
+    sizes = SIZES[(list(TOLERANCES).index(dtype) + SAMPLE.index(name)) % len(SIZES)]
     check(module_of, layer_of, name, dtype, sizes, schedule, reverse)
 
 
@@ -164,7 +164,7 @@ def sweeps(monkeypatch):
     ("name", "schedule", "lengths"),
     [
         *((*case, [2, 3, 1]) for case in cases(ALL)),
-        *((*case, None) for case in cases([*LIBRARY, "heads"]) if case[1] != "stepwise"),
+        *((*case, None) for case in cases([*SAMPLE, "heads"]) if case[1] != "stepwise"),
     ],
     ids=lambda value: None if isinstance(value, str) else "packed" if value else "whole",
 )
@@ -267,7 +267,7 @@ def test_only_the_last_step(layer_of, name, schedule, reverse):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(("name", "schedule"), cases(sorted(ALL.keys() - LIBRARY.keys())))
+@pytest.mark.parametrize(("name", "schedule"), cases(sorted(ALL.keys() - set(SAMPLE))))
 def test_other_cells(module_of, layer_of, name, schedule, dtype):
     half = dtype == torch.bfloat16
     check(module_of, layer_of, name, dtype, (3, 9 if half else 2, 3, 6), schedule, reverse=half)

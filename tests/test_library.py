@@ -3,6 +3,7 @@
 In the depth that `cells.ALL` is tested in, none of them needs a test of its own.
 """
 
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -90,6 +91,11 @@ def test_two_calls_are_one(name, layer_of):
     y, *between = run(layer, x[:2], states)
     rest, *last = run(layer, x[2:], between)
     assert_same([torch.cat((y, rest)), *last], run(layer, x, states), [x, *states, *layer.parameters()], **EXACT)
+
+
+@every_cell
+def test_no_line_of_a_module_is_longer_than_people_read(name, module_of):
+    assert max(map(len, Path(module_of(name).__file__).read_text().splitlines())) <= 120
 
 
 @every_cell

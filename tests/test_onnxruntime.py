@@ -38,7 +38,7 @@ class Operator:
 
 OPERATORS = {
     "lstm": Operator("LSTM", "ifgo", "iofg"),
-    "peephole": Operator("LSTM", "ifgo", "iofg", peepholes="iof"),
+    "peephole_lstm": Operator("LSTM", "ifgo", "iofg", peepholes="iof"),
     "gru": Operator("GRU", "rzn", "zrn", {"linear_before_reset": 1}),
     "gru_v3": Operator("GRU", "rzn", "zrn", {"linear_before_reset": 0}),
     "rnn": Operator("RNN", "h", "h", {"activations": "Tanh"}),

@@ -29,7 +29,7 @@ class Leaky(nn.Module):
         return 2 * h, {"h": h, "count": state["count"] + 1}
 
 
-@pytest.mark.parametrize("name", cells.LIBRARY)
+@pytest.mark.parametrize("name", cells.SAMPLE)
 def test_of_a_generated_cell(name, layer_of):
     layer = new_layer(name, layer_of)
     wrapped = Recurrence(layer)

@@ -27,11 +27,11 @@ from rnngen.runtime.schedules import resident
 
 I, H, T, B = 3, 4, 5, 2
 
-every_library_cell = pytest.mark.parametrize("name", cells.LIBRARY)
+every_library_cell = pytest.mark.parametrize("name", cells.SAMPLE)
 every_cell = pytest.mark.parametrize("name", cells.ALL)
 # A rounded operand may fall on the other side of a jump, so that the answer has no error to bound.
 every_cell_without_jumps = pytest.mark.parametrize("name", [name for name in cells.ALL if name != "conditions"])
-some_cells = pytest.mark.parametrize("name", ["lstm", "gru", "parts", "slstm", "decoder"])
+some_cells = pytest.mark.parametrize("name", ["lstm", "gru", "parts", "slstm_flashrnn", "decoder"])
 
 
 def setup_module():
@@ -876,7 +876,7 @@ def test_operators(name, layer):
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(adjoint, adjoint_args, test_utils=checks)
     args = tuple(a.requires_grad_() if isinstance(a, torch.Tensor) else a for a in args)
-    slow = ["test_aot_dispatch_dynamic"] if name in cells.LIBRARY else []
+    slow = ["test_aot_dispatch_dynamic"] if name in cells.SAMPLE else []
     torch.library.opcheck(forward, args, test_utils=checks + slow)
 
 
@@ -898,7 +898,7 @@ def test_compile(name, layer):
     compiled_equals_eager(layer, "aot_eager", x, state)
 
 
-@pytest.mark.parametrize("name", ["decoder", "parts", "slstm", "adjoint_names"])
+@pytest.mark.parametrize("name", ["decoder", "parts", "slstm_flashrnn", "adjoint_names"])
 def test_compile_invented(name, layer):
     x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
     for tensor in flat(state):

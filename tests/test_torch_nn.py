@@ -189,33 +189,8 @@ def test_float32(name, layer_of):
 
 # Other people's code, installed with the extra "test".
 
-TORCHRECURRENT = {  # our cell: its class there, and whether our bias is the sum of their two or both of them
-    "mgu": ("MGU", torch.add),
-    "fastrnn": ("FastRNN", torch.add),
-    "minimal_rnn": ("MinimalRNN", lambda *biases: torch.cat(biases)),
-    "atr": ("ATR", lambda *biases: torch.cat(biases)),
-}
 
-
-@pytest.mark.parametrize("name", TORCHRECURRENT)
-def test_torchrecurrent(name, layer_of):
-    reason = "torchrecurrent, of the extra test, is not installed"
-    other = pytest.importorskip("torchrecurrent", reason=reason)
-    torch.manual_seed(0)
-    theirs, put_together = TORCHRECURRENT[name]
-    theirs = getattr(other, theirs)(I, H).double()
-    ours = layer_of(cells.ALL[name])(I, H, dtype=torch.float64)
-    known = {key.split(".")[-1].removesuffix("_0").removesuffix("_l0"): v for key, v in theirs.state_dict().items()}
-    known["bias"] = put_together(known["bias_ih"], known["bias_hh"])
-    with torch.no_grad():
-        for weight in ours.cell.weights:
-            parameter = getattr(ours, f"{weight.name}_l0")
-            parameter.copy_(known[weight.name].reshape(parameter.shape))
-    x = random(T, B, I)
-    torch.testing.assert_close(ours(x)[0], theirs(x)[0], **EXACT)
-
-
-@pytest.mark.parametrize("name", ["gru", "gru_v3", "peephole"])
+@pytest.mark.parametrize("name", ["gru", "gru_v3", "peephole_lstm"])
 def test_onnxruntime(name, layer_of, tmp_path):
     """ONNX has both conventions of the GRU, and peepholes; its runtime is in float32 and forwards only."""
     reason = "onnx and onnxruntime, of the extra test, are not installed"
@@ -230,7 +205,7 @@ def test_onnxruntime(name, layer_of, tmp_path):
         return torch.cat([blocks[gate] for gate in order])[None]
 
     zeros = torch.zeros_like
-    if name == "peephole":  # theirs are in the order i o f c, and their peepholes i o f
+    if name == "peephole_lstm":  # theirs are in the order i o f c, and their peepholes i o f
         arguments = [ordered("weight_ih", "iofg", "ifgo"), ordered("weight_hh", "iofg", "ifgo")]
         bias = ordered("bias", "iofg", "ifgo")
         extra = {"P": ordered("weight_ph", "iof", "ifo")}
