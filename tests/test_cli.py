@@ -887,6 +887,8 @@ def test_cells_lists_the_library(run):
     assert [record["name"] for record in records] == list(library())
     lstm = json.loads(run("cells", "lstm", "--json").stdout)
     assert lstm["states"] == ["h", "c"]
+    assert lstm["year"] == 2000
+    assert all(record["paper"] and record["note"] is not None for record in records)
     assert lstm["class"] == "LSTM"
     assert lstm["source"] == library()["lstm"].text
     assert run("cells", "gru").stdout == library()["gru"].text
@@ -975,8 +977,8 @@ def test_words_are_completed(run):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(CELL)
     for command in ("compile", "show", "explain", "verify"):
-        assert completions(run, command, "l") == ["lstm", "leaky.toml", "lstm_of_mine.toml"]
-    assert completions(run, "compile", "m") == ["mingru", "models/deep.toml"]
+        assert completions(run, command, "ls") == ["lstm", "lstm_of_mine.toml"]
+    assert completions(run, "compile", "m") == [*(n for n in library() if n.startswith("m")), "models/deep.toml"]
     assert completions(run, "compile", "models/") == ["models/deep.toml"]
     assert completions(run, "compile", "lstm", "ind") == ["indrnn"]
     assert completions(run, "compile", "[") == []

@@ -83,9 +83,9 @@ def test_a_test_that_is_named_is_there(name):
 
 
 def test_a_cell(changed):
-    assert "mgu" in run(changed, "-m", "rnngen", "cells")
+    assert "leaky" in run(changed, "-m", "rnngen", "cells")
     assert "all within tolerance" in run(
-        changed, "-m", "rnngen", "verify", "mgu", "--path", "torch", "--dtype", "float64"
+        changed, "-m", "rnngen", "verify", "leaky", "--path", "torch", "--dtype", "float64"
     )
 
 

@@ -38,6 +38,8 @@ CELL = Template("""
 name   = $name
 class  = $class
 about  = $about
+paper  = $paper
+note   = $note
 states = [$state, "c"]
 output = $output
 constants = { $constant = 0.5 }
@@ -71,6 +73,8 @@ USUAL = {
     "name": "unit",
     "class": "SomeCell",
     "about": "Harmless.",
+    "paper": "Nobody, 1990",
+    "note": "Harmless as well.",
     "state": "h",
     "output": "$state'",
     "constant": "alpha",
@@ -119,7 +123,7 @@ FIELDS = {
     "comment in the step": lambda text: Source("unit.toml", filled(CELL, "step", f"# {text}\n{STEP}\n# {text}")),
     "line of the step": lambda text: Source("unit.toml", filled(CELL, "step", f"{STEP}\n{text}")),
 }
-ANYTHING_GOES = {"cell: about", "model: about"}  # most payloads are accepted here
+ANYTHING_GOES = {"cell: about", "cell: paper", "cell: note", "model: about"}  # most payloads are accepted here
 
 # From reports on other generators and on what reads Python: texts that were run, that ended a comment, a string or an
 # import, or that misled a reader. Each leaves a file behind if anything of it is run.
@@ -267,7 +271,8 @@ def code_of(module: bytes, text: str) -> list[object]:
         inner = [part for part in code.co_consts if isinstance(part, CodeType)]
         constants = [part for part in code.co_consts if part not in inner]
         for n, part in enumerate(constants):
-            if part in (text, USUAL["about"]):
+            is_docstring = isinstance(part, str) and (USUAL["paper"] in part or USUAL["note"] in part)
+            if is_docstring or part in (text, USUAL["about"]):
                 constants[n] = "the text"
             elif isinstance(part, str) and re.fullmatch(r"\w+_[0-9a-f]{12}", part):
                 constants[n] = "an identity"  # a digest of the kernels, whose comments name the file
@@ -333,7 +338,9 @@ def test_a_file_name_is_no_encoding_cookie(tmp_path, path):
     script = f"import sys; sys.path.append({str(ROOT)!r}); from rnngen.cli import main; main()"
     command = [sys.executable, "-c", script, "compile", path]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
-    script = f"import sys; sys.path.append({str(ROOT)!r}); import unit; print(unit.SomeCell.__doc__ == {about!r})"
+    script = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import unit; print(unit.SomeCell.__doc__.startswith({about!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("True\n", "")
     assert not (tmp_path / MARKER).exists()
