@@ -596,7 +596,7 @@ LIBRARY = {name: source.text for name, source in library().items()}
 # The cells that much is asked of, so that no file of the library makes `make test` longer: all others are asked in
 # test_library.py and test_kernels_library.py.
 SAMPLE = ("gru", "gru_flux", "gru_v3", "indrnn", "lstm", "mingru", "rnn", "rnn_relu")
-# What they have not: peepholes, blocks, dependent products, oscillators, scalars, clamps, an output apart from the states.
+# What they have not: peepholes, heads, products in a row, scalars, clamps, an output that is no state.
 WIDER = (
     *("atr", "block_lstm", "cornn", "fastrnn", "mclstm", "mgu", "minimal_rnn", "multiplicative_lstm", "nas"),
     *("peephole_lstm", "rhn", "sgu", "slstm_flashrnn"),

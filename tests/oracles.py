@@ -48,8 +48,8 @@ def torchrecurrent(name: str, renamed: Callable[[Weights], Weights] = dict, twic
     """A cell of torchrecurrent 0.2.5.
 
     Its parameters are ours of the same name; `bias_ih` may be our `bias`. A bias that we do not have, because it is the
-    second of one sum, and rows of one that stand behind ours, are zeros. renamed: what has another name there. twice: it
-    has our state two times.
+    second of one sum, and rows of one that stand behind ours, are zeros. renamed: what has another name there. twice:
+    it has our state two times.
     """
 
     @cache

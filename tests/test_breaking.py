@@ -33,6 +33,7 @@ def test_what_is_broken_at_what():
         "        - e",
         "    )",
     ]
+    assert broken("a, b = f(c), g(d)") == ["a, b = (", "    f(c), g(d)", ")"]
     assert broken("    return a, (b, c)") == ["    return (", "        a, (b, c)", "    )"]
     assert broken("f(a, g(b, c), (d,))") == ["f(", "    a, g(b, c), (d,)", ")"]
     assert broken("def f(a, b):") == ["def f(", "    a, b", "):"]

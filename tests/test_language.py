@@ -8,7 +8,7 @@ import pytest
 from rnngen.across import CALLS
 from rnngen.audit import audit
 from rnngen.compile import compile_model
-from rnngen.description import file, library, size, tables
+from rnngen.description import file, size, tables
 from rnngen.description.initialisers import INITIALISERS
 from rnngen.description.tables import SCHEDULE_NAMES, Table
 from rnngen.ops import OPS

@@ -38,7 +38,7 @@ CELL = Template("""
 name   = $name
 class  = $class
 about  = $about
-paper  = $paper
+paper  = "Nobody 1990"
 note   = $note
 states = [$state, "c"]
 output = $output
@@ -73,7 +73,6 @@ USUAL = {
     "name": "unit",
     "class": "SomeCell",
     "about": "Harmless.",
-    "paper": "Nobody, 1990",
     "note": "Harmless as well.",
     "state": "h",
     "output": "$state'",
@@ -123,7 +122,7 @@ FIELDS = {
     "comment in the step": lambda text: Source("unit.toml", filled(CELL, "step", f"# {text}\n{STEP}\n# {text}")),
     "line of the step": lambda text: Source("unit.toml", filled(CELL, "step", f"{STEP}\n{text}")),
 }
-ANYTHING_GOES = {"cell: about", "cell: paper", "cell: note", "model: about"}  # most payloads are accepted here
+ANYTHING_GOES = {"cell: about", "cell: note", "model: about"}  # most payloads are accepted here
 
 # From reports on other generators and on what reads Python: texts that were run, that ended a comment, a string or an
 # import, or that misled a reader. Each leaves a file behind if anything of it is run.
@@ -271,7 +270,7 @@ def code_of(module: bytes, text: str) -> list[object]:
         inner = [part for part in code.co_consts if isinstance(part, CodeType)]
         constants = [part for part in code.co_consts if part not in inner]
         for n, part in enumerate(constants):
-            is_docstring = isinstance(part, str) and (USUAL["paper"] in part or USUAL["note"] in part)
+            is_docstring = isinstance(part, str) and "\n\n" in part and "Nobody 1990" in part
             if is_docstring or part in (text, USUAL["about"]):
                 constants[n] = "the text"
             elif isinstance(part, str) and re.fullmatch(r"\w+_[0-9a-f]{12}", part):

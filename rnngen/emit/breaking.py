@@ -18,7 +18,8 @@ def broken(text: str) -> str:
 
 
 def broken_line(line: str) -> str:
-    """A statement of one line on several: a sum by its terms, otherwise what its last bracket holds or what it returns.
+    """A statement of one line on several: a sum by its terms, values by the commas between them, otherwise what its
+    last bracket holds or what it returns.
 
     One that has none of these stays as it is; an equation in a comment goes on in the next line.
     """
@@ -33,6 +34,8 @@ def broken_line(line: str) -> str:
         return "\n".join([f"{target} = (", *(f"{indent}    {term}" for term in terms), f"{indent})"])
     if line.startswith(f"{indent}return ") and len(parts := _cut(line[len(f"{indent}return ") :], _COMMA)) > 1:
         return _within(f"{indent}return (", parts, ")", indent)
+    if equals and len(parts := _cut(value, _COMMA)) > 1:
+        return _within(f"{target} = (", parts, ")", indent)
     if equals and len(parts := _cut(target.strip(), _COMMA)) > 2 and len(value) < WIDTH // 2:
         return _within(f"{indent}(", parts, f") = {value}", indent)
     end = next((end for end in (",", ":") if line.endswith(end)), "")
