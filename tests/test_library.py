@@ -3,6 +3,7 @@
 In the depth that `cells.ALL` is tested in, none of them needs a test of its own.
 """
 
+import math
 from pathlib import Path
 from statistics import median
 
@@ -116,3 +117,13 @@ def test_a_cell_is_as_short_as_its_paper():
     """Lines of the step and of the parameters."""
     found = [describe(source).cells[0] for source in library().values()]
     assert median(len(cell.equations) + len(cell.parameters) for cell in found) <= 12
+
+
+def test_what_cells_begin_with(layer_of):
+    """As their papers say, and as a note says how to."""
+    irnn = layer_of("irnn")(I, H)
+    assert torch.equal(irnn.weight_hh_l0, torch.eye(H)) and not irnn.bias_l0.any()
+    for block in layer_of("ligru")(I, H, dtype=torch.float64).weight_hh_l0.chunk(2):
+        torch.testing.assert_close(block @ block.T, torch.eye(H, dtype=torch.float64))
+    lasting = layer_of("janet")(I, H, init={"b_s": lambda b: b.uniform_(1, 99).log_()}).block("b_s")
+    assert lasting.min() >= 0 and lasting.max() <= math.log(99)
