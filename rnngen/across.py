@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnngen.ir import Shape, block_shape
-from rnngen.ops import FUNCTIONS, Op
 
 
 class ShapeConflict(Exception):
@@ -66,4 +65,3 @@ _ROWS = (
 )
 
 ACROSS: dict[str, Across] = {op.name: op for op in _ROWS}
-CALLS: dict[str, Op | Across] = FUNCTIONS | {name: op for name, op in ACROSS.items() if op.sign == name}

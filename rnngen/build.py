@@ -12,6 +12,7 @@ from itertools import chain, count
 from rnngen.across import ACROSS, ShapeConflict, shown
 from rnngen.equations import Expression, parse_expression
 from rnngen.ir import CHOICES, LEAVES, Shape, Value, block_shape, blocks_of
+from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 
 
@@ -35,6 +36,8 @@ def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
             return operands[1]
         case op if op in ACROSS:
             return ACROSS[op].shape(*operands)
+        case op if op in MATRICES:
+            return MATRICES[op].shape(*operands)
         case op if op in OPS:
             shapes = {shape for shape in operands if shape != ()}
             if len(shapes) > 1:

@@ -1,7 +1,7 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
 The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, comparisons
-and calls of the functions of `ops` and `across`, by their names or by those that a cell's `activations` give them.
+`M.T`, and calls of the functions of `ops`, `across` and `matrices`, by their names or by those that a cell's `activations` give them.
 Nothing is evaluated. `h'` is the new value of the state `h`.
 """
 
@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from rnngen import idioms
-from rnngen.across import ACROSS, CALLS
+from rnngen.across import ACROSS
 from rnngen.errors import did_you_mean
+from rnngen.matrices import CALLS, TRANSPOSED
 from rnngen.ops import OPS
 
 LONGEST_EQUATION = 4096  # characters
@@ -33,7 +34,7 @@ _TOKEN = re.compile(
     r"""
     (?P<number> (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) (?: [eE] [+-]? [0-9]+ )? )
   | (?P<name> [A-Za-z_] [A-Za-z0-9_]* '* )
-  | (?P<sign> [=!<>]= | \*\* | // | << | >> | := | -> | \S )
+  | (?P<sign> \.T(?![A-Za-z0-9_']) | [=!<>]= | \*\* | // | << | >> | := | -> | \S )
     """,
     re.VERBOSE,
 )
@@ -62,7 +63,7 @@ _UNKNOWN = "unknown"  # the op of a call of no function
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A tree. op: "name", "number" or a row of `OPS` or `ACROSS`; offset and length are its place.
+    """A tree. op: "name", "number" or a row of `OPS`, `ACROSS` or `MATRICES`; offset and length are its place.
 
     name: of a "name" itself, of a call the activation that chose its function.
     """
@@ -321,7 +322,7 @@ class _Parser:
         if token.kind == "name" and text.endswith("''"):
             hint = f"{text.rstrip(_PRIME)}' is the new value; a step cannot use a later one."
             raise self.rejected("not-causal", "A name has at most one prime.", token.start, token.end, "", hint)
-        known = text in _LEVELS or text in "()," if token.kind == "sign" else not keyword.iskeyword(text)
+        known = text in _LEVELS or text in ("(", ")", ",", TRANSPOSED) if token.kind == "sign" else not keyword.iskeyword(text)
         if not known:
             hint = self.remedy(self.tokens.index(token))
             quote = '"' if text == "'" else "'"
@@ -340,7 +341,7 @@ class _Parser:
         if text == "|" and operand:
             return "the absolute value is a function: abs(...)"
         if text in ("^", "**") and after.text in ("T", "H", "t"):
-            return idioms.NO_TRANSPOSE
+            return idioms.TRANSPOSE
         if text == "." and before and before.text == "@":  # Julia's @.
             return "leave @. out: every operation but @ works element by element."
         if text == "\\" and after.text in idioms.LATEX:
@@ -464,7 +465,7 @@ class _Parser:
         """
         place = token.start, token.end
         before = self.tokens[self.at - 1] if self.at else None
-        complete = before is not None and (before.kind != "sign" or before.text == ")")
+        complete = before is not None and (before.kind != "sign" or before.text in (")", TRANSPOSED))
         if before and token.operand:
             hint = self.missing_operator(before, token)
             return self.rejected("syntax", "An operator is missing here.", *place, "no operator before this", hint)
@@ -515,6 +516,13 @@ class _Parser:
         return left
 
     def operand(self, depth: int) -> _Part:
+        """An operand, and the `.T`s behind it."""
+        found = self.bare_operand(depth)
+        while self.token.text == TRANSPOSED:
+            found = self.made("transpose", found.start, self.take().end, found)
+        return found
+
+    def bare_operand(self, depth: int) -> _Part:
         token = self.token
         self.check_depth(depth, token.start, token.end)
         if token.kind == "number":

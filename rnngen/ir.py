@@ -7,7 +7,7 @@ operand stands before its use. Forward steps, adjoint steps, and the stateless g
 Shapes name dimensions ("hidden", "inputs") rather than numbers: one graph serves every size. A leading integer says
 that the value is a pack of that many equal blocks, as the four gates of an LSTM in one `weight_ih`.
 
-Operations are the rows of `ops.OPS` and of `across.ACROSS`, and these structural ones:
+Operations are the rows of `ops.OPS`, `across.ACROSS` and `matrices.MATRICES`, and these structural ones:
 
     input, state, parameter     leaves; a state's leaf is its value at t-1
     constant                    a leaf; `attribute` is its number
@@ -241,6 +241,15 @@ def reaching(graph: CellGraph, seeds: set[str]) -> set[str]:
     found = set(seeds)
     for value in graph.values:
         if not found.isdisjoint(value.operands):
+            found.add(value.name)
+    return found
+
+
+def block_diagonal(graph: CellGraph) -> set[str]:
+    """Names of the matrices that are block-diagonal: parameters, and what is made of them."""
+    found = set(graph.heads)
+    for value in graph.values:
+        if len(block_shape(value.shape)) == 2 and not found.isdisjoint(value.operands):
             found.add(value.name)
     return found
 

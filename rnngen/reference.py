@@ -230,6 +230,16 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
             like, columns = operands[2], operands[1].flatten(0, -2)
             packs = operands[0].flatten(0, -2).chunk(blocks_of(shapes[0]), dim=-1)
             return torch.cat([_cut(pack.mT @ columns, like) for pack in packs])
+        case "transpose":
+            return operands[0].mT
+        case "compose":
+            return torch.einsum("...ij,...jk->...ik", operands[0], operands[1])
+        case "tril" | "triu":
+            return _triangle(operands[0], value.op == "tril")
+        case "diag":
+            return operands[0][..., :, None] * torch.eye(operands[0].shape[-1]).to(operands[0])
+        case "eye":
+            return torch.eye(operands[0].shape[-1]).to(operands[0]).expand_as(operands[0])
         case "expand":
             return _broadcast(operands[0], operands[1])
         case "kept":
@@ -264,6 +274,12 @@ def _matrices(stack: Tensor, count: int) -> list[Tensor]:
     """The matrices of a stack, made dense if they are block-diagonal."""
     parts = stack.chunk(count)
     return [torch.block_diag(*part) for part in parts] if stack.dim() == 3 else list(parts)
+
+
+def _triangle(matrix: Tensor, lower: bool) -> Tensor:
+    rows, columns = (torch.arange(size, device=matrix.device) for size in matrix.shape[-2:])
+    below = rows[:, None] >= columns if lower else rows[:, None] <= columns
+    return matrix.masked_fill(~below, 0)
 
 
 def _cut(matrix: Tensor, like: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from rnngen.across import CALLS
 from rnngen.cell import Cell
 from rnngen.description.tables import CellTable
 from rnngen.document import Places
 from rnngen.equations import Assignment
 from rnngen.errors import Mistakes
+from rnngen.matrices import CALLS
 from rnngen.runtime import PUBLISHED
 from rnngen.source import Span
 

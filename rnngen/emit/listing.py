@@ -44,6 +44,7 @@ _SIGNS = {
     "mul": ("*", _PRODUCT),
     "div": ("/", _PRODUCT),
     "matmul": ("@", _PRODUCT),
+    "compose": ("@", _PRODUCT),
 } | {name: (OPS[name].sign, _COMPARISON) for name in COMPARISONS}
 _NUMERAL = re.compile(r"-?[0-9.]")
 
@@ -246,6 +247,8 @@ def _expression(value: Value, texts: dict[str, tuple[str, int]]) -> tuple[str, i
             return f"[{', '.join(plain)}]", _ATOM
         case "matmul_t":
             return f"{_within(operands[0], _ATOM)}.T @ {_within(operands[1], _PRODUCT + 1)}", _PRODUCT
+        case "transpose":
+            return f"{_within(operands[0], _ATOM)}.T", _ATOM
         case "outer":
             return f"sum({_within(operands[0], _PRODUCT)} @ {_within(operands[1], _ATOM)}.T)", _ATOM
         case "total":

@@ -12,6 +12,7 @@ from struct import pack, unpack
 
 from rnngen.across import ACROSS
 from rnngen.ir import CellGraph, Equation, Value, blocks_of
+from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 
 _SUM, _PRODUCT, _UNARY, _ATOM = 1, 2, 3, 4
@@ -52,7 +53,7 @@ class Spelling:
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand."""
-        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() and bool(self.call(op)))
+        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() | MATRICES.keys() and bool(self.call(op)))
 
     def call(self, op: str) -> str:
         """The format of an operation. Raises LookupError where there is none."""

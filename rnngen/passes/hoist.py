@@ -23,10 +23,10 @@ from rnngen.ir import (
     Split,
     State,
     Value,
+    block_diagonal,
     block_shape,
     blocks_of,
     needed,
-    origin,
     prune,
     reaching,
     viewed,
@@ -139,8 +139,8 @@ def _extract(
     for name in [*outputs, *(state.update for state in states)]:
         bring(name)
     values = tuple(builder.values.values())
-    # A part of a block-diagonal stack that was cut out of it is block-diagonal too.
-    heads = {v.name for v in values if v.op == "parameter" and origin(definitions, v.name)[0].name in graph.heads}
+    # What was made of block-diagonal matrices, or cut out of a stack of them, is block-diagonal too.
+    heads = block_diagonal(graph) & {value.name for value in values if value.op == "parameter"}
     return CellGraph(graph.name, values, states, tuple((name, name) for name in outputs), frozenset(heads))
 
 

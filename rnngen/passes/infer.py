@@ -8,9 +8,12 @@ from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
 from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
+from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.resolve import report_unused
 from rnngen.source import Span
+
+_WITHOUT_DERIVATIVE = COMPARISONS | {op.name for op in MATRICES.values() if op.like}
 
 
 def infer(program: Program, cell: Cell) -> Program:
@@ -32,6 +35,7 @@ def infer(program: Program, cell: Cell) -> Program:
     _report_divided_by_zero(graph, fixed, inference)
     _report_untrained(graph, fixed, inference)
     _check_widths(graph, inference)
+    _check_matrices(graph, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
 
@@ -56,11 +60,16 @@ class _Inference:
             self.unknown.add(value.name)
         elif value.op == "alias":
             self.meanings[value.name] = operands[0]
-        elif self._fits(value, operands):
+        elif self._fits(value := self._meant(value, operands), operands):
             shape = self._shape(value, operands)
             self.values[value.name] = replace(value, operands=operands, shape=shape)
         else:
             self.unknown.add(value.name)
+
+    def _meant(self, value: Value, operands: tuple[str, ...]) -> Value:
+        """An `@` between two matrices is a matrix."""
+        product = value.op == "matmul" and all(len(self.values[operand].shape) == 2 for operand in operands)
+        return replace(value, op="compose") if product else value
 
     def _fits(self, value: Value, operands: tuple[str, ...]) -> bool:
         """Whether a value can be; reports why not."""
@@ -77,13 +86,6 @@ class _Inference:
         if reason := self._misused_condition(value, operands):
             self.mistakes.add("condition", reason[0], self._origin(reason[1], value), hints=reason[2:])
             return False
-        first = 1 if value.op == "matmul" else 0
-        for operand in operands[first:]:
-            if operand in self.block_diagonal:
-                message = f"The block-diagonal '{self.text(operand)}' can only be multiplied by a vector."
-                hint = "write it on the left of an @, alone."
-                self.mistakes.add("not-supported", message, value.origin, hints=(hint,))
-                return False
         try:
             self._shape(value, operands)
         except ShapeConflict as conflict:
@@ -92,7 +94,23 @@ class _Inference:
             remedy = self._remedy(value, operands)
             self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(remedy,))
             return False
-        return True
+        return self._fits_heads(value, operands)
+
+    def _fits_heads(self, value: Value, operands: tuple[str, ...]) -> bool:
+        """Whether what is made of block-diagonal matrices is block-diagonal too; reports where it is not."""
+        blocks = [operand for operand in operands if operand in self.block_diagonal]
+        others = [operand for operand in operands if operand not in self.block_diagonal]
+        if not blocks or (value.op == "matmul" and operands[0] in blocks):
+            return True
+        scaled = value.op == "mul" or (value.op == "div" and operands[1] in others)
+        alike = value.op in ("add", "sub", "neg", *MATRICES) and not others
+        if alike or (scaled and all(self.values[other].shape == () for other in others)):
+            self.block_diagonal.add(value.name)
+            return True
+        message = f"The block-diagonal '{self.text(blocks[0])}' cannot stand here: the result would not be block-diagonal."
+        hint = "apply it to a vector, scale it by a number, or combine it with matrices of its kind by +, -, *, @ and .T."
+        self.mistakes.add("not-supported", message, value.origin, hints=(hint,))
+        return False
 
     def _is_number(self, value: Value, operands: tuple[str, ...]) -> bool:
         """Whether an operation on numbers is a number; reports why not."""
@@ -217,7 +235,7 @@ def _report_untrained(graph: CellGraph, fixed: Mapping[str, float], inference: _
         return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
 
     free = cut(graph, lambda value: value.name in fixed)
-    used, trained = reached(free), reached(cut(free, lambda value: value.op in COMPARISONS))
+    used, trained = reached(free), reached(cut(free, lambda value: value.op in _WITHOUT_DERIVATIVE))
     for parameter in inference.cell.parameters:
         for number, block in enumerate(parameter.blocks):
             name = block if len(parameter.blocks) > 1 else parameter.name
@@ -273,6 +291,18 @@ def _check_widths(graph: CellGraph, inference: _Inference) -> None:
         message += "inside the recurrence every vector is hidden wide."
         note = "it depends on a state, and the new value of a state depends on it."
         inference.mistakes.add("not-supported", message, value.origin, notes=(note,))
+
+
+def _check_matrices(graph: CellGraph, inference: _Inference) -> None:
+    """A matrix is made once a call, of parameters."""
+    leaves = {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)}
+    varying = reaching(graph, leaves)
+    for value in _first([value for value in graph.values if value.name in varying and len(value.shape) == 2]):
+        (leaf, *_) = [leaf for leaf in graph.leaves("input") + graph.leaves("state") if value.name in reaching(graph, {leaf.name})]
+        message = f"The matrix '{inference.text(value.name)}' depends on '{leaf.name}', which changes from step to step."
+        note = "a matrix is made of parameters alone, once a call."
+        hint = "a diagonal matrix is applied by *: diag(v) @ u is v * u." if value.op == "diag" else None
+        inference.mistakes.add("not-supported", message, value.origin, notes=(note,), hints=(hint,))
 
 
 def _first(values: Iterable[Value]) -> list[Value]:

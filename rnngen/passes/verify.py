@@ -6,6 +6,7 @@ from typing import TypeVar
 from rnngen.across import ACROSS, ShapeConflict
 from rnngen.build import shape_of
 from rnngen.ir import CHOICES, LEAVES, STRUCTURAL, CellGraph, Differentiated, Program, Shape, Value
+from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 
 _Must = Callable[[bool, str], None]
@@ -39,7 +40,7 @@ def _verify(name: str, graph: CellGraph) -> None:
     for value in graph.values:
         must(value.name not in defined, f"{value.name} is defined twice")
         must(
-            value.op in LEAVES | STRUCTURAL | ACROSS.keys() | OPS.keys(),
+            value.op in LEAVES | STRUCTURAL | ACROSS.keys() | MATRICES.keys() | OPS.keys(),
             f"{value.name} has the unknown operation {value.op}",
         )
         must(value.op not in LEAVES or not value.operands, f"the leaf {value.name} has operands")
