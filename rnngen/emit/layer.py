@@ -42,7 +42,8 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
 
 def _can_be_doubled(program: Packed) -> bool:
     """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
-    input, which products alone read, and no number is learned. Matrices are all dense, or all block-diagonal.
+    input, which products alone read, and no number is learned. Matrices are all dense, or all block-diagonal, and what
+    is made of them is made block by block; a diagonal is not.
     """
     graph = program.described
     inputs = {leaf.name for leaf in graph.leaves("input")}
@@ -51,7 +52,8 @@ def _can_be_doubled(program: Packed) -> bool:
     squares = {parameter.heads for parameter in program.parameters if parameter.shape == _SQUARE}
     shapes = {parameter.shape for parameter in program.parameters}
     return (
-        widths <= {(), ("hidden",)}
+        widths <= {(), ("hidden",), _SQUARE}
+        and all(value.op != "diag" for value in graph.values)
         and inputs.isdisjoint(read)
         and len(squares) < 2
         and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}

@@ -6,6 +6,12 @@
 
 One product of the four gates of an LSTM is one large GEMM instead of four small ones, in both directions: what it
 passes back to its operand is one product too, and its weight gradient is one GEMM of the layout of the parameter.
+
+Matrices that are made of parameters become a stack themselves, together with others that are applied to the same
+vector; that is a copy once a call.
+
+    a = (U - U.T) @ h           stack = join(U - U.T, V)
+    b = V @ h             →     stack_h = stack @ h
 """
 
 from collections import defaultdict
@@ -13,7 +19,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from rnngen.build import Builder
-from rnngen.ir import Packed, Program, blocks_of, prune
+from rnngen.ir import CellGraph, Packed, Program, Shape, Value, block_diagonal, blocks_of, prune, reaching
 from rnngen.passes.simplify import renamed
 
 _PRIME = "'"
@@ -21,7 +27,7 @@ _PRIME = "'"
 
 def pack(program: Program) -> Packed:
     """Products packed, and each product without a name named after its operands."""
-    graph = program.cell
+    graph = _joined(program.cell)
     definitions = graph.by_name()
     groups: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for value in graph.values:
@@ -51,7 +57,39 @@ def pack(program: Program) -> Packed:
         number = definitions[value.operands[0]].block - run[0]
         names[value.name] = builder.add(replace(value, op="pick", operands=(product,), attribute=number))
     packed = replace(program, cell=prune(renamed(graph, builder, names)))
-    return Packed(**vars(packed), described=graph)
+    return Packed(**vars(packed), described=program.cell)
+
+
+def _joined(graph: CellGraph) -> CellGraph:
+    """The graph with a stack for dense matrices that are applied to one vector, if any of them is made of parameters."""
+    definitions = graph.by_name()
+    groups: dict[tuple[str, Shape], list[Value]] = defaultdict(list)
+    sparse = block_diagonal(graph)
+    for value in graph.values:
+        if value.op == "matmul" and value.operands[0] not in sparse:
+            matrix, vector = value.operands
+            groups[vector, definitions[matrix].shape].append(value)
+    made = [
+        products
+        for products in groups.values()
+        if len(products) > 1 and any(definitions[p.operands[0]].op not in ("parameter", "pick") for p in products)
+    ]
+    if not made:
+        return graph
+    group_of = {product.name: products for products in made for product in products}
+    varying = reaching(graph, {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)})
+    builder = Builder(reserved=definitions)
+    names: dict[str, str] = {}
+    for value in sorted(graph.values, key=lambda value: value.name in varying):  # first what a stack is made of
+        if value.name not in group_of:
+            names[value.name] = builder.copy(value, names)
+            continue
+        products = group_of[value.name]
+        stack = builder.make("stack", "join", *(names[product.operands[0]] for product in products))
+        vector = value.operands[1]
+        product = builder.make(_product_name("stack", vector), "matmul", stack, names[vector])
+        names[value.name] = builder.add(replace(value, op="pick", operands=(product,), attribute=products.index(value)))
+    return renamed(graph, builder, names)
 
 
 def _product_name(matrix: str, vector: str) -> str:
