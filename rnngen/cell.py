@@ -123,14 +123,14 @@ def _meant(name: str, cell: Cell, known: Collection[str]) -> str | None:
             blocks = ", ".join(parameter.blocks)
             return f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks}."
         if stem in parameter.blocks and len(parameter.shape) == 2:
-            return f"a prime is not a transpose, which there is none of yet; write {stem} without the prime."
+            return f"a prime is the new value of a state; the transpose of {stem} is {stem}.T."
     if stem in cell.activations:
         return f"the argument of a function stands in brackets: {stem}(...)"
     if stem != name and stem in known:
         return f"only a state has a new value; write {stem} without the prime."
     if moment := _at_a_moment(name, cell):
         return f"write {moment} instead."
-    return idioms.NUMBERS.get(name.lower())
+    return idioms.IDENTITIES.get(name) or idioms.NUMBERS.get(name.lower())
 
 
 def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:

@@ -340,7 +340,7 @@ class _Parser:
         operand = not before or before.text in (*_LEVELS, "(", ",")  # one should begin here
         if text == "|" and operand:
             return "the absolute value is a function: abs(...)"
-        if text in ("^", "**") and after.text in ("T", "H", "t"):
+        if text in ("^", "**", ".") and after.text in ("T", "H", "t"):
             return idioms.TRANSPOSE
         if text == "." and before and before.text == "@":  # Julia's @.
             return "leave @. out: every operation but @ works element by element."
@@ -435,6 +435,8 @@ class _Parser:
         if left in self.functions:
             argument = right if self.binding(behind) <= _LEVELS["+"] and right != "(...)" else "..."
             return f"the argument of a function stands in brackets: {left}({argument})"
+        if left == TRANSPOSED and behind == self.at + 2:
+            return "leave the brackets out: .T stands alone."
         if number := self.number_of_elsewhere(before):
             return f"write {number}."
         product = self.in_place(f"{left} * {right}", "mul", self.at - 1, behind)

@@ -29,7 +29,7 @@ RENAMED = {
 WRITTEN_OUT = {
     **dict.fromkeys("square sqr".split(), "a * a"),
     "cube": "a * a * a",
-    **dict.fromkeys("reciprocal inv".split(), "1 / a"),
+    "reciprocal": "1 / a",
     "rsqrt": "1 / sqrt(a)",
     "expm1": "exp(a) - 1",
     "exp2": "exp(0.6931471805599453 * a)",
@@ -78,7 +78,9 @@ _ROUNDING = "no function rounds yet; a phase that grows step by step is wrapped 
 COMPLEX = "the language has no complex numbers: keep the real and the imaginary part in two states."
 _RANDOM = "a step has no random numbers; the key dropout of a layer works between layers."
 JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
-NO_TRANSPOSE = "there is no transpose yet; a matrix that is applied the other way is a block of its own."
+TRANSPOSE = "the transpose of a matrix is written behind it, as in U.T."
+IDENTITY = "the identity matrix as large as U is eye(U)."
+_NO_POWER = "a matrix has no inverse and no power yet; the product of two is P @ Q, and 1 / v is element by element."
 _OVER_TIME = "what is gathered over time is a state, as in s' = s + x_in, x_in being an equation."
 _EARLIER = "an earlier step is reached by a state that keeps it: with p' = h, p is h one step before."
 _PART_OF = "an operation takes all units of a vector; blocks with names of their own take the place of its parts."
@@ -107,7 +109,7 @@ ABSENT = {
     **dict.fromkeys("real imag conj complex angle cis polar phase view_as_real modrelu".split(), COMPLEX),
     **dict.fromkeys("rand randn random normal bernoulli uniform noise dropout rrelu multinomial".split(), _RANDOM),
     **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), JOINED),
-    **dict.fromkeys("t transpose permute adjoint ctranspose".split(), NO_TRANSPOSE),
+    **dict.fromkeys("t mt transpose permute adjoint ctranspose swapaxes".split(), TRANSPOSE),
     **dict.fromkeys("cumsum cumprod cummax scan ema integrate".split(), _OVER_TIME),
     **dict.fromkeys("lag shift delay roll prev previous next last".split(), _EARLIER),
     **dict.fromkeys(
@@ -121,9 +123,10 @@ ABSENT = {
     **dict.fromkeys(
         "einsum bmm baddbmm addmm tensordot kron".split(), "a product is written M @ v, a matrix on its left."
     ),
-    "outer": "no value of a step is a matrix yet, unless it is a block of a parameter.",
-    **dict.fromkeys("eye identity_matrix".split(), "there is no matrix but a block; the identity matrix times h is h."),
-    **dict.fromkeys("tril triu diag".split(), "a matrix is taken as it is; a diagonal one is a vector d: write d * h."),
+    "outer": "a matrix is made of parameters alone; no value of a step is one yet.",
+    **dict.fromkeys("eye_like identity_matrix".split(), IDENTITY),
+    **dict.fromkeys("diag_embed diagflat diagm".split(), "the diagonal matrix of a vector v is diag(v)."),
+    **dict.fromkeys("inv inverse pinv matrix_power matrix_exp expm cholesky qr svd eig eigh solve".split(), _NO_POWER),
     "glu": "write (a * sigmoid(b)), a and b being products with matrices of their own.",
     "maxout": "write max(a, b), a and b being products with matrices of their own.",
     **dict.fromkeys("pow power".split(), _POWER),
@@ -162,6 +165,12 @@ NUMBERS = {
     "true": "write 1.",
     "false": "write 0.",
     "none": "every name of an equation has a value.",
+}
+
+# The identity matrix where it has no brackets behind it, and what others put into them.
+IDENTITIES = {
+    **dict.fromkeys("I Id eye Eye identity Identity I_n".split(), IDENTITY),
+    **dict.fromkeys("hidden inputs hidden_size input_size".split(), f"no width has a name in an equation; {IDENTITY}"),
 }
 
 # Names of packages, which stand before a function and a point.
@@ -252,7 +261,7 @@ CHARACTERS = {
     "\u00b3": "write the product out in brackets, as in (a * a * a).",
     "\u221a": "write sqrt(...).",
     **dict.fromkeys("\u2211\u220f\u222b", _REDUCTION),
-    **dict.fromkeys("\u1d40\u22a4", NO_TRANSPOSE),
+    **dict.fromkeys("\u1d40\u22a4", TRANSPOSE),
     **dict.fromkeys("\u209c\u208a\u208b\u1d57\u207a\u207b", STEPS),
     **dict.fromkeys("\u2016\u2225", _REDUCTION),
     **dict.fromkeys("\u2207\u2202", DERIVATIVE),

@@ -9,6 +9,7 @@ from rnngen import idioms
 from rnngen.compile import compile_model
 from rnngen.equations import parse_expression, parse_step
 from rnngen.errors import ModelError
+from rnngen.matrices import CALLS
 from rnngen.ops import FUNCTIONS
 from rnngen.source import Source
 
@@ -17,6 +18,7 @@ HINTS = {
     **idioms.ABSENT,
     **idioms.ARGUMENTS,
     **idioms.NUMBERS,
+    **idioms.IDENTITIES,
     **idioms.SIGNS,
     **idioms.CHARACTERS,
     **idioms.LATEX,
@@ -88,7 +90,7 @@ def test_what_is_written_out_is_what_torch_computes(name):
 def test_functions_are_in_one_table_and_none_of_ours():
     names = [name for table in FUNCTION_TABLES.values() for name in table]
     assert len(names) == len(set(names))
-    assert not set(names) & FUNCTIONS.keys()
+    assert not set(names) & CALLS.keys()
     assert all(name == name.lower() for name in names)
     assert set(idioms.RENAMED.values()) <= FUNCTIONS.keys()
 

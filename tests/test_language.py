@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rnngen.across import CALLS
+from rnngen.matrices import CALLS
 from rnngen.audit import audit
 from rnngen.compile import compile_model
 from rnngen.description import file, size, tables

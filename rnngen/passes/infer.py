@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from rnngen import idioms
 from rnngen.across import ShapeConflict, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
@@ -90,7 +91,7 @@ class _Inference:
             self._shape(value, operands)
         except ShapeConflict as conflict:
             sides = [f"'{self.text(operand)}' is {shown(self.values[operand].shape)}" for operand in operands]
-            note = f"{', '.join(sides[:-1])} and {sides[-1]}."
+            note = " and ".join(filter(None, [", ".join(sides[:-1]), f"{sides[-1]}."]))
             remedy = self._remedy(value, operands)
             self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(remedy,))
             return False
@@ -151,6 +152,10 @@ class _Inference:
         """The hint where a product is of the wrong kind, or of the wrong order."""
         texts = [self.text(operand) for operand in operands]
         ranks = [len(self.values[operand].shape) for operand in operands]
+        if value.op == "transpose" and ranks == [1]:
+            return f"a vector has no transpose; {texts[0]}.T @ M is M.T @ {texts[0]}."
+        if value.op == "eye":
+            return idioms.IDENTITY
         if value.op == "matmul" and ranks == [1, 2]:
             vector = f"({texts[0]})" if "." in operands[0] else texts[0]
             return f"the matrix stands on the left: write {texts[1]} @ {vector}."
@@ -285,7 +290,7 @@ def _check_widths(graph: CellGraph, inference: _Inference) -> None:
     carried = reaching(graph, {state.name for state in graph.states})
     carried &= needed(graph, {state.update for state in graph.states})
     inside = [value for value in graph.values if value.name in carried and value.op not in LEAVES]
-    wrong = [value for value in inside if value.shape != ("hidden",)]
+    wrong = [value for value in inside if value.shape != ("hidden",) and len(value.shape) < 2]
     for value in _first(wrong):
         message = f"'{inference.text(value.name)}' is {shown(value.shape)}, which is not supported here: "
         message += "inside the recurrence every vector is hidden wide."
