@@ -72,9 +72,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A learnable tensor as the user declared it: `blocks` equal blocks of `shape`, stacked on dimension 0.
+    """A tensor as the user declared it: `blocks` equal blocks of `shape`, stacked on dimension 0.
 
-    One that is a `bias` is not there in a layer with bias=False. Block-diagonal matrices (`heads`) are stored as heads
+    It is learned, unless it is not `trained`. One that is a `bias` is not there in a layer with bias=False. Block-diagonal matrices (`heads`) are stored as heads
     square blocks: a stack of k of them has the torch shape (k * heads, rows / heads, columns / heads).
     """
 
@@ -84,6 +84,7 @@ class Parameter:
     init: tuple[str | float, ...]
     heads: bool = False
     bias: bool = False
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Equation:
 @dataclass(frozen=True)
 class CellGraph:
     """One step. outputs: (label, value) pairs. heads: names of the parameters that are block-diagonal. backwards:
-    whether it is an adjoint, which is scanned the other way.
+    whether it is an adjoint, which is scanned the other way. untrained: names of the parameters that have no gradient.
     """
 
     name: str
@@ -115,6 +116,7 @@ class CellGraph:
     outputs: tuple[tuple[str, str], ...] = ()
     heads: frozenset[str] = frozenset()
     backwards: bool = False
+    untrained: frozenset[str] = frozenset()
 
     def by_name(self) -> dict[str, Value]:
         return {value.name: value for value in self.values}
@@ -252,6 +254,11 @@ def block_diagonal(graph: CellGraph) -> set[str]:
         if len(block_shape(value.shape)) == 2 and not found.isdisjoint(value.operands):
             found.add(value.name)
     return found
+
+
+def learned(graph: CellGraph) -> set[str]:
+    """Names of the values that depend on a parameter that is trained."""
+    return reaching(graph, {leaf.name for leaf in graph.leaves("parameter")} - graph.untrained)
 
 
 def needed(graph: CellGraph, roots: set[str]) -> set[str]:

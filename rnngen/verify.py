@@ -411,8 +411,8 @@ class _Trial:
 
         layer = copy.deepcopy(self.double)
         with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.copy_(near(parameter))
+            for tensor in _tensors(layer).values():
+                tensor.copy_(near(tensor))
         judge = _judge(layer, self.described, self.run)
 
         def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -447,9 +447,9 @@ def _trial(
     torch.manual_seed(seed)
     made = layer(run.inputs, run.hidden, schedule=schedule, dtype=torch.float64, **run.options)
     with torch.no_grad():
-        for parameter in made.parameters():  # one that begins as zero would hide that it is not used
-            spread = 0.3 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.3
-            parameter.add_(spread * torch.randn_like(parameter))
+        for tensor in _tensors(made).values():  # one that begins as zero would hide that it is not used
+            spread = 0.3 / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 0.3
+            tensor.add_(spread * torch.randn_like(tensor))
     kind = getattr(torch, dtype)
     made = made.to(device, kind)
     # The judge starts from the rounded numbers.
@@ -462,6 +462,11 @@ def _trial(
     exact = _answer_of(double, _judge(double, described, run), x.double(), _doubled(states), kind)
     plain = exact if dtype == "float64" else _answer_of(made, _judge(made, described, run), x, states, kind)
     return _Trial(described, run, made, double, x, states, exact, plain)
+
+
+def _tensors(layer: Layer) -> dict[str, Tensor]:
+    """What a layer has by name, trained or not."""
+    return {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
 
 
 def _doubled(states: Sequence[Tensor]) -> list[Tensor]:
@@ -510,7 +515,7 @@ def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
     from rnngen import reference
 
     def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        parameters = dict(layer.named_parameters())
+        parameters = _tensors(layer)
         names = layer.cell.states
         states, begins = _with_begins(states, run)
         if not states:

@@ -108,7 +108,7 @@ def _parameter(name: str, table: ParameterTable, places: Places, mistakes: Mista
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
     bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
-    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias)
+    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias, table.trained)
 
 
 def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:

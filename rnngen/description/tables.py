@@ -40,6 +40,7 @@ class ParameterTable(Table):
     init: Any = "uniform"  # looked at with the cell: pydantic reports a union once for each member
     heads: bool = False
     bias: bool | None = None
+    trained: bool = True
 
 
 class CellTable(Table):

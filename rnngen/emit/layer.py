@@ -62,7 +62,8 @@ def _can_be_doubled(program: Packed) -> bool:
 
 def _weight(parameter: Parameter, sees_output: bool) -> WeightView:
     shape = ("hidden", "output") if sees_output else parameter.shape
-    return WeightView(parameter.name, parameter.blocks, shape, parameter.init, parameter.heads, parameter.bias)
+    flags = parameter.heads, parameter.bias, parameter.trained
+    return WeightView(parameter.name, parameter.blocks, shape, parameter.init, *flags)
 
 
 def _sees_only(graph: CellGraph, parameter: Parameter, state: str) -> bool:

@@ -121,7 +121,8 @@ def _section(graph: CellGraph, sources: dict[str, str], shaped: bool) -> Iterato
                 continue
             parts = f" = [{', '.join(blocks[leaf.name])}]" if leaf.name in blocks else ""
             note = sources.get(leaf.name, "") if kind == "input" else ""
-            rows.append((f"{kind:<9}  {leaf.name}{parts}", _shape_text(leaf, shaped), note))
+            word = "untrained" if leaf.name in graph.untrained else kind
+            rows.append((f"{word:<9}  {leaf.name}{parts}", _shape_text(leaf, shaped), note))
     rows += ((f"{line.value.name} = {line.text}", _shape_text(line.value, shaped), "") for line in _lines(graph))
     rows += (
         (f"next       {state.name} = {state.update}", "", "")
@@ -322,6 +323,7 @@ def _program_record(program: Program) -> dict[str, Any]:
                 "blocks": list(parameter.blocks),
                 "init": list(parameter.init),
                 "heads": parameter.heads,
+                "trained": parameter.trained,
             }
             for parameter in program.parameters
         ],

@@ -99,13 +99,15 @@ def _sweep(chain: Chain, written: list[Written]) -> SweepView:
 
 def _gradients(program: Chained) -> FunctionText:
     text = TorchText(program.gradients)
-    parameters = [text.names[leaf.name] for leaf in program.scan.leaves("parameter")]
+    leaves = program.scan.leaves("parameter")
+    parameters = [text.names[leaf.name] for leaf in leaves]
+    found = {label: text.text(value) for label, value in program.gradients.outputs}
     return FunctionText(
         name=f"{program.cell.name}_gradients",
         about="The gradients of the scan's parameters, from all steps at once.",
         arguments=(*text.arguments("input"), *parameters, text.mask),
         lines=tuple(text.lines),
-        returns=tuple_text([text.text(value) for _, value in program.gradients.outputs]),
+        returns=tuple_text([found.get(f"d_{leaf.name}", "None") for leaf in leaves]),
     )
 
 

@@ -59,6 +59,7 @@ class WeightView:
     init: tuple[str | float, ...]
     heads: bool
     bias: bool
+    trained: bool
 
 
 @dataclass(frozen=True, slots=True)

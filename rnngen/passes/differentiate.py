@@ -11,7 +11,7 @@ adjoints of the inputs and of every product, and it is scanned the other way in 
 
 A matrix gets no gradient inside the loop: `gradients` multiplies the adjoint of each product with the operand it had,
 as one GEMM over all rows, after the scan. A vector or scalar that is used elementwise gets an accumulator, one more
-state of the adjoint, so that every sum has a fixed order.
+state of the adjoint, so that every sum has a fixed order. What is not trained gets none of these.
 """
 
 from collections import defaultdict
@@ -91,7 +91,7 @@ class _Differentiation:
         return tuple(found.get(leaf.name) for leaf in self.scan.leaves("input"))
 
     def gradients(self) -> CellGraph:
-        """The gradient of each parameter of the scan, from streams over all rows."""
+        """The gradient of each parameter of the scan that is trained, from streams over all rows."""
         to = Builder()
         forward = _forward_copies(self.scan, to)
         labels = {value: label for label, value in self.adjoint().outputs}
@@ -107,7 +107,7 @@ class _Differentiation:
             leaf = to.leaf(Value(state.name, "input", shape=self.to.values[state.name].shape))
             total = to.keep(Value(to.fresh(f"{state.name}.total"), "total", (leaf,), parameter.shape))
             self._add_part(parts, parameter.name, total)
-        leaves = self.scan.leaves("parameter")
+        leaves = [leaf for leaf in self.scan.leaves("parameter") if leaf.name not in self.scan.untrained]
         outputs = tuple((f"d_{leaf.name}", _assembled(to, leaf, parts[leaf.name])) for leaf in leaves)
         name = f"{self.scan.name} gradients"
         return prune(CellGraph(name, tuple(to.values.values()), (), outputs, self.scan.heads), keep_leaves=False)
@@ -129,11 +129,12 @@ class _Differentiation:
             self.sums[state.update].append(leaf)
 
     def _active(self) -> set[str]:
-        """Values with an adjoint: all but constants, conditions, and what depends on these alone."""
+        """Values with an adjoint: all but constants, conditions, what is not trained, and what depends on these alone."""
         active: set[str] = set()
         for value in self.scan.values:
             differentiable = value.op not in OPS or any(OPS[value.op].partials)
-            if value.op in ("input", "state", "parameter") or (differentiable and active.intersection(value.operands)):
+            leaf = value.op in ("input", "state", "parameter") and value.name not in self.scan.untrained
+            if leaf or (differentiable and active.intersection(value.operands)):
                 active.add(value.name)
         return active
 
@@ -185,7 +186,7 @@ class _Differentiation:
 
     def _pass_across(self, value: Value, adjoint: str) -> None:
         *matrices, operand = value.operands
-        if matrices:
+        if self.active.intersection(matrices):
             self.outputs[self._labelled(value)] = adjoint
             self.products.append((value, adjoint))
         if operand in self.active:

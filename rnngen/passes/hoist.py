@@ -26,6 +26,7 @@ from rnngen.ir import (
     block_diagonal,
     block_shape,
     blocks_of,
+    learned,
     needed,
     prune,
     reaching,
@@ -141,7 +142,9 @@ def _extract(
     values = tuple(builder.values.values())
     # What was made of block-diagonal matrices, or cut out of a stack of them, is block-diagonal too.
     heads = block_diagonal(graph) & {value.name for value in values if value.op == "parameter"}
-    return CellGraph(graph.name, values, states, tuple((name, name) for name in outputs), frozenset(heads))
+    untrained = {value.name for value in values if value.op == "parameter"} - learned(graph)
+    named = tuple((name, name) for name in outputs)
+    return CellGraph(graph.name, values, states, named, frozenset(heads), untrained=frozenset(untrained))
 
 
 def _regrouped(graph: CellGraph) -> CellGraph:

@@ -242,13 +242,12 @@ def _report_untrained(graph: CellGraph, fixed: Mapping[str, float], inference: _
     free = cut(graph, lambda value: value.name in fixed)
     used, trained = reached(free), reached(cut(free, lambda value: value.op in _WITHOUT_DERIVATIVE))
     for parameter in inference.cell.parameters:
-        for number, block in enumerate(parameter.blocks):
+        for number, block in enumerate(parameter.blocks if parameter.trained else ()):
             name = block if len(parameter.blocks) > 1 else parameter.name
             if name not in trained:
                 message = f"The gradient of '{block}' is zero everywhere, so it would never be trained."
                 note = "a comparison has no derivative, and nothing else uses it."
-                hint = "use it also where it has a derivative" + ", or make it a constant" * (len(parameter.shape) < 2)
-                hint += "."
+                hint = "use it also where it has a derivative, or give its parameter the key trained = false."
                 if name not in used:
                     note, hint = (
                         "it is only ever multiplied by zero, or cancels itself out.",

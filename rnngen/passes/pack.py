@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from rnngen.build import Builder
-from rnngen.ir import CellGraph, Packed, Program, Shape, Value, block_diagonal, blocks_of, prune, reaching
+from rnngen.ir import CellGraph, Packed, Program, Shape, Value, block_diagonal, blocks_of, learned, prune, reaching
 from rnngen.passes.simplify import renamed
 
 _PRIME = "'"
@@ -63,12 +63,12 @@ def pack(program: Program) -> Packed:
 def _joined(graph: CellGraph) -> CellGraph:
     """The graph with a stack for dense matrices that are applied to one vector, if any of them is made of parameters."""
     definitions = graph.by_name()
-    groups: dict[tuple[str, Shape], list[Value]] = defaultdict(list)
-    sparse = block_diagonal(graph)
+    groups: dict[tuple[str, Shape, bool], list[Value]] = defaultdict(list)
+    sparse, trained = block_diagonal(graph), learned(graph)
     for value in graph.values:
         if value.op == "matmul" and value.operands[0] not in sparse:
             matrix, vector = value.operands
-            groups[vector, definitions[matrix].shape].append(value)
+            groups[vector, definitions[matrix].shape, matrix in trained].append(value)
     made = [
         products
         for products in groups.values()

@@ -23,7 +23,8 @@ def resolve(cell: Cell) -> Program:
 
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
-    graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads)
+    untrained = frozenset(parameter.name for parameter in cell.parameters if not parameter.trained)
+    graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads, untrained=untrained)
     equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
     return Program(
         cell=graph,
@@ -153,7 +154,7 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     for parameter in cell.parameters:
         for number, block in enumerate(parameter.blocks):
             if block in idle:
-                message = f"No equation uses '{block}', so it would never be trained."
+                message = f"No equation uses '{block}'{', so it would never be trained' * parameter.trained}."
                 span = cell.places.value("parameters", parameter.name, "blocks", number)
                 unused(message, span, "use it, or leave it out.")
 

@@ -76,7 +76,8 @@ def _verify_adjoint(program: Differentiated) -> None:
         match(state.name, backward[its.name].shape, forward[state.name].shape)
         if state.name in effective:
             must(not _is_zero(adjoint, its.update), f"the adjoint of {state.name} is zero")
-    streams, parameters = scan.leaves("input"), scan.leaves("parameter")
+    streams = scan.leaves("input")
+    parameters = [leaf for leaf in scan.leaves("parameter") if leaf.name not in scan.untrained]
     outputs = {label: backward[value].shape for label, value in adjoint.outputs}
     must(len(program.stream_gradients) == len(streams), "an input has no entry for its adjoint")
     for stream, label in zip(streams, program.stream_gradients, strict=True):

@@ -18,11 +18,11 @@ Initialiser = str | float | Callable[[Tensor], object]
 
 @dataclass(frozen=True)
 class Weight:
-    """A learnable tensor of a cell: equal blocks of `shape`, stacked on dimension 0.
+    """A tensor of a cell: equal blocks of `shape`, stacked on dimension 0.
 
     blocks: their names in the equations. shape: of "hidden", "inputs", and "output" for the columns of a matrix that is
     applied to nothing but the output's old value. init: how each block begins. heads: block-diagonal, stored as square
-    blocks. bias: left out of a layer without bias.
+    blocks. bias: left out of a layer without bias. trained: a parameter of the layer; else a buffer.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Weight:
     init: tuple[Initialiser, ...]
     heads: bool = False
     bias: bool = False
+    trained: bool = True
 
     def size(self, sizes: dict[str, int], heads: int) -> tuple[int, ...]:
         """The torch shape."""

@@ -116,7 +116,11 @@ class Layer(Leaf):
         for layer, direction in self._places():
             for weight in self._weights():
                 empty = torch.empty(weight.size(self._sizes(layer), heads), device=device, dtype=dtype)
-                self.register_parameter(self._suffixed(weight.name, layer, direction), nn.Parameter(empty))
+                name = self._suffixed(weight.name, layer, direction)
+                if weight.trained:
+                    self.register_parameter(name, nn.Parameter(empty))
+                else:
+                    self.register_buffer(name, empty)
         for state in self.cell.states if initial_state != "zeros" else ():
             tensor = torch.zeros(self._runs, self._width(state), device=device, dtype=dtype)
             if initial_state == "learned":
@@ -223,7 +227,8 @@ class Layer(Leaf):
             for weight in self._weights():
                 name = self._suffixed(weight.name, layer, direction)
                 tensor = getattr(self, name)
-                parametrized = name not in self._parameters  # by torch.nn.utils.parametrize: then it is set as a whole
+                # By torch.nn.utils.parametrize: then it is set as a whole.
+                parametrized = name not in self._parameters and name not in self._buffers
                 tensor = torch.empty_like(tensor) if parametrized else tensor
                 fill(tensor, weight, self.init, self.hidden_size)
                 if parametrized:

@@ -34,7 +34,8 @@ class Scan:
     ("previous", label, state) for an output one step earlier, ("gradient", label) for what comes in from outside,
     ("adjoint", label) for an output of the adjoint, ("accumulator", name) for one of its last states.
     stream_gradients: for each stream the label of its adjoint, None if it has none.
-    gradients: gradients(*gradient_inputs, *parameters) gives the gradient of each parameter.
+    gradients: gradients(*gradient_inputs, *parameters) gives the gradient of each parameter, None of one that is not
+    trained.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Scan:
         sources: Mapping[str, tuple[str, ...]],
         stream_gradients: tuple[str | None, ...],
         gradient_inputs: tuple[str, ...],
-        gradients: Callable[..., tuple[Tensor, ...]],
+        gradients: Callable[..., tuple[Tensor | None, ...]],
     ):
         self.name = name
         self.parameters = parameters
