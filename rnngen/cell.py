@@ -8,7 +8,7 @@ from rnngen import idioms
 from rnngen.document import Places
 from rnngen.equations import Assignment, Step
 from rnngen.errors import Mistakes, did_you_mean
-from rnngen.ir import Parameter
+from rnngen.ir import Parameter, Shape
 from rnngen.source import Span
 
 
@@ -16,7 +16,8 @@ from rnngen.source import Span
 class Cell:
     """A described cell. `places` finds its equations and names in the file again.
 
-    wrappers: what it is compiled with, by name, the first innermost.
+    wrappers: what it is compiled with, by name, the first innermost. inputs: the shape of each, by its name; of `x`
+    ("inputs",), or ("hidden",) where it is as wide as the states.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
+    inputs: Mapping[str, Shape] = field(default_factory=lambda: {"x": ("inputs",)})
 
     def place_of(self, equation: Assignment) -> Span:
         """The place of the name that an equation defines."""

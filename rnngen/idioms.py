@@ -298,6 +298,9 @@ CELL_KEYS = {
     **dict.fromkeys("description doc docstring".split(), "did you mean 'about'?"),
     **dict.fromkeys("reference citation source author authors doi arxiv".split(), "did you mean 'paper'?"),
     **dict.fromkeys("notes comment remark".split(), "did you mean 'note'?"),
+    **dict.fromkeys(
+        "x input input_size".split(), 'the width of x is "hidden" after inputs = { x = { shape = ["hidden"] } }.'
+    ),
     "cells": "a cell has none; a file with cells is a model, and has the keys name, inputs and layers.",
 }
 

@@ -307,10 +307,19 @@ def _cases(
     if path == "torch":
         schedules = ["auto"]  # which means nothing there
     runs = (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
+    if layer.cell.input == "hidden":
+        runs = tuple(_with_equal_widths(run) for run in runs)
     for schedule in schedules:
         for dtype in dtypes:
             for run in runs:
                 yield layer, schedule, dtype, run
+
+
+def _with_equal_widths(run: _Run) -> _Run:
+    """The run for a cell whose input is as wide as its states; with one layer where that of a second would not be."""
+    one = "bidirectional" in run.options
+    options = {key: value for key, value in run.options.items() if not (one and key == "num_layers")}
+    return replace(run, inputs=run.hidden, options=options)
 
 
 def _case(layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:

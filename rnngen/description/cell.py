@@ -13,7 +13,7 @@ from rnngen.description.validate import validated
 from rnngen.document import Places, parse
 from rnngen.equations import Step, parse_step
 from rnngen.errors import Mistakes, did_you_mean
-from rnngen.ir import Parameter
+from rnngen.ir import Parameter, Shape
 from rnngen.library import library
 from rnngen.source import Span
 
@@ -50,6 +50,7 @@ def described_cell(
         return None
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
+    inputs = _inputs(table, places, mistakes)
     names = claim_names(name, table, [*step.equations, *step.faulty], places, mistakes)
     cell = Cell(
         name,
@@ -63,8 +64,9 @@ def described_cell(
         table.constants,
         activations,
         tuple(step.equations),
-        tuple(_parameter(name, entry, places, mistakes) for name, entry in table.parameters.items()),
+        tuple(_parameter(name, entry, inputs["x"], places, mistakes) for name, entry in table.parameters.items()),
         places,
+        inputs=inputs,
     )
     if any(step) and all(map(NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
         check_names(cell, step, mistakes)
@@ -101,14 +103,26 @@ def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mist
     return step
 
 
-def _parameter(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> Parameter:
+def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, Shape]:
+    """The shapes of the inputs by name."""
+    for name in table.inputs:
+        if name != "x":
+            message = f"A step has no input but 'x' yet, and so no {name!a}."
+            hint = "an input that is one of x's features is a product with a matrix."
+            mistakes.add("unknown-input", message, places.key("inputs", name), hints=(hint,))
+    return {"x": ("inputs",)} | {name: tuple(entry.shape) for name, entry in table.inputs.items() if name == "x"}
+
+
+def _parameter(name: str, table: ParameterTable, x: Shape, places: Places, mistakes: Mistakes) -> Parameter:
+    """x: the shape of the input, whose width a shape calls "inputs" in any case."""
     if table.heads and table.shape != ["hidden", "hidden"]:
         message = f"A block-diagonal parameter is hidden by hidden, and '{name}' is not."
         hint = 'write shape = ["hidden", "hidden"], or leave out heads.'
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
     bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
-    return Parameter(name, tuple(table.shape), tuple(table.blocks), inits, table.heads, bias, table.trained)
+    shape = tuple(x[0] if dimension == "inputs" else dimension for dimension in table.shape)
+    return Parameter(name, shape, tuple(table.blocks), inits, table.heads, bias, table.trained)
 
 
 def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:

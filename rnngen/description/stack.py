@@ -48,6 +48,8 @@ def described_stack(places: Places, mistakes: Mistakes) -> Description | None:
             hint = f'write cell = "{name}" in a layer, or leave the cell out.'
             mistakes.add("unused", f"No layer uses the cell {name!a}.", places.key(key, name), hints=(hint,))
     _check_time(layers, places, mistakes)
+    if model:
+        _check_widths(layers, places, mistakes)
     check_size(layers, places, mistakes)
     own = {name: cell for name, cell in cells.items() if cell}
     chosen = [cell for name, cell in used.items() if name not in named]
@@ -78,6 +80,25 @@ def _as_described(names: set[str], cells: Mapping[str, Cell | None]) -> dict[str
     """The cells of this file or of the library that have these names."""
     own = {name: cell for name, cell in cells.items() if cell and name in names}
     return {name: library_cell(name) for name in names if name in library()} | own
+
+
+def _check_widths(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:
+    """A cell whose input is as wide as its states takes no other width, in none of its layers."""
+    for number, layer in enumerate(layers):
+        if layer is None:  # what comes in to the layers behind it is not known
+            return
+        if not isinstance(layer, CellLayer) or layer.cell.inputs["x"] != ("hidden",):
+            continue
+        says = f"The input of the cell '{layer.cell.name}' is as wide as its states"
+        if layer.inputs != layer.hidden:
+            message = f"{says}, and here {layer.inputs} features come in to {layer.hidden} units."
+            hint = f"write hidden = {layer.inputs}, or put a layer with dense = {layer.hidden} in front."
+            mistakes.add("wrong-width", message, places.value("layers", number, "hidden"), hints=(hint,))
+        elif layer.num_layers > 1 and layer.outputs != layer.hidden:
+            message = f"{says}, and its second layer would get {layer.outputs} features for {layer.hidden} units."
+            key = "proj_size" if layer.proj_size else "bidirectional"
+            hint = f"leave out {key} or num_layers, or write each layer under a [[layers]] of its own."
+            mistakes.add("wrong-width", message, places.key("layers", number, key), hints=(hint,))
 
 
 def _check_time(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:

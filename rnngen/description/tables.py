@@ -32,6 +32,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
+class InputTable(Table):
+    """[inputs.NAME] of a cell."""
+
+    shape: list[Dimension] = Field(min_length=1, max_length=1)
+
+
 class ParameterTable(Table):
     """[parameters.NAME] of a cell."""
 
@@ -52,6 +58,7 @@ class CellTable(Table):
     year: int | None = Field(default=None, ge=1900, le=2100)
     note: str = Field(default="", max_length=MOST_CHARACTERS)
     states: list[str] = Field(min_length=1, max_length=16)
+    inputs: dict[str, InputTable] = Field(default={}, max_length=1)
     output: str = ""
     constants: dict[str, Number] = Field(default={}, max_length=64)
     activations: dict[str, str] = Field(default={}, max_length=MOST_ACTIVATIONS)

@@ -33,6 +33,7 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
         states=tuple(s.name for s in graph.states),
         output=state,
         width=str(definitions[output].shape[0]),
+        input=str(definitions["x"].shape[0]),
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
         nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",
@@ -46,7 +47,6 @@ def _can_be_doubled(program: Packed) -> bool:
     is made of them is made block by block; a diagonal is not.
     """
     graph = program.described
-    inputs = {leaf.name for leaf in graph.leaves("input")}
     widths = {block_shape(v.shape) for v in graph.values if v.op not in ("input", "parameter", "pick", "slice")}
     read = {name for v in graph.values for name in (v.operands[:1] if v.op == "matmul" else v.operands)}
     squares = {parameter.heads for parameter in program.parameters if parameter.shape == _SQUARE}
@@ -54,7 +54,7 @@ def _can_be_doubled(program: Packed) -> bool:
     return (
         widths <= {(), ("hidden",), _SQUARE}
         and all(value.op != "diag" for value in graph.values)
-        and inputs.isdisjoint(read)
+        and all(leaf.shape == ("inputs",) and leaf.name not in read for leaf in graph.leaves("input"))
         and len(squares) < 2
         and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}
     )

@@ -70,6 +70,7 @@ class LayerView:
     states: tuple[str, ...]
     output: str
     width: str
+    input: str
     narrow: bool
     schedules: tuple[str, ...]
     nonlinearity: str

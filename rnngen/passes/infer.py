@@ -129,7 +129,7 @@ class _Inference:
     def _shape(self, value: Value, operands: tuple[str, ...]) -> Shape:
         match value.op:
             case "input":
-                return ("inputs",)
+                return self.cell.inputs[value.name]
             case "state":
                 return ("hidden",)
             case "parameter":

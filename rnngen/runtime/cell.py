@@ -50,7 +50,7 @@ class Cell:
     """A cell as its layer sees it.
 
     states: their names. output: the state whose new value is the output, "" if it is another value. width: of the
-    output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
+    output, "hidden" or "inputs". input: the width of x, the same. narrow: with a projection, that is the state rather than what is projected. schedules:
     those that its kernels come in. nonlinearity: the function of its only activation, "" if it has none or several.
 
     both: whether two directions can be one scan of twice the units.
@@ -72,6 +72,7 @@ class Cell:
     reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     nonlinearity: str = ""
     both: bool = False
+    input: str = "inputs"
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

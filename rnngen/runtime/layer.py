@@ -137,6 +137,8 @@ class Layer(Leaf):
             raise ValueError(
                 f"proj_size has to be smaller than hidden_size, got {self.proj_size} and {self.hidden_size}"
             )
+        if self.cell.input == "hidden":
+            self._check_input_size()
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size ({self.hidden_size}) must be divisible by heads ({self.heads})")
         if self.heads > 1 and not any(weight.heads for weight in self.cell.weights):
@@ -151,6 +153,21 @@ class Layer(Leaf):
             choices = ", ".join(map(repr, schedules))
             raise ValueError(
                 f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
+            )
+
+    def _check_input_size(self) -> None:
+        """Raises ValueError unless every layer gets as many features as it has units."""
+        of_a_later = self._sizes(1)["inputs"]
+        if self.input_size != self.hidden_size:
+            raise ValueError(
+                f"{self._title} uses its input beside its state, so input_size must be equal to hidden_size, "
+                f"got {self.input_size} and {self.hidden_size}"
+            )
+        if self.num_layers > 1 and of_a_later != self.hidden_size:
+            option = "proj_size" if self.proj_size else "bidirectional"
+            raise ValueError(
+                f"{self._title} uses its input beside its state, so with {option} num_layers must be 1: a second layer "
+                f"would get {of_a_later} features for {self.hidden_size} units"
             )
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
