@@ -32,6 +32,35 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_s", "U_n"] }
 bias      = { shape = ["hidden"], blocks = ["b_s", "b_n"] }
 beta      = { shape = [], blocks = ["beta"], init = 1.0 }
 """,
+    # Chang et al. 2019, gated: of matrices that are made of parameters, two for one vector.
+    "antisymmetric": """
+name      = "antisymmetric"
+states    = ["h"]
+constants = { eps = 0.3, gamma = 0.1 }
+step      = '''
+A  = U - U.T - gamma * eye(U)
+z  = sigmoid(W_z @ x + A @ h + b_z)
+h' = h + eps * z * tanh(W_h @ x + (V - V.T - gamma * eye(V)) @ h + b_h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_z", "W_h"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b_z", "b_h"] }
+""",
+    # Koutnik et al. 2014, where each unit counts the steps to its own next one.
+    "clockwork": """
+name   = "clockwork"
+states = ["h", "t"]
+step   = '''
+t' = where(t + 1 >= period, 0, t + 1)
+h' = where(t == 0, tanh(W @ x + triu(U) @ h + b), h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+clock     = { shape = ["hidden"], blocks = ["period"], init = 2, trained = false }
+""",
     # A decoder after the scan, which also reads the input.
     "decoder": """
 name   = "decoder"
@@ -592,6 +621,63 @@ bias      = { shape = ["hidden"], blocks = ["b_1", "b_2"] }
 """,
 }
 
+# Of an input as wide as the states.
+AS_WIDE = {
+    # Collins et al. 2017.
+    "intersection": """
+name   = "intersection"
+states = ["h"]
+inputs = { x = { shape = ["hidden"] } }
+output = "y"
+step   = '''
+n_y = relu(W_y @ x + U_y @ h + b_y)
+n_h = tanh(W_h @ x + U_h @ h + b_h)
+g_y = sigmoid(W_q @ x + U_q @ h + b_q)
+g_h = sigmoid(W_k @ x + U_k @ h + b_k)
+y   = g_y * x + (1 - g_y) * n_y
+h'  = g_h * h + (1 - g_h) * n_h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "hidden"], blocks = ["W_y", "W_h", "W_q", "W_k"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_y", "U_h", "U_q", "U_k"] }
+bias      = { shape = ["hidden"], blocks = ["b_y", "b_h", "b_q", "b_k"] }
+""",
+    # Lei et al. 2018.
+    "sru": """
+name      = "sru"
+states    = ["c"]
+inputs    = { x = { shape = ["hidden"] } }
+output    = "y"
+constants = { alpha = 1.5 }
+step      = '''
+f  = sigmoid(W_f @ x + v_f * c + b_f)
+r  = sigmoid(W_r @ x + v_r * c + b_r)
+c' = f * c + (1 - f) * (W @ x)
+y  = r * c' + (1 - r) * x * alpha
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "W_f", "W_r"] }
+weight_hh = { shape = ["hidden"], blocks = ["v_f", "v_r"] }
+bias      = { shape = ["hidden"], blocks = ["b_f", "b_r"] }
+""",
+    # The first version, without peepholes: linear.
+    "sru_linear": """
+name   = "sru_linear"
+states = ["c"]
+inputs = { x = { shape = ["hidden"] } }
+output = "y"
+step   = '''
+f  = sigmoid(W_f @ x + b_f)
+r  = sigmoid(W_r @ x + b_r)
+c' = f * c + (1 - f) * (W @ x)
+y  = r * tanh(c') + (1 - r) * x
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "W_f", "W_r"] }
+bias      = { shape = ["hidden"], blocks = ["b_f", "b_r"] }
+""",
+}
+
 LIBRARY = {name: source.text for name, source in library().items()}
 # The cells that much is asked of, so that no file of the library makes `make test` longer: all others are asked in
 # test_library.py and test_kernels_library.py.
@@ -631,11 +717,13 @@ class Values:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        return {"x": self.x, **self.states, **{f"weight {name}": t for name, t in self.weights.items()}}
+        """All that have a gradient."""
+        named = {"x": self.x, **self.states, **{f"weight {name}": t for name, t in self.weights.items()}}
+        return {name: tensor for name, tensor in named.items() if tensor.requires_grad}
 
 
 def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hidden: int = 4) -> Values:
-    """Float64, of one seed, and all requiring a gradient."""
+    """Float64, of one seed, and all that is trained requiring a gradient."""
     generator = torch.Generator().manual_seed(1)
 
     def drawn(*shape: int, scale: float = 1.0) -> Tensor:
@@ -650,7 +738,7 @@ def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hid
         shape[0] *= len(parameter.blocks)
         if parameter.heads:
             shape = [len(parameter.blocks) * heads, hidden // heads, hidden // heads]
-        weights[parameter.name] = drawn(*shape, scale=0.7)
+        weights[parameter.name] = drawn(*shape, scale=0.7).requires_grad_(parameter.trained)
     states = {state.name: drawn(batch, hidden) for state in found.cell.states}
     return Values(drawn(time, batch, inputs), states, weights)
 

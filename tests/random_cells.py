@@ -40,6 +40,16 @@ SHAPES = {
 }
 _BLOCK = re.compile(r"\b[WURMbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
+# Matrices made of others, by the kind that they take the place of.
+MADE = {
+    "W": ("({W} - 0.3 * {W})", "({W} * {W})", "tril({W})", "({U} @ {W})", "tanh({W})", "{M}.T"),
+    "M": ("({M} + {M})", "({M} @ {U}.T)", "{W}.T", "triu({M})"),
+    "U": (
+        *("({U} - 0.3 * {U})", "({U} + {U})", "({U} * {U})", "{U}.T", "({U} - {U}.T - rate * eye({U}))", "tril({U})"),
+        *("({U} @ {U})", "diag({b})", "(triu({U}) - {U}).T", "sigmoid({U})", "({k} * {U})", "where({U} < {U}, {U}, 0.5)"),
+    ),
+    "R": ("({R} - {R}.T)", "({R} @ tril({R}))", "({k} * {R} - eye({R}) / 2)", "({R} * {R}).T", "-triu({R})"),
+}
 DERIVED = tuple(
     f"{name}({{}})"
     for name in "softplus silu gelu elu selu mish softsign tanhshrink hardtanh hardsigmoid hardswish leaky_relu relu6 "
@@ -49,6 +59,9 @@ UNARY = (*(f"{name}({{}})" for name in "tanh sigmoid sin cos erf relu abs".split
 UNARY += ("-{}", "exp(-softplus({}))", "sqrt(1.5 + sin({}))", "log(2 + cos({}))", "log1p(sigmoid({}))")
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
+
+
+AS_WIDE = 'inputs = { x = { shape = ["hidden"] } }'
 
 
 class _Writer:
@@ -68,9 +81,11 @@ class _Writer:
 
     def matrix(self, kinds: str) -> str:
         kind = self.of(*kinds)
-        if kind != "R" and self.draw(st.integers(0, 11)) == 11:
-            return self.of("({} - 0.3 * {})", "({} + {})", "({} * {})").format(self.block(kind), self.block(kind))
-        return self.block(kind)
+        if self.draw(st.integers(0, 7)) < 7:
+            return self.block(kind)
+        text = re.sub(r"{(\w)}", lambda letter: self.block(letter[1]), self.of(*MADE[kind]))
+        self.compared += _BLOCK.findall(text) if "where" in text or "eye" in text else []
+        return text
 
     def product(self, depth: int) -> str:
         if not self.products:
@@ -265,9 +280,15 @@ def _used_alone(block: str) -> str:
 
 
 def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str) -> str:
-    """The text: blocks of one kind are one parameter, or several, in any order."""
+    """The text: blocks of one kind are one parameter, or several, in any order, and some are not trained. In one of
+    eight x is as wide as the states, and used without a matrix.
+    """
+    as_wide = draw(st.integers(0, 7)) == 7
+    if as_wide:
+        lines[-1][1] += " + 0.2 * x" if lines[-1][0] != f"{COUNTER}'" else ""
     step = "\n".join(f"{name} = {right}" for name, right in lines)
     found = ['name = "random_cell"', f"states = {json.dumps(states)}", f"output = {json.dumps(output)}"]
+    found += [AS_WIDE] if as_wide else []
     found += ["constants = { rate = 0.75 }"] if "rate" in step else []
     found += [f'step = """\n{step}\n"""', "[parameters]"]
     for kind, shape in SHAPES.items():
@@ -278,7 +299,8 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         cut = draw(st.integers(0, len(blocks)))
         heads = ", heads = true" if kind == "R" else ""
         for number, group in enumerate(group for group in (blocks[cut:], blocks[:cut]) if group):
-            found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads} }}")
+            trained = ", trained = false" if draw(st.integers(0, 9)) == 9 else ""
+            found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads}{trained} }}")
     return "\n".join(found) + "\n"
 
 
@@ -326,16 +348,20 @@ def calls(draw, text: str) -> Call:
         steps = [st.sets(st.integers(0, length - 1)) for length in lengths or [time] * batch]
         resets = tuple(tuple(sorted(draw(some))) for some in steps)
     bidirectional = draw(st.integers(0, 5)) == 5
+    inputs, num_layers = draw(st.sampled_from((2, 1, 4))), draw(st.sampled_from((1, 1, 1, 1, 2)))
+    proj_size = draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0
+    if AS_WIDE in text:
+        inputs, num_layers = width * heads, 1 if bidirectional or proj_size else num_layers
     return Call(
         time=time,
         batch=batch,
-        inputs=draw(st.sampled_from((2, 1, 4))),
+        inputs=inputs,
         width=width,
         heads=heads,
-        num_layers=draw(st.sampled_from((1, 1, 1, 1, 2))),
+        num_layers=num_layers,
         bidirectional=bidirectional,
         reverse=not bidirectional and draw(st.booleans()),
-        proj_size=draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0,
+        proj_size=proj_size,
         lengths=lengths,
         resets=resets,
         dtype=draw(st.sampled_from(("float64", "float64", "float32"))),
@@ -438,7 +464,7 @@ def _unsteadiness(
 
     A cell may compare numbers that are equal but for rounding, or amplify it over the steps.
     """
-    operands = [x, *states, *begins, *layer.parameters()]
+    operands = [x, *states, *begins, *layer.parameters(), *layer.buffers()]
     generator = torch.Generator().manual_seed(1)
     exact = [operand.detach().clone() for operand in operands]
     answers = []
@@ -464,7 +490,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
             trial.described,
             x,
             dict(zip(layer.cell.states, states, strict=True)),
-            dict(layer.named_parameters()),
+            {**dict(layer.named_parameters()), **dict(layer.named_buffers())},
             bidirectional=call.bidirectional,
             reverse=call.reverse,
             lengths=call.lengths,

@@ -45,7 +45,7 @@ class AdjointScan(torch.autograd.Function):
         results, _ = reference.run(found.gradients, values | outputs | first, {}, parameters)
         d_streams = [None if label is None else outputs[label] for label in found.stream_gradients]
         d_states = list(first.values())[: len(carried)]
-        return None, None, *d_streams, *d_states, *(results[f"d_{name}"] for name in parameters)
+        return None, None, *d_streams, *d_states, *(results.get(f"d_{name}") for name in parameters)
 
 
 def _named(found: Program, tensors: tuple) -> list[dict]:

@@ -9,7 +9,7 @@ import fuzz
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
-from random_cells import COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
+from random_cells import AS_WIDE, COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
 
 from rnngen.across import ACROSS
 from rnngen.errors import ModelError
@@ -66,6 +66,12 @@ def a_sum_is_a_part_of_a_sum(text: str, call: Call, program: Program) -> bool:
     return any(right.endswith((f" + ({part})", f" - ({part})")) for part in sums for right in rights)
 
 
+def made_in_the_loop(program: Program) -> bool:
+    given = {parameter.name for parameter in program.parameters}
+    products = [value for value in program.scan.values if value.op == "matmul"]
+    return any(origin(program.scan.by_name(), product.operands[0])[0].name not in given for product in products)
+
+
 # What a draw has, some of which was missed by a generator before this one.
 FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a product is an output of the scan": a_product_is_an_output,
@@ -76,6 +82,13 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "products in a row": lambda t, c, p: len(p.forward.links) > 2,
     "a product after the scan": lambda t, c, p: any(value.op == "matmul" for value in p.after.values),
     "matrices made of matrices": lambda t, c, p: any(f"{sign} U_" in t for sign in "+-*"),
+    "a transpose": lambda t, c, p: ".T" in t,
+    "a matrix that is made, in the loop": lambda t, c, p: made_in_the_loop(p),
+    "a block-diagonal matrix that is made": lambda t, c, p: made_in_the_loop(p) and bool(p.scan.heads),
+    "a stack of matrices that are made": lambda t, c, p: any(v.op == "join" for v in p.once.values),
+    "not trained": lambda t, c, p: "trained = false" in t,
+    "not trained, in the loop": lambda t, c, p: bool(p.scan.untrained),
+    "an input as wide as the states": lambda t, c, p: AS_WIDE in t,
     "biases behind a derived operation": biases_behind_a_derived_operation,
     "a sum is a part of a sum": a_sum_is_a_part_of_a_sum,
     "a scaled bias": lambda t, c, p: "* b_" in t,
