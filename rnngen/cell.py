@@ -8,7 +8,7 @@ from rnngen import idioms
 from rnngen.document import Places
 from rnngen.equations import Assignment, Step
 from rnngen.errors import Mistakes, did_you_mean
-from rnngen.ir import Parameter, Shape
+from rnngen.ir import Parameter
 from rnngen.source import Span
 
 
@@ -34,7 +34,7 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
-    inputs: Mapping[str, Shape] = field(default_factory=lambda: {"x": ("inputs",)})
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"x": ("inputs",)})
 
     def place_of(self, equation: Assignment) -> Span:
         """The place of the name that an equation defines."""
@@ -85,7 +85,7 @@ def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes
 def _report_unknown(
     cell: Cell, definitions: Mapping[str, Assignment], lost: Collection[str], mistakes: Mistakes
 ) -> None:
-    leaves = ["x", *cell.states, *cell.constants, *(b for parameter in cell.parameters for b in parameter.blocks)]
+    leaves = [*cell.inputs, *cell.states, *cell.constants, *(b for parameter in cell.parameters for b in parameter.blocks)]
     used = {name.name for equation in definitions.values() for name in equation.expression.names()}
     # Of names that are equally alike, one that nothing uses is the one that was meant.
     candidates = sorted(dict.fromkeys((*definitions, *leaves)), key=used.__contains__)

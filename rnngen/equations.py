@@ -1,8 +1,8 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
-The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, comparisons
-`M.T`, and calls of the functions of `ops`, `across` and `matrices`, by their names or by those that a cell's `activations` give them.
-Nothing is evaluated. `h'` is the new value of the state `h`.
+The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, `.T`,
+comparisons and calls of the functions of `ops`, `across` and `matrices`, by their names or by those that a cell's
+`activations` give them. Nothing is evaluated. `h'` is the new value of the state `h`.
 """
 
 import keyword
@@ -322,7 +322,8 @@ class _Parser:
         if token.kind == "name" and text.endswith("''"):
             hint = f"{text.rstrip(_PRIME)}' is the new value; a step cannot use a later one."
             raise self.rejected("not-causal", "A name has at most one prime.", token.start, token.end, "", hint)
-        known = text in _LEVELS or text in ("(", ")", ",", TRANSPOSED) if token.kind == "sign" else not keyword.iskeyword(text)
+        signs = (*_LEVELS, "(", ")", ",", TRANSPOSED)
+        known = text in signs if token.kind == "sign" else not keyword.iskeyword(text)
         if not known:
             hint = self.remedy(self.tokens.index(token))
             quote = '"' if text == "'" else "'"

@@ -298,10 +298,14 @@ CELL_KEYS = {
     **dict.fromkeys("description doc docstring".split(), "did you mean 'about'?"),
     **dict.fromkeys("reference citation source author authors doi arxiv".split(), "did you mean 'paper'?"),
     **dict.fromkeys("notes comment remark".split(), "did you mean 'note'?"),
-    **dict.fromkeys(
-        "x input input_size".split(), 'the width of x is "hidden" after inputs = { x = { shape = ["hidden"] } }.'
-    ),
+    **dict.fromkeys("x input".split(), 'where x is as wide as the states, write: inputs = { x = { shape = ["hidden"] } }'),
     "cells": "a cell has none; a file with cells is a model, and has the keys name, inputs and layers.",
+}
+
+# Keys of a parameter, by what torch and Keras call them.
+PARAMETER_KEYS = {
+    **dict.fromkeys("requires_grad trainable learnable learned train".split(), "did you mean 'trained'?"),
+    **dict.fromkeys("buffer frozen fixed untrained".split(), "what is not trained has the key trained = false."),
 }
 
 # Keys of a layer of a recurrent cell, by what torch, Keras and Flux call them.

@@ -74,8 +74,9 @@ class Value:
 class Parameter:
     """A tensor as the user declared it: `blocks` equal blocks of `shape`, stacked on dimension 0.
 
-    It is learned, unless it is not `trained`. One that is a `bias` is not there in a layer with bias=False. Block-diagonal matrices (`heads`) are stored as heads
-    square blocks: a stack of k of them has the torch shape (k * heads, rows / heads, columns / heads).
+    It is learned if it is `trained`. One that is a `bias` is not there in a layer with bias=False. Block-diagonal
+    matrices (`heads`) are stored as heads square blocks: a stack of k of them has the torch shape (k * heads, rows /
+    heads, columns / heads).
     """
 
     name: str

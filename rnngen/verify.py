@@ -307,12 +307,10 @@ def _cases(
     if path == "torch":
         schedules = ["auto"]  # which means nothing there
     runs = (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
-    if layer.cell.input == "hidden":
-        runs = tuple(_with_equal_widths(run) for run in runs)
     for schedule in schedules:
         for dtype in dtypes:
             for run in runs:
-                yield layer, schedule, dtype, run
+                yield layer, schedule, dtype, _with_equal_widths(run) if layer.cell.input == "hidden" else run
 
 
 def _with_equal_widths(run: _Run) -> _Run:

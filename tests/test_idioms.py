@@ -24,6 +24,7 @@ HINTS = {
     **idioms.LATEX,
     **idioms.MODEL_KEYS,
     **idioms.CELL_KEYS,
+    **idioms.PARAMETER_KEYS,
     **idioms.LAYER_KINDS,
     **idioms.LAYER_KEYS,
 }

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from rnngen.matrices import CALLS
 from rnngen.audit import audit
 from rnngen.compile import compile_model
 from rnngen.description import file, size, tables
 from rnngen.description.initialisers import INITIALISERS
 from rnngen.description.tables import SCHEDULE_NAMES, Table
+from rnngen.matrices import CALLS
 from rnngen.ops import OPS
 from rnngen.source import Source
 

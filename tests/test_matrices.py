@@ -1,4 +1,4 @@
-"""Matrices that are made of parameters, what is not trained, and inputs as wide as the states, by equations in torch."""
+"""Matrices that are made of parameters, what is not trained, and inputs as wide as states, by equations in torch."""
 
 import cells
 import pytest
@@ -108,7 +108,10 @@ STEPS = {
     **{name: (cells.ALL[name], step) for name, step in (("antisymmetric", antisymmetric), ("clockwork", clockwork))},
     "low_rank": (LOW_RANK, low_rank),
     "echo_state": (ECHO_STATE, echo_state),
-    **{name: (cells.AS_WIDE[name], step) for name, step in zip(cells.AS_WIDE, (intersection, sru, sru_linear), strict=True)},
+    **{
+        name: (cells.AS_WIDE[name], step)
+        for name, step in zip(cells.AS_WIDE, (intersection, sru, sru_linear), strict=True)
+    },
 }
 every_step = pytest.mark.parametrize("name", STEPS)
 

@@ -13,7 +13,7 @@ from rnngen.description.validate import validated
 from rnngen.document import Places, parse
 from rnngen.equations import Step, parse_step
 from rnngen.errors import Mistakes, did_you_mean
-from rnngen.ir import Parameter, Shape
+from rnngen.ir import Parameter
 from rnngen.library import library
 from rnngen.source import Span
 
@@ -103,17 +103,17 @@ def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mist
     return step
 
 
-def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, Shape]:
+def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, tuple[str, ...]]:
     """The shapes of the inputs by name."""
     for name in table.inputs:
         if name != "x":
             message = f"A step has no input but 'x' yet, and so no {name!a}."
-            hint = "an input that is one of x's features is a product with a matrix."
+            hint = "let x have it among its features, and take it out by a matrix."
             mistakes.add("unknown-input", message, places.key("inputs", name), hints=(hint,))
-    return {"x": ("inputs",)} | {name: tuple(entry.shape) for name, entry in table.inputs.items() if name == "x"}
+    return {"x": ("inputs",)} | {name: tuple(entry.shape) for name, entry in table.inputs.items()}
 
 
-def _parameter(name: str, table: ParameterTable, x: Shape, places: Places, mistakes: Mistakes) -> Parameter:
+def _parameter(name: str, table: ParameterTable, x: tuple[str, ...], places: Places, mistakes: Mistakes) -> Parameter:
     """x: the shape of the input, whose width a shape calls "inputs" in any case."""
     if table.heads and table.shape != ["hidden", "hidden"]:
         message = f"A block-diagonal parameter is hidden by hidden, and '{name}' is not."

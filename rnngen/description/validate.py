@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rnngen import idioms
-from rnngen.description.tables import CellFile, CellTable, LayerTable, ModelFile, ParameterTable, Table
+from rnngen.description.tables import CellFile, CellTable, InputTable, LayerTable, ModelFile, ParameterTable, Table
 from rnngen.document import KeyPath, Places
 from rnngen.equations import FLOAT32
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
@@ -32,8 +32,7 @@ _ARGUMENTS = _MODEL_ARGUMENTS | {
     name: f"{name}=..." for name in LayerTable.model_fields.keys() - {"cell", "activations", "wrappers"}
 }
 _ARGUMENTS |= dict.fromkeys(("hidden", "hidden_size"), "hidden_size=...")
-_ARGUMENTS |= dict.fromkeys(("inputs", "input_size"), "input_size=...")
-_ARGUMENTS |= {"layers": "num_layers=2"}
+_ARGUMENTS |= {"input_size": "input_size=...", "layers": "num_layers=2"}
 
 # A line to write where a key is missing.
 _EXAMPLES = {
@@ -126,6 +125,8 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
 def _misplaced(schema: type[Table], path: KeyPath, given: Any) -> str | None:
     """The hint for a key that belongs elsewhere, or is called otherwise here."""
     key = path[-1]
+    if len(path) == 3 and path[0] == "parameters":
+        return idioms.PARAMETER_KEYS.get(str(key).lower())
     if len(path) > 1 or isinstance(key, int):
         return None
     elsewhere = None
@@ -161,13 +162,16 @@ def _title(path: KeyPath) -> str:
             return f"layer {number + 1}"
         case (*_, "parameters", name):
             return f"the parameter {name!a}"
+        case (*_, "inputs", name):
+            return f"the input {name!a}"
         case _:
             return f"the cell {path[-1]!a}"
 
 
 def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
     """The keys that the table has in which the last key of a path stands."""
-    table = ParameterTable if len(path) > 1 else schema
+    inner = InputTable if path[0] == "inputs" else ParameterTable
+    table = inner if len(path) > 1 else schema
     return [info.alias or name for name, info in table.model_fields.items()]
 
 
@@ -199,6 +203,8 @@ def kind_of(value: Any) -> str:
 
 def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     """The hint for the right value in the wrong writing."""
+    if key == "inputs" and kind == "dict_type":
+        return 'write inputs = { x = { shape = ["hidden"] } } where x is as wide as the states; numbers are given to the class.'
     if key == "layers" and isinstance(given, dict):
         return "write [[layers]], in double brackets, above the keys of each layer."
     if key == "cells" and isinstance(given, list):

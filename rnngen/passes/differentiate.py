@@ -129,7 +129,7 @@ class _Differentiation:
             self.sums[state.update].append(leaf)
 
     def _active(self) -> set[str]:
-        """Values with an adjoint: all but constants, conditions, what is not trained, and what depends on these alone."""
+        """Values with an adjoint: all but numbers, conditions, what is not trained, and what depends on these alone."""
         active: set[str] = set()
         for value in self.scan.values:
             differentiable = value.op not in OPS or any(OPS[value.op].partials)

@@ -108,8 +108,8 @@ class _Inference:
         if alike or (scaled and all(self.values[other].shape == () for other in others)):
             self.block_diagonal.add(value.name)
             return True
-        message = f"The block-diagonal '{self.text(blocks[0])}' cannot stand here: the result would not be block-diagonal."
-        hint = "apply it to a vector, scale it by a number, or combine it with matrices of its kind by +, -, *, @ and .T."
+        message = f"What is made of the block-diagonal '{self.text(blocks[0])}' here is not block-diagonal."
+        hint = "apply it to a vector, scale it by a number, transpose it, or combine it with its kind by +, -, * and @."
         self.mistakes.add("not-supported", message, value.origin, hints=(hint,))
         return False
 
@@ -299,11 +299,12 @@ def _check_widths(graph: CellGraph, inference: _Inference) -> None:
 
 def _check_matrices(graph: CellGraph, inference: _Inference) -> None:
     """A matrix is made once a call, of parameters."""
-    leaves = {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)}
-    varying = reaching(graph, leaves)
+    leaves = (*graph.leaves("input"), *graph.leaves("state"))
+    varying = reaching(graph, {leaf.name for leaf in leaves})
     for value in _first([value for value in graph.values if value.name in varying and len(value.shape) == 2]):
-        (leaf, *_) = [leaf for leaf in graph.leaves("input") + graph.leaves("state") if value.name in reaching(graph, {leaf.name})]
-        message = f"The matrix '{inference.text(value.name)}' depends on '{leaf.name}', which changes from step to step."
+        read = needed(graph, {value.name})
+        leaf = next(leaf.name for leaf in leaves if leaf.name in read)
+        message = f"The matrix '{inference.text(value.name)}' depends on '{leaf}', which changes from step to step."
         note = "a matrix is made of parameters alone, once a call."
         hint = "a diagonal matrix is applied by *: diag(v) @ u is v * u." if value.op == "diag" else None
         inference.mistakes.add("not-supported", message, value.origin, notes=(note,), hints=(hint,))

@@ -61,7 +61,7 @@ def pack(program: Program) -> Packed:
 
 
 def _joined(graph: CellGraph) -> CellGraph:
-    """The graph with a stack for dense matrices that are applied to one vector, if any of them is made of parameters."""
+    """The graph with a stack for dense matrices that are applied to one vector, where any of them is made of others."""
     definitions = graph.by_name()
     groups: dict[tuple[str, Shape, bool], list[Value]] = defaultdict(list)
     sparse, trained = block_diagonal(graph), learned(graph)

@@ -24,7 +24,8 @@ def resolve(cell: Cell) -> Program:
     states = tuple(State(state, f"{state}'") for state in cell.states)
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     untrained = frozenset(parameter.name for parameter in cell.parameters if not parameter.trained)
-    graph = CellGraph(cell.name, _values(cell, order, leaves), states, (("y", cell.output),), heads, untrained=untrained)
+    values = _values(cell, order, leaves)
+    graph = CellGraph(cell.name, values, states, (("y", cell.output),), heads, untrained=untrained)
     equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
     return Program(
         cell=graph,
@@ -37,7 +38,7 @@ def resolve(cell: Cell) -> Program:
 
 def _leaves(cell: Cell) -> dict[str, Value]:
     """What the names stand for that no equation defines."""
-    leaves = {"x": Value("x", "input")}
+    leaves = {name: Value(name, "input") for name in cell.inputs}
     leaves |= {state: Value(state, "state") for state in cell.states}
     leaves |= {name: Value(name, "constant", attribute=number) for name, number in cell.constants.items()}
     for parameter in cell.parameters:

@@ -50,8 +50,9 @@ class Cell:
     """A cell as its layer sees it.
 
     states: their names. output: the state whose new value is the output, "" if it is another value. width: of the
-    output, "hidden" or "inputs". input: the width of x, the same. narrow: with a projection, that is the state rather than what is projected. schedules:
+    output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
     those that its kernels come in. nonlinearity: the function of its only activation, "" if it has none or several.
+    input: the width of x, "inputs", or "hidden" where it has to be that of the states.
 
     both: whether two directions can be one scan of twice the units.
 
