@@ -10,6 +10,7 @@ A model travels through these files from left to right, and each imports only fr
     idioms        what people write who come from elsewhere, and the remedy
     ir            values and cells: the one form that every pass reads and writes
     across        the operations that look across units, one row each
+    matrices      the operations that make matrices, one row each
     equations     the text of a step, parsed
     build         a graph made value by value, each in its simplest form
     wrappers/     steps around a step, each in a file of its name
