@@ -195,9 +195,13 @@ class StepwiseText:
         return any(across.operand == (Atom(state, 0),) for across in self.chain.across)
 
     def _blocks(self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor) -> Iterator[tuple[int, _Store]]:
-        """Atoms, each by the stage that makes it; by the last one what none makes, which nothing looks across."""
+        """Atoms, each by the stage that makes it; what none makes, as a part of a product, in time for what looks
+        across it.
+        """
+        looked = (n - 1 for n, link in enumerate(self.chain.links) for one in link.across if one.operand == atoms)
+        number = next(looked, self._last)
         for block, atom in enumerate(atoms):
-            yield self._made.get(atom, self._last), _Store(atom, when, tensor, block, len(atoms))
+            yield self._made.get(atom, number), _Store(atom, when, tensor, block, len(atoms))
 
     # Kernels.
 
