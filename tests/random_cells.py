@@ -83,9 +83,13 @@ class _Writer:
         kind = self.of(*kinds)
         if self.draw(st.integers(0, 7)) < 7:
             return self.block(kind)
-        text = re.sub(r"{(\w)}", lambda letter: self.block(letter[1]), self.of(*MADE[kind]))
+        text = re.sub(r"{(\w)}", lambda letter: self.block(letter[1]), self.of(*self.made(kind)))
         self.compared += _BLOCK.findall(text) if "where" in text or "eye" in text else []
         return text
+
+    def made(self, kind: str) -> list[str]:
+        """Forms of matrices; of no square ones where none is multiplied in the loop, as one that is compared may be."""
+        return [form for form in MADE[kind] if self.products or "{U}" not in form]
 
     def product(self, depth: int) -> str:
         if not self.products:
@@ -276,7 +280,7 @@ def _uses(text: str, name: str) -> bool:
 
 
 def _used_alone(block: str) -> str:
-    return block + {"W": " @ x", "U": " @ h", "R": " @ h"}.get(block[0], "")
+    return block + {"W": " @ x", "U": " @ h", "R": " @ h", "M": ".T @ x"}.get(block[0], "")
 
 
 def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str) -> str:
