@@ -85,7 +85,8 @@ def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes
 def _report_unknown(
     cell: Cell, definitions: Mapping[str, Assignment], lost: Collection[str], mistakes: Mistakes
 ) -> None:
-    leaves = [*cell.inputs, *cell.states, *cell.constants, *(b for parameter in cell.parameters for b in parameter.blocks)]
+    blocks = (block for parameter in cell.parameters for block in parameter.blocks)
+    leaves = [*cell.inputs, *cell.states, *cell.constants, *blocks]
     used = {name.name for equation in definitions.values() for name in equation.expression.names()}
     # Of names that are equally alike, one that nothing uses is the one that was meant.
     candidates = sorted(dict.fromkeys((*definitions, *leaves)), key=used.__contains__)

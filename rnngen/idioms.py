@@ -289,6 +289,8 @@ LAYER_KINDS = {
 # Keys of a model, by what torch and Keras call them.
 MODEL_KEYS = dict.fromkeys("input_size input_dim in_features input_shape features".split(), "did you mean 'inputs'?")
 
+AS_WIDE = 'where x is as wide as the states, write: inputs = { x = { shape = ["hidden"] } }'
+
 # Keys of a cell, by what they are called elsewhere or are taken for.
 CELL_KEYS = {
     **dict.fromkeys("equations equation update updates forward steps call".split(), "did you mean 'step'?"),
@@ -298,7 +300,7 @@ CELL_KEYS = {
     **dict.fromkeys("description doc docstring".split(), "did you mean 'about'?"),
     **dict.fromkeys("reference citation source author authors doi arxiv".split(), "did you mean 'paper'?"),
     **dict.fromkeys("notes comment remark".split(), "did you mean 'note'?"),
-    **dict.fromkeys("x input".split(), 'where x is as wide as the states, write: inputs = { x = { shape = ["hidden"] } }'),
+    **dict.fromkeys("x input".split(), AS_WIDE),
     "cells": "a cell has none; a file with cells is a model, and has the keys name, inputs and layers.",
 }
 

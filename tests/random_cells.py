@@ -223,7 +223,7 @@ def cells(draw) -> str:
     states = list(STATES[: draw(st.integers(1, 3))])
     writer = _Writer(draw, states, products=draw(st.integers(0, 3)) < 3)
     lines: list[list[str]] = []
-    counting = draw(st.integers(0, 3)) == 3
+    counting = draw(st.sampled_from((False, True, False)))
 
     def add(right: str) -> None:
         name = f"a{len(lines)}"
@@ -340,18 +340,18 @@ class Call:
 
 @st.composite
 def calls(draw, text: str) -> Call:
-    """A call of a layer of the cell; one in three with sequences of different lengths, one in two with resets."""
+    """A call of a layer of the cell; one in two with sequences of different lengths, one in two with resets."""
     time, batch = draw(st.sampled_from((3, 2, 5, 1))), draw(st.sampled_from((2, 3, 1, 9)))
     heads = draw(st.integers(1, 3)) if "heads" in text else 1
     width = draw(st.sampled_from((3, 2, 1, 5, 17)))
     lengths: tuple[int, ...] = ()
-    if batch > 1 and time > 1 and draw(st.integers(0, 2)) == 2:
+    if batch > 1 and time > 1 and draw(st.booleans()):
         lengths = tuple(draw(st.permutations([time, 1, *(draw(st.integers(1, time)) for _ in range(batch - 2))])))
     resets: tuple[tuple[int, ...], ...] = ()
     if draw(st.booleans()):
         steps = [st.sets(st.integers(0, length - 1)) for length in lengths or [time] * batch]
         resets = tuple(tuple(sorted(draw(some))) for some in steps)
-    bidirectional = draw(st.integers(0, 5)) == 5
+    bidirectional = draw(st.sampled_from((False, True, False, False)))
     inputs, num_layers = draw(st.sampled_from((2, 1, 4))), draw(st.sampled_from((1, 1, 1, 1, 2)))
     proj_size = draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0
     if AS_WIDE in text:

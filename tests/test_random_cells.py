@@ -113,7 +113,7 @@ def test_draws_are_cells_of_every_kind():
     tally: Counter[str] = Counter()
 
     @given(data=st.data())
-    @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
     def draw(data):
         text = data.draw(cells())
         call = data.draw(calls(text))

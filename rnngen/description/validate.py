@@ -204,7 +204,7 @@ def kind_of(value: Any) -> str:
 def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     """The hint for the right value in the wrong writing."""
     if key == "inputs" and kind == "dict_type":
-        return 'write inputs = { x = { shape = ["hidden"] } } where x is as wide as the states; numbers are given to the class.'
+        return f"{idioms.AS_WIDE}; numbers are given to the class."
     if key == "layers" and isinstance(given, dict):
         return "write [[layers]], in double brackets, above the keys of each layer."
     if key == "cells" and isinstance(given, list):

@@ -65,8 +65,9 @@ def _joined(graph: CellGraph) -> CellGraph:
     definitions = graph.by_name()
     groups: dict[tuple[str, Shape, bool], list[Value]] = defaultdict(list)
     sparse, trained = block_diagonal(graph), learned(graph)
+    varying = reaching(graph, {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)})
     for value in graph.values:
-        if value.op == "matmul" and value.operands[0] not in sparse:
+        if value.op == "matmul" and value.name in varying and value.operands[0] not in sparse:
             matrix, vector = value.operands
             groups[vector, definitions[matrix].shape, matrix in trained].append(value)
     made = [
@@ -77,7 +78,6 @@ def _joined(graph: CellGraph) -> CellGraph:
     if not made:
         return graph
     group_of = {product.name: products for products in made for product in products}
-    varying = reaching(graph, {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)})
     builder = Builder(reserved=definitions)
     names: dict[str, str] = {}
     for value in sorted(graph.values, key=lambda value: value.name in varying):  # first what a stack is made of
