@@ -216,7 +216,7 @@ def linear_cells(draw) -> str:
 def cells(draw) -> str:
     """The text of a file: one to three states, and up to four equations beside theirs.
 
-    Forms that once were compiled wrongly, and that chance seldom writes, are put beside those in a ninth each.
+    Forms that once were compiled wrongly, and that chance seldom writes, are put beside those in a sixth each.
     """
     if draw(st.integers(0, 11)) == 11:
         return draw(linear_cells())
@@ -234,7 +234,7 @@ def cells(draw) -> str:
         form = draw(st.sampled_from(("sum", "product", "expression")))
         add({"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2))
     rare = {"d": writer.derived_and_biases, "s": writer.sum_within_a_sum, ".": list}
-    for right in rare[draw(st.sampled_from("." * 28 + "ddddssss"))]():
+    for right in rare[draw(st.sampled_from("." * 16 + "ddddssss"))]():
         add(right)
     for state in states:  # bounded, so that a long sequence is no test of overflow
         right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)
