@@ -150,8 +150,7 @@ class _Types:
                 yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | asked.letters | absent
             return
         text = kernel.text
-        wide = [text.resets.first_pointer] if self.backwards else []
-        signature, absent = self._pointers(text, text.pointers, wide)
+        signature, absent = self._pointers(text, text.pointers, text.wide)
         SCHEDULES[choice.schedule].launch(None, asked, choice)
         yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | asked.constants | absent
 

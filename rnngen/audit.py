@@ -25,7 +25,7 @@ _LIBRARIES = frozenset({"torch", "F", "nn", "tl", "triton"})
 _SPELLED = re.compile(r"(?<![\w.])(?:torch|F|nn|tl|triton)(?:\.\w+)+")
 _OF_TEMPLATES = frozenset(
     "nn.Dropout nn.Linear tl.arange tl.cast tl.constexpr tl.int64 tl.load tl.num_programs tl.program_id tl.range "
-    "tl.zeros_like triton.jit".split()
+    "tl.zeros tl.zeros_like triton.jit".split()
 )
 
 
@@ -44,7 +44,7 @@ OF_LIBRARIES = _OF_TEMPLATES.union(*(_spelled(target.spelling) for target in TAR
 _ATTRIBUTES = frozenset(
     """
     __init__ accumulator begin buffer carry chunk clone copy_ cut expand_as inputs last mask outputs parameters reshape
-    states steps sum to
+    shape states steps sum to
     """.split()
 )
 

@@ -197,6 +197,14 @@ def _div(to: Builder, value: Value, a: str, b: str) -> Value | str | None:
     return a if to.number(b) == 1 else None
 
 
+def _sum(to: Builder, value: Value, a: str) -> Value | str | None:
+    """Of a negative the negative: it may be of a number then, and not of a vector."""
+    if to.values[a].op != "neg":
+        return None
+    total = to.make(value.name, value.op, *to.values[a].operands)
+    return to.add(replace(value, op="neg", operands=(total,)))
+
+
 def _identity(to: Builder, value: Value, a: str) -> Value | str | None:
     return a
 
@@ -255,6 +263,8 @@ _RULES: dict[str, Callable[..., Value | str | None]] = {
     "mul": _mul,
     "div": _div,
     "neg": _neg,
+    "sum": _sum,
+    "mean": _sum,
     "identity": _identity,
     "where": _where,
     "pick": _pick,

@@ -146,8 +146,9 @@ class Chain:
         return Facts(
             backwards=self.graph.backwards,
             across=tuple(map(self._fact, self.across)),
-            streams=tuple(map(self.blocks, read)),
-            outputs=tuple(len(write.atoms) for write in self.writes),
+            streams=tuple(self.blocks(name) * bool(self.width(name)) for name in read),
+            outputs=tuple(len(write.atoms) * bool(self.width(write.atoms[0].value)) for write in self.writes),
+            numbers=sum(self.blocks(name) * (not self.width(name)) for name in read),
             levels=len(self.links) - 1,
             dimensions=tuple(sorted({dimension for name in values for dimension in self.width(name)})),
             linear=self.rounds is not None,

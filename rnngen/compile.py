@@ -31,6 +31,7 @@ from rnngen.passes.pack import pack
 from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
+from rnngen.passes.unfold import unfold
 from rnngen.passes.verify import verify
 from rnngen.passes.wrap import wrap
 from rnngen.runtime import PUBLISHED
@@ -63,6 +64,7 @@ PASSES: Passes[Chained] = (
     Passes(wrap)
     .then(simplify)
     .then(pack)
+    .then(unfold)
     .then(hoist)
     .then(differentiate)
     .then(expand)

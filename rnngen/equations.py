@@ -1,6 +1,6 @@
 """The text of a step, parsed: lines of `name = expression` into trees.
 
-The language is a small part of Python's expressions: names, numbers, `+ - * / @`, unary minus, `.T`,
+The language is a small part of Python's expressions: names, numbers, `+ - * / % @`, unary minus, `.T`,
 comparisons and calls of the functions of `ops`, `across` and `matrices`, by their names or by those that a cell's
 `activations` give them. Nothing is evaluated. `h'` is the new value of the state `h`.
 """
@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from rnngen import idioms
-from rnngen.across import ACROSS
+from rnngen.across import ACROSS, Across
 from rnngen.errors import did_you_mean
-from rnngen.matrices import CALLS, TRANSPOSED
-from rnngen.ops import OPS
+from rnngen.matrices import CALLS, MATRICES, TRANSPOSED, Making
+from rnngen.ops import OPS, Op
 
+_ROWS: Mapping[str, Op | Across | Making] = {**MATRICES, **OPS, **ACROSS}
 LONGEST_EQUATION = 4096  # characters
 MOST_EQUATIONS = 256
 LARGEST = (2 - 2**-23) * 2.0**127  # finite number of float32, which a layer has unless it is asked for another dtype
@@ -48,10 +49,11 @@ _LEVELS = dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARING) | {
     "-": 2,
     "*": 3,
     "/": 3,
+    "%": 3,
     "@": 3,
 }
 _TIGHTEST = 4  # the unary minus, a call, a name
-_OPS = {op.sign: op.name for op in (OPS | ACROSS).values() if op.sign and op.arity == 2}
+_OPS = {op.sign: op.name for op in (OPS | ACROSS).values() if op.sign in _LEVELS and op.arity == 2}
 _LEVEL_OF = {op: _LEVELS[sign] for sign, op in _OPS.items()}
 _PLAIN_ARGUMENT = r"(?:- )?(?:[0-9.]+(?:[eE][+-]?[0-9]+)?|[A-Za-z_][A-Za-z0-9_]*'*)"
 
@@ -155,7 +157,7 @@ def parse_expression(text: str) -> Expression:
     def fault(code: str, message: str, *_: object) -> None:
         raise ValueError(f"{message} [{code}] in {text!r}")
 
-    return _Parser(text, 0, fault, {}).whole()
+    return _Parser(text, 0, fault, {name: name for name in _ROWS}).whole()
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -278,7 +280,7 @@ class _Part(NamedTuple):
 
 class _Parser:
     """Reads one expression, and gives up where it cannot be read on. Comparisons bind least, then sums, then
-    products (`*`, `/` and `@` alike), then unary minus.
+    products (`*`, `/`, `%` and `@` alike), then unary minus.
     """
 
     def __init__(self, text: str, start: int, report: Report, activations: Mapping[str, str]):
@@ -502,7 +504,7 @@ class _Parser:
         while (level := _LEVELS.get(self.token.text, 0)) >= lowest:
             sign = self.take()
             right = self.part(level + 1, depth + 1)
-            if sign.text == "/" and right.tree.op == "number" and right.tree.number == 0:
+            if sign.text in "/%" and right.tree.op == "number" and right.tree.number == 0:
                 raise self.rejected("not-finite", "The equation divides by zero.", right.start, right.end, "zero")
             links += 1
             if left.depth == DEEPEST and links > DEEPEST // 2:
@@ -572,10 +574,10 @@ class _Parser:
                 self.take()
                 arguments.append(self.part(_COMPARING, depth + 1))
         end = self.closing(opening).end
-        wanted = len(arguments) if op == _UNKNOWN else CALLS[op].arity
+        wanted = len(arguments) if op == _UNKNOWN else _ROWS[op].arity
         if len(arguments) != wanted:
             message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
-            hint = idioms.ARGUMENTS.get(op, "") if len(arguments) > wanted else ""
+            hint = (idioms.ARGUMENTS if len(arguments) > wanted else idioms.FEWER).get(op, "")
             self.mistake("wrong-arity", message, function.start, end, "", hint)
             # A function's name among those too many is a choice of torch's, as in gelu(h, tanh).
             known = [part for part in arguments[wanted:] if part.tree.name not in self.functions]

@@ -23,6 +23,12 @@ RENAMED = {
     **dict.fromkeys("minimum fmin".split(), "min"),
     **dict.fromkeys("ifelse if_else if_then_else iif select cond ternary piecewise".split(), "where"),
     "ln": "log",
+    **dict.fromkeys("reduce_sum total nansum".split(), "sum"),
+    **dict.fromkeys("reduce_mean average avg nanmean".split(), "mean"),
+    **dict.fromkeys("inner inner_product vdot vecdot".split(), "dot"),
+    **dict.fromkeys("layernorm layer_normalization layernormalization".split(), "layer_norm"),
+    **dict.fromkeys("rmsnorm rms_normalization".split(), "rms_norm"),
+    "softargmax": "softmax",
 }
 
 # What others have a function for, written out; a, b and c are its arguments.
@@ -59,8 +65,22 @@ WRITTEN_OUT = {
     **dict.fromkeys("sub subtract minus".split(), "a - b"),
     **dict.fromkeys("mul multiply hadamard times".split(), "a * b"),
     **dict.fromkeys("div divide true_divide".split(), "a / b"),
+    **dict.fromkeys("mod remainder".split(), "a % b"),
+    **dict.fromkeys("floor_divide floordiv".split(), "floor(a / b)"),
+    **dict.fromkeys("ceil ceiling".split(), "-floor(-a)"),
+    **dict.fromkeys("trunc fix int".split(), "where(a > 0, floor(a), -floor(-a))"),
+    "frac": "a - where(a > 0, floor(a), -floor(-a))",
+    **dict.fromkeys("fmod rem".split(), "a - b * where(a / b > 0, floor(a / b), -floor(-a / b))"),
     **dict.fromkeys("neg negative".split(), "-a"),
-    **dict.fromkeys("matmul mm mv dot".split(), "a @ b"),
+    **dict.fromkeys("matmul mm mv".split(), "a @ b"),
+    **dict.fromkeys("norm vector_norm l2_norm".split(), "sqrt(sum(a * a))"),
+    "l1_norm": "sum(abs(a))",
+    **dict.fromkeys("normalize normalise l2_normalize".split(), "a / max(sqrt(sum(a * a)), 1e-12)"),
+    "rms": "sqrt(mean(a * a))",
+    "softmin": "softmax(-a)",
+    "logsumexp": "log(sum(exp(a)))",
+    **dict.fromkeys("log_softmax logsoftmax".split(), "a - log(sum(exp(a)))"),
+    "cosine_similarity": "dot(a, b) / sqrt(dot(a, a) * dot(b, b))",
     **dict.fromkeys("greater gt".split(), "a > b"),
     **dict.fromkeys("less lt".split(), "a < b"),
     **dict.fromkeys("greater_equal ge".split(), "a >= b"),
@@ -70,11 +90,9 @@ WRITTEN_OUT = {
 }
 
 _POWER = "write the product out in brackets, as in (a * a), or use sqrt, or exp and log."
-_REDUCTION = (
-    "only a product with a matrix looks across the units yet; what the layer gives can be summed or normalised behind "
-    "it, in PyTorch."
-)
-_ROUNDING = "no function rounds yet; a phase that grows step by step is wrapped by where(p > 1, p - 1, p)."
+_REDUCTION = "what looks across units is a product with a matrix, sum, mean, dot, layer_norm, rms_norm or softmax."
+_VARIANCE = "with d = a - mean(a), the variance over units is mean(d * d), and the deviation sqrt(mean(d * d))."
+_ROUNDING = "floor(a + 0.5) rounds to a whole number, a half upwards; its gradient is zero."
 COMPLEX = "the language has no complex numbers: keep the real and the imaginary part in two states."
 _RANDOM = "a step has no random numbers; the key dropout of a layer works between layers."
 JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
@@ -97,15 +115,12 @@ _LAYER_AROUND = "a step has no layers in it: write the product, as in W @ x + b,
 # What is not in the language, and what can be done instead, if anything.
 ABSENT = {
     **dict.fromkeys(
-        "softmax softmin log_softmax logsoftmax sparsemax entmax gumbel_softmax logsumexp sum mean var std norm "
-        "normalize normalise layer_norm layernorm rms_norm rmsnorm batch_norm batchnorm group_norm groupnorm "
-        "instance_norm prod argmax argmin amax amin "
-        "any all median cosine_similarity trace det inner reduce_sum reduce_mean".split(),
+        "sparsemax entmax gumbel_softmax batch_norm batchnorm group_norm groupnorm instance_norm prod argmax argmin "
+        "amax amin any all median trace det".split(),
         _REDUCTION,
     ),
-    **dict.fromkeys(
-        "floor ceil round rint trunc fix frac mod fmod rem remainder floor_divide int quantize".split(), _ROUNDING
-    ),
+    **dict.fromkeys("var variance std stddev".split(), _VARIANCE),
+    **dict.fromkeys("round rint quantize".split(), _ROUNDING),
     **dict.fromkeys("real imag conj complex angle cis polar phase view_as_real modrelu".split(), COMPLEX),
     **dict.fromkeys("rand randn random normal bernoulli uniform noise dropout rrelu multinomial".split(), _RANDOM),
     **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), JOINED),
@@ -147,7 +162,15 @@ ARGUMENTS = {
     "hardtanh": "its limits are -1 and 1; with others, it is min(max(a, low), high).",
     "log": "it is the natural logarithm; that to the base k is (log(a) / log(k)).",
     **{name: f"nest them: {name}({name}(a, b), c)" for name in ("max", "min")},
+    **dict.fromkeys(("sum", "mean", "softmax"), "it is over all units of a vector, and takes no dimension."),
+    "layer_norm": "its eps is 1e-05; a gain and a bias are blocks: layer_norm(a) * g + b.",
+    "rms_norm": "its eps is 2**-23; a gain is a block: rms_norm(a) * g.",
 }
+
+# Of functions that have fewer arguments elsewhere.
+FEWER = dict.fromkeys(
+    ("max", "min"), "it compares two values unit by unit; over units there are sum, mean and softmax."
+)
 
 # ---- Names ----
 
@@ -200,8 +223,7 @@ SIGNS = {
     "[": STEPS,
     "]": STEPS,
     **dict.fromkeys("{}", "group with round brackets."),
-    "%": _ROUNDING,
-    "//": _ROUNDING,
+    "//": "write floor(a / b).",
     **dict.fromkeys(("<<", ">>"), "a comparison has one sign, < or >."),
     ";": "write one equation a line, with nothing at its end.",
     ":": "there are no slices: every operation takes all units of a vector.",
@@ -260,10 +282,11 @@ CHARACTERS = {
     "\u00b2": "write the product out in brackets, as in (a * a).",
     "\u00b3": "write the product out in brackets, as in (a * a * a).",
     "\u221a": "write sqrt(...).",
-    **dict.fromkeys("\u2211\u220f\u222b", _REDUCTION),
+    "\u2211": _instead("sum(...)"),
+    **dict.fromkeys("\u220f\u222b", _REDUCTION),
     **dict.fromkeys("\u1d40\u22a4", TRANSPOSE),
     **dict.fromkeys("\u209c\u208a\u208b\u1d57\u207a\u207b", STEPS),
-    **dict.fromkeys("\u2016\u2225", _REDUCTION),
+    **dict.fromkeys("\u2016\u2225", "write sqrt(sum(a * a)) for the norm of a."),
     **dict.fromkeys("\u2207\u2202", DERIVATIVE),
     "\u2208": "shapes stand in the table of a parameter, not in an equation.",
     "\u00bd": _instead("0.5"),

@@ -11,6 +11,7 @@ Operations are the rows of `ops.OPS`, `across.ACROSS` and `matrices.MATRICES`, a
 
     input, state, parameter     leaves; a state's leaf is its value at t-1
     constant                    a leaf; `attribute` is its number
+    share                       a leaf; 1 by the number of units of the dimension `attribute`
     mask                        a leaf that may be absent: a number for each element of the batch, 0 where the step does
                                 not count
     pick                        block `attribute` of a pack
@@ -31,7 +32,7 @@ from rnngen.source import Span
 
 Shape = tuple[str | int, ...]
 
-LEAVES = frozenset({"input", "state", "parameter", "constant", "mask"})
+LEAVES = frozenset({"input", "state", "parameter", "constant", "share", "mask"})
 CHOICES = frozenset({"kept", "or_zero"})
 STRUCTURAL = frozenset({"pick", "slice", "stack", "join", "outer", "total", "expand"}) | CHOICES
 VIEWS = frozenset({"pick", "slice"})
@@ -41,20 +42,27 @@ VIEWS = frozenset({"pick", "slice"})
 class Value:
     """One definition. Where it came from is carried along but is no part of what it is.
 
-    attribute: what an operation has beside its operands, by the kind of value: see `number`, `block` and `bounds`.
+    attribute: what an operation has beside its operands, by the kind of value: see `number`, `dimension`, `block` and
+    `bounds`.
     """
 
     name: str
     op: str
     operands: tuple[str, ...] = ()
     shape: Shape = ()
-    attribute: float | int | tuple[int, int] | None = None
+    attribute: float | int | str | tuple[int, int] | None = None
     origin: Span | None = field(default=None, compare=False, repr=False)
 
     @property
     def number(self) -> float:
         """What a constant is."""
         assert self.op == "constant" and isinstance(self.attribute, float | int)
+        return self.attribute
+
+    @property
+    def dimension(self) -> str:
+        """The dimension whose units `share` counts."""
+        assert self.op == "share" and isinstance(self.attribute, str)
         return self.attribute
 
     @property
@@ -202,7 +210,8 @@ class Split(Packed):
 @dataclass(frozen=True, kw_only=True)
 class Differentiated(Split):
     """stand_ins: by a value of the scan another one that its adjoint may read instead, since they are equal where it
-    has a gradient. stream_gradients: for each input of the scan its gradient among the adjoint's outputs.
+    has a gradient. stream_gradients: for each input of the scan its gradient among the adjoint's outputs, of a number
+    perhaps a vector whose sum over units it is.
     """
 
     adjoint: CellGraph
@@ -272,8 +281,8 @@ def needed(graph: CellGraph, roots: set[str]) -> set[str]:
 
 
 def prune(graph: CellGraph, *, keep_leaves: bool = True) -> CellGraph:
-    """Without the values that nothing needs; leaves other than constants are an interface and stay if asked."""
+    """Without the values that nothing needs; leaves other than numbers are an interface and stay if asked."""
     alive = needed(graph, set(graph.roots()))
-    interface = LEAVES - {"constant"} if keep_leaves else {"state"}
+    interface = LEAVES - {"constant", "share"} if keep_leaves else {"state"}
     values = tuple(v for v in graph.values if v.name in alive or v.op in interface)
     return graph if len(values) == len(graph.values) else replace(graph, values=values)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 class Op:
     """One operation.
 
-    partials: the derivative of the result by each operand, "" where there is none (a condition).
+    partials: the derivative of the result by each operand, "" where there is none (a condition), "0" where it is zero
+    everywhere.
     definition: the operation in terms of others; "" for a primitive.
     number: a primitive on numbers, by which constants are folded; None for a choice, which is by its condition alone.
     sign: how the equation language writes it when it is not a call.
@@ -43,6 +44,8 @@ _ROWS = (
     Op("sub", "a b", ("1", "-1"), operator.sub, sign="-"),
     Op("mul", "a b", ("b", "a"), operator.mul, sign="*"),
     Op("div", "a b", ("1 / b", "-y / b"), operator.truediv, sign="/"),
+    # By b the derivative is the whole number of times that b was taken away, with its sign.
+    Op("mod", "a b", ("1", "(y - a) / b"), operator.mod, sign="%"),
     Op("neg", "a", ("-1",), operator.neg, sign="-"),
     Op("sigmoid", "a", ("y * (1 - y)",), _sigmoid),
     Op("tanh", "a", ("1 - y * y",), math.tanh),
@@ -53,6 +56,7 @@ _ROWS = (
     Op("sin", "a", ("cos(a)",), math.sin),
     Op("cos", "a", ("-sin(a)",), math.cos),
     Op("erf", "a", ("1.1283791670955126 * exp(-a * a)",), math.erf),
+    Op("floor", "a", ("0",), math.floor),
     Op("abs", "a", ("where(a > 0, 1, where(a < 0, -1, 0))",), abs),
     Op("max", "a b", ("where(a > b, 1, where(a == b, 0.5, 0))", "where(b > a, 1, where(a == b, 0.5, 0))"), max),
     Op("min", "a b", ("where(a < b, 1, where(a == b, 0.5, 0))", "where(b < a, 1, where(a == b, 0.5, 0))"), min),

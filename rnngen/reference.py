@@ -33,6 +33,8 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "sin": torch.sin,
     "cos": torch.cos,
     "erf": torch.erf,
+    "floor": torch.floor,
+    "mod": torch.remainder,
     "abs": torch.abs,
     "max": torch.maximum,
     "min": torch.minimum,
@@ -81,6 +83,9 @@ def run(
             found[value.name] = some.new_tensor(value.number)
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
+        elif value.op == "share":
+            wide = next(leaf for op in leaves for leaf in graph.leaves(op) if leaf.shape == (value.dimension,))
+            found[value.name] = some.new_tensor(1 / leaves[wide.op][wide.name].shape[-1])
         elif value.op == "mask":
             found[value.name] = inputs.get(value.name, some.new_ones(1))
         else:
@@ -226,6 +231,18 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
             parts = operands[1].chunk(blocks_of(shapes[0]), dim=-1)
             products = [p @ matrix for p, matrix in zip(parts, _matrices(operands[0], len(parts)), strict=True)]
             return reduce(torch.add, products)
+        case "sum" | "dot":
+            return reduce(torch.mul, operands).sum(-1, keepdim=True)
+        case "mean":
+            return operands[0].mean(-1, keepdim=True)
+        case "largest":
+            return operands[0].detach().amax(-1, keepdim=True)
+        case "layer_norm":
+            return F.layer_norm(operands[0], operands[0].shape[-1:])
+        case "rms_norm":
+            return operands[0] * torch.rsqrt(operands[0].square().mean(-1, keepdim=True) + 2.0**-23)
+        case "softmax":
+            return operands[0].softmax(-1)
         case "outer":
             like, columns = operands[2], operands[1].flatten(0, -2)
             packs = operands[0].flatten(0, -2).chunk(blocks_of(shapes[0]), dim=-1)

@@ -61,6 +61,27 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 clock     = { shape = ["hidden"], blocks = ["period"], init = 2, trained = false }
 """,
+    "layer_norm_lstm": """
+name   = "layer_norm_lstm"
+about  = "LSTM with layer norms; Ba et al. 2016."
+states = ["h", "c"]
+step   = '''
+i  = sigmoid(layer_norm(W_i @ x) * v_i + layer_norm(U_i @ h) * u_i + b_i)
+f  = sigmoid(layer_norm(W_f @ x) * v_f + layer_norm(U_f @ h) * u_f + b_f)
+g  = tanh(layer_norm(W_g @ x) * v_g + layer_norm(U_g @ h) * u_g + b_g)
+o  = sigmoid(layer_norm(W_o @ x) * v_o + layer_norm(U_o @ h) * u_o + b_o)
+c' = f * c + i * g
+h' = o * tanh(layer_norm(c') * g_c + b_c)
+'''
+
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_f", "W_g", "W_o"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_i", "U_f", "U_g", "U_o"] }
+gain_ih   = { shape = ["hidden"], blocks = ["v_i", "v_f", "v_g", "v_o"], init = "ones" }
+gain_hh   = { shape = ["hidden"], blocks = ["u_i", "u_f", "u_g", "u_o"], init = "ones" }
+gain_c    = { shape = ["hidden"], blocks = ["g_c"], init = "ones" }
+bias      = { shape = ["hidden"], blocks = ["b_i", "b_f", "b_g", "b_o", "b_c"], init = "zeros" }
+""",
     # A decoder after the scan, which also reads the input.
     "decoder": """
 name   = "decoder"
@@ -604,6 +625,52 @@ c' = W_1 @ x + U @ h
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_1", "W_2"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
+    # Waves of a phase, one with a period that is learned. They have kinks and do not jump, whatever the rounding is.
+    "phases": """
+name   = "phases"
+states = ["h", "p"]
+step   = '''
+p' = p + 0.5 * sigmoid(W @ x)
+f  = p' - floor(p')
+h' = tanh(U @ h + b * abs(2 * (p' % (1.5 + k)) - (1.5 + k))) + f * (1 - f)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+period    = { shape = [], blocks = ["k"] }
+""",
+    # Units are summed, and no matrix is applied to a state.
+    "normed": """
+name   = "normed"
+states = ["h"]
+step   = '''
+v  = layer_norm(W @ x) * g + b
+h' = tanh(v + u * rms_norm(h) + mean(h))
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+vectors   = { shape = ["hidden"], blocks = ["g", "b", "u"] }
+""",
+    # Numbers of every kind: of the input, of a state, as outputs of the scan; with those that are learned.
+    "numbers_of_units": """
+name   = "numbers_of_units"
+states = ["h", "c"]
+output = "y"
+step   = '''
+m  = mean(h)
+s  = sigmoid(k * m + mean(x))
+p  = softmax(W @ x + c)
+c' = 0.5 * c + s * p + j * sum(b * c) + j * p
+h' = tanh(U @ h + k * dot(p, h) + max(m, -0.1) * c)
+y  = layer_norm(V @ h' + b) * m + mean(h')
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+scales    = { shape = [], blocks = ["k", "j"] }
 """,
     # A product of the input is the output; what is made of it elsewhere has a bias.
     "biased_elsewhere": """

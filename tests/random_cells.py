@@ -57,6 +57,10 @@ DERIVED = tuple(
 )
 UNARY = (*(f"{name}({{}})" for name in "tanh sigmoid sin cos erf relu abs".split()), *DERIVED)
 UNARY += ("-{}", "exp(-softplus({}))", "sqrt(1.5 + sin({}))", "log(2 + cos({}))", "log1p(sigmoid({}))")
+UNARY += ("floor(3 * {} + 0.37)", "({} + 0.13) % 0.7")  # what jumps does not jump at the numbers below, nor at zero
+# Of units: a vector like the operand, or a number.
+NORMS = ("layer_norm({})", "rms_norm({})", "softmax({})")
+NUMBERS_OF_UNITS = ("mean({})", "(0.2 * sum({}))", "tanh(dot({}, {state}))", "sigmoid(mean({}))")
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
 
@@ -155,7 +159,7 @@ class _Writer:
     def expression(self, depth: int) -> str:
         if not depth:
             return self.of(*self.vectors)
-        match self.of("unary", "unary", "sum", "times", "divided", "most", "where", "product"):
+        match self.of("unary", "unary", "sum", "times", "divided", "most", "where", "product", "units", "units"):
             case "unary":
                 return self.kept(self.of(*UNARY).format(f"({self.sum(depth - 1)})"))
             case "sum":
@@ -163,15 +167,28 @@ class _Writer:
             case "times":
                 return f"({self.term(depth - 1)}) * ({self.term(depth - 1)})"
             case "divided":
-                return f"({self.term(depth - 1)}) / (1.5 + sigmoid({self.term(depth - 1)}))"
+                form = self.of("({})", "({})", "({} + 0.13)").format(self.term(depth - 1))
+                sign = "%" if form.endswith("+ 0.13)") else "/"
+                return f"{form} {sign} (1.5 + sigmoid({self.term(depth - 1)}))"
             case "most":
                 return self.of("max({}, {})", "min({}, {})").format(self.term(depth - 1), self.term(depth - 1))
+            case "units":
+                return self.of_units(depth)
             case "where":
                 left, right = self.term(depth - 1), self.sum(depth - 1)
                 self.compared += _BLOCK.findall(left + right)
                 sign = self.of("<", "<=", ">", ">=")
                 return f"where({left} {sign} {right} + 0.01, {self.term(depth - 1)}, 0.9 * ({self.term(depth - 1)}))"
         return f"({self.product(depth - 1)})"
+
+    def of_units(self, depth: int) -> str:
+        """What looks across units: of the input alone, of a state, of what is made of them."""
+        form, some = self.of(*NORMS, *NUMBERS_OF_UNITS), self.of(*self.vectors)
+        if form in NORMS:
+            return form.format(self.of(f"{self.block('W')} @ x", self.sum(depth - 1), some, some))
+        inputs = f"{self.block('W')} @ x" if "dot" in form else "x"
+        operand = self.of(inputs, self.sum(depth - 1), some, some)
+        return f"{form.format(operand, state=self.vectors[0])} * {some}"
 
     def kept(self, text: str) -> str:
         self.written.append(text)
@@ -234,7 +251,7 @@ def cells(draw) -> str:
         form = draw(st.sampled_from(("sum", "product", "expression")))
         add({"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2))
     rare = {"d": writer.derived_and_biases, "s": writer.sum_within_a_sum, ".": list}
-    for right in rare[draw(st.sampled_from("." * 16 + "ddddssss"))]():
+    for right in rare[draw(st.sampled_from("." * 16 + "ddddddssss"))]():
         add(right)
     for state in states:  # bounded, so that a long sequence is no test of overflow
         right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)

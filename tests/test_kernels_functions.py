@@ -14,7 +14,7 @@ import triton.language as tl
 from conftest import imported
 
 from rnngen.runtime import functions
-from rnngen.runtime.functions import log1p, sigmoid, tanh
+from rnngen.runtime.functions import log1p, remainder, sigmoid, tanh
 
 mpmath.mp.prec = 150
 
@@ -125,3 +125,28 @@ def test_a_tanh_without_its_branch_near_zero_is_seen(dtype, tmp_path):
     x = points("tanh", dtype)
     share, _, _ = worst("tanh", x, result(imported(path).tanh, x))
     assert share > 100
+
+
+@triton.jit
+def applied_to_two(function: tl.constexpr, x_ptr, y_ptr, z_ptr, N: tl.constexpr):
+    n = tl.arange(0, N)
+    tl.store(z_ptr + n, function(tl.load(x_ptr + n), tl.load(y_ptr + n)))
+
+
+@each_type
+def test_the_remainder_is_torchs(dtype):
+    """Beside a multiple of b, where it jumps, either end is right to a rounding of a."""
+    divisor = torch.tensor([0.1, 0.7, 1.0, 2.5, -0.3, -1.0, 1e-3], dtype=dtype)
+    whole = torch.arange(-40, 40, dtype=dtype)[:, None] * divisor
+    beside = [torch.nextafter(whole, torch.full_like(whole, way)) for way in (math.inf, -math.inf)]
+    a = torch.stack([whole, *beside, whole + 0.25 * divisor])
+    a, b = (tensor.flatten() for tensor in torch.broadcast_tensors(a, divisor))
+    padded = triton.next_power_of_2(len(a)) - len(a)
+    a, b = torch.cat([a, a.new_ones(padded)]), torch.cat([b, b.new_ones(padded)])
+    got = torch.empty_like(a)
+    applied_to_two[(1,)](remainder, a, b, got, N=len(a))
+    assert (got * b >= 0).all() and (got.abs() <= b.abs()).all()
+    off = (got - torch.remainder(a, b)).abs()
+    assert (torch.minimum(off, (off - b.abs()).abs()) <= torch.finfo(dtype).eps * a.abs().clamp(min=1)).all()
+    inside = slice(3 * whole.numel(), 4 * whole.numel())
+    assert (off[inside] <= torch.finfo(dtype).eps * a[inside].abs().clamp(min=1)).all()

@@ -200,6 +200,29 @@ def test_a_batch_is_in_one_of_three_tiles(width, heads, itemsize, machine, tiles
     assert {choice.schedule for choice in found.values()} == {"resident"}
 
 
+def test_sums_over_units_have_all_of_them():
+    machine = MACHINES["sm_90"]
+    normed = dataclasses.replace(LSTM, across=(*LSTM.across, Across("mean"), Across("mean")), levels=3)
+    assert normed.sums == 2 and LSTM.sums == 0
+    without, with_sums = (choose(facts, Sizes(16, 64, 1, 2), machine) for facts in (LSTM, normed))
+    assert {without.schedule, with_sums.schedule} == {"resident"}
+    times = [SCHEDULES["resident"].plan(facts, Sizes(16, 64, 1, 2), machine).time for facts in (LSTM, normed)]
+    assert times[0] < times[1]
+    with pytest.raises(NotPossible, match="summed over all heads, and a program has one"):
+        choose(normed, Sizes(16, 64, 2, 2), machine, "resident")
+    assert choose(normed, Sizes(10**5, 64, 1, 2), machine).constants["BB"] == 8
+    alone = dataclasses.replace(INDRNN, across=(Across("sum"),), levels=1)
+    for hidden, block, warps in ((64, 64, 1), (65, 128, 1), (1024, 1024, 4)):
+        found = choose(alone, Sizes(16, hidden), machine, "elementwise")
+        assert (found.constants["BLOCK"], found.options["num_warps"]) == (block, warps)
+    with pytest.raises(NotPossible, match="1025 are more than the 1024 that a program has"):
+        choose(alone, Sizes(16, 1025), machine, "elementwise")
+    with pytest.raises(NotPossible, match="both directions"):
+        choose(alone, Sizes(16, 64, both=True), machine, "elementwise")
+    with pytest.raises(NotPossible, match="it cannot compute 'product'"):
+        choose(dataclasses.replace(alone, across=(Across("product"),)), Sizes(16, 64), machine, "elementwise")
+
+
 def test_explain():
     result = CliRunner().invoke(main, ["explain", "lstm", "--hidden", "64", "--dtype", "bfloat16"])
     assert result.exit_code == 0

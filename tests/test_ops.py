@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rnngen import build, reference
 from rnngen.across import ACROSS, ShapeConflict
+from rnngen.emit.statements import _LEVELS
 from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.equations import Expression, parse_expression
@@ -36,6 +37,8 @@ MEANING: dict[str, Callable[..., float]] = {
     "sin": math.sin,
     "cos": math.cos,
     "erf": math.erf,
+    "floor": math.floor,
+    "mod": lambda a, b: a % b,
     "abs": abs,
     "max": max,
     "min": min,
@@ -82,7 +85,7 @@ def points(op: Op) -> list[Tensor]:
     """Operands: every number with every other, so that ties and kinks are among them."""
     numbers = POINTS.get(op.name, EVERYWHERE + FAR)
     rows = list(itertools.product(numbers, repeat=op.arity))
-    if op.name == "div":
+    if op.name in ("div", "mod"):
         rows = [row for row in rows if abs(row[1]) > 1e-20]
     columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)]
     if op.name == "where":
@@ -105,7 +108,9 @@ def torch_function(name: str) -> Callable[..., Tensor]:
         return lambda a: F.hardtanh(a / 3) / 2 + 0.5
     if name == "identity":
         return nn.Identity()
-    name = {"max": "maximum", "min": "minimum", "div": "true_divide", "mul": "multiply"}.get(name, name)
+    name = {"max": "maximum", "min": "minimum", "div": "true_divide", "mul": "multiply", "mod": "remainder"}.get(
+        name, name
+    )
     return getattr(torch, name, None) or getattr(F, name)
 
 
@@ -214,19 +219,25 @@ def test_every_row_is_known_everywhere():
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
 def test_a_target_spells_every_primitive(target):
     """The signs are the language's own; what the passes make of a step is spelled too."""
-    primitives = {name for name, op in OPS.items() if not (op.definition or op.sign)}
+    primitives = {name for name, op in OPS.items() if not op.definition} - _LEVELS.keys()
     assert primitives | CHOICES | {"expand"} <= {name for name, text in target.spelling.calls.items() if text}
 
 
 @pytest.mark.parametrize("op", ACROSS.values(), ids=ACROSS)
 def test_a_row_across_units_is_spelled(op):
-    """In the steps of torch and, as `stepwise` takes every row, in its template; and <op(a), b> is <a, back(b)>."""
-    assert op.back in ACROSS, "the row's `back` is the name of no row"
-    assert ACROSS[op.back].back == op.name and ACROSS[op.back].matrix == op.matrix
+    """In the steps of torch and, as `stepwise` takes every primitive, in its template."""
     assert not op.sign.isidentifier() or op.sign == op.name, "a function's sign is its name"
     assert op.name in TARGETS["torch"].spelling.calls, "rnngen/emit/torch/spelling.py lacks it"
     template = "templates/triton/stepwise.py.jinja"
-    assert f'"{op.name}": "' in (Path(__file__).parent.parent / template).read_text(), f"{template} lacks it"
+    spelled = f'"{op.name}": "' in (Path(__file__).parent.parent / template).read_text()
+    assert spelled or op.definition, f"{template} lacks it"
+
+
+@pytest.mark.parametrize("op", [op for op in ACROSS.values() if op.back], ids=lambda op: op.name)
+def test_a_row_across_units_has_its_adjoint(op):
+    """<op(a), b> is <a, back(b)>."""
+    assert op.back in ACROSS, "the row's `back` is the name of no row"
+    assert ACROSS[op.back].back == op.name and ACROSS[op.back].matrix == op.matrix
     matrix = (Value("M", "parameter", shape=("hidden", "inputs")),) if op.matrix else ()
     names, width = [leaf.name for leaf in matrix], {"hidden": 4, "inputs": 3}
     drawn = torch.Generator().manual_seed(1)
@@ -254,15 +265,70 @@ def test_a_row_across_units_is_spelled(op):
     torch.testing.assert_close((there * b).sum(), (a * back).sum(), rtol=1e-14, atol=0)
 
 
+# What torch calls what looks across units, of vectors in its last dimension.
+OF_UNITS: dict[str, Callable[..., Tensor]] = {
+    "sum": lambda a: torch.sum(a, -1, keepdim=True),
+    "mean": lambda a: torch.mean(a, -1, keepdim=True),
+    "largest": lambda a: torch.amax(a, -1, keepdim=True),
+    "dot": lambda a, b: torch.linalg.vecdot(a, b)[..., None],
+    "layer_norm": lambda a: F.layer_norm(a, a.shape[-1:]),
+    "rms_norm": lambda a: F.rms_norm(a, a.shape[-1:], eps=torch.finfo(torch.float32).eps),
+    "softmax": lambda a: torch.softmax(a, -1),
+}
+
+
+def of_units(tree: Expression, names: dict[str, Tensor]) -> Tensor:
+    """An expression that looks across units in torch; what is the largest has no derivative."""
+    if tree.op in ("name", "number"):
+        return evaluated(tree, names)
+    operands = [of_units(operand, names) for operand in tree.operands]
+    if tree.op == "largest":
+        return OF_UNITS["largest"](operands[0].detach())
+    return OF_UNITS.get(tree.op, torch_function(tree.op))(*operands)
+
+
+@pytest.mark.parametrize("op", [op for op in ACROSS.values() if not op.matrix], ids=lambda op: op.name)
+def test_what_looks_across_units_is_torchs(op):
+    """Values and derivatives, of several widths and of large numbers."""
+    assert {row.name for row in ACROSS.values() if not row.matrix} == OF_UNITS.keys()
+    for units, scale in itertools.product((1, 2, 7, 64), (0.001, 1.0, 50.0)):
+        drawn = torch.Generator().manual_seed(units)
+        names = op.operands.split()
+        operands = [
+            (3 + scale * torch.randn(5, units, dtype=torch.float64, generator=drawn)).requires_grad_() for _ in names
+        ]
+        want = OF_UNITS[op.name](*operands)
+        values = [Value(name, "input", shape=("hidden",)) for name in names]
+        result = Value("r", op.name, tuple(names), op.shape(*(value.shape for value in values)))
+        graph = CellGraph("one", (*values, result), outputs=(("r", "r"),))
+        judged = reference.run(graph, dict(zip(names, operands, strict=True)), {}, {})[0]["r"]
+        torch.testing.assert_close(judged, want, rtol=1e-12, atol=1e-13)
+        weights = torch.linspace(-1, 2, want.numel(), dtype=torch.float64).view_as(want)
+        gradients = torch.autograd.grad((want * weights).sum(), operands)
+        known = dict(zip(names, operands, strict=True))
+        if op.definition:
+            got = of_units(parse_expression(op.definition), known)
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+            found = torch.autograd.grad((got * weights).sum(), operands)
+        elif op.partials:
+            known["share"] = torch.tensor(1 / units, dtype=torch.float64)
+            partials = [evaluated(parse_expression(partial), known) for partial in op.partials]
+            found = [weights * partial.expand_as(operands[0]) for partial in partials]
+        else:
+            continue  # it is never differentiated
+        for d, gradient in zip(found, gradients, strict=True):
+            torch.testing.assert_close(d, gradient, rtol=1e-12, atol=1e-12 * max(1, float(gradient.abs().max())))
+
+
 def test_the_reference_of_a_module_spells_every_operation():
     """It keeps the derived ones, in torch's own functions."""
-    assert {name for name, op in OPS.items() if not op.sign} <= TARGETS["torch"].spelling.calls.keys()
+    assert (OPS | ACROSS).keys() - _LEVELS.keys() <= TARGETS["torch"].spelling.calls.keys()
 
 
 @pytest.mark.parametrize("op", [op for op in OPS.values() if any(op.partials)], ids=lambda op: op.name)
 def test_a_wrong_partial_is_found(op):
     for number, partial in enumerate(op.partials):
-        for wrong in (f"1.0001 * ({partial})", f"({partial}) + 0.001", "0.7"):
+        for wrong in (f"1.0001 * ({partial})", f"({partial}) + 0.001", "0.7")[partial == "0" :]:
             partials = [*op.partials]
             partials[number] = wrong if partial else partial
             if partial:

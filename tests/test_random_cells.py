@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from random_cells import AS_WIDE, COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
 
-from rnngen.across import ACROSS
+from rnngen.across import ACROSS, REDUCTIONS
 from rnngen.errors import ModelError
 from rnngen.ir import CHOICES, VIEWS, Program, origin
 from rnngen.runtime import choose
@@ -91,6 +91,11 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "an input as wide as the states": lambda t, c, p: AS_WIDE in t,
     "biases behind a derived operation": biases_behind_a_derived_operation,
     "a sum is a part of a sum": a_sum_is_a_part_of_a_sum,
+    "units are summed in the scan": lambda t, c, p: any(v.op in REDUCTIONS for v in p.scan.values),
+    "units are summed, and no product": lambda t, c, p: bool(p.forward.facts.sums) and not p.forward.facts.matrices,
+    "units of the input are summed": lambda t, c, p: any(v.op in REDUCTIONS for v in p.before.values),
+    "a number of the input is read": lambda t, c, p: p.forward.facts.numbers > 0,
+    "a number is stored": lambda t, c, p: "saved_numbers" in dict(p.scan.outputs),
     "a scaled bias": lambda t, c, p: "* b_" in t,
     "no number at padding": lambda t, c, p: COUNTER in [state.name for state in p.scan.states] and bool(c.lengths),
     "an output as wide as the input": lambda t, c, p: "M_" in t,

@@ -422,7 +422,7 @@ def test_names_of_the_module_itself_cannot_be_taken():
         "import torch\ntorch.os.system('id')",
         "import torch\na = torch.os.system('id')",
         "import torch\na = torch.load('f')",
-        "import torch\na = torch.sum",
+        "import torch\na = torch.prod",
         "import torch\na = torch",
         "import torch\na = torch.ops",
         "import torch\ndef f(h: torch.os.system('id')):\n    return h",

@@ -9,7 +9,8 @@ import click
 from click.shell_completion import CompletionItem
 
 PASSES = (
-    "resolve", "infer", "wrap", "simplify", "pack", "hoist", "differentiate", "expand", "mask", "save", "lower", "cut",
+    "resolve", "infer", "wrap", "simplify", "pack", "unfold", "hoist", "differentiate", "expand", "mask", "save",
+    "lower", "cut",
 )  # fmt: skip
 
 if TYPE_CHECKING:

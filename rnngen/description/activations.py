@@ -6,11 +6,13 @@ from itertools import islice
 from typing import Any
 
 from rnngen import idioms
+from rnngen.across import ACROSS
 from rnngen.cell import Cell
 from rnngen.description.tables import MOST_ACTIVATIONS
 from rnngen.document import Places
 from rnngen.equations import parse_expression, parse_step
 from rnngen.errors import Mistakes, did_you_mean
+from rnngen.matrices import CALLS
 from rnngen.ops import FUNCTIONS, OPS
 
 _OF_ONE_ARGUMENT = sorted(name for name, op in FUNCTIONS.items() if op.arity == 1)
@@ -24,7 +26,10 @@ def read_activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str
         if not isinstance(function, str):
             continue  # `validated` says so
         span = places.value("activations", name)
-        if function not in FUNCTIONS:
+        if function in CALLS and function in ACROSS:
+            message = f"An activation works unit by unit, and '{function}' looks across units."
+            mistakes.add("not-supported", message, span, hints=("write the function itself into the equations.",))
+        elif function not in FUNCTIONS:
             hint = _meant(function)
             mistakes.add("unknown-function", f"There is no function {function!a}.", span, "unknown", hints=(hint,))
         elif function not in _OF_ONE_ARGUMENT:
@@ -40,6 +45,8 @@ def _meant(function: str) -> str:
     name = function.lower()
     if (renamed := idioms.RENAMED.get(name)) in _OF_ONE_ARGUMENT:
         return f"here it is called {renamed}."
+    if renamed in ACROSS:
+        return f"here it is called {renamed}, and looks across units: write it into the equations."
     if renamed:
         return f"here it is called {renamed}, and takes {OPS[renamed].arity} arguments: write it into the equations."
     if written := idioms.WRITTEN_OUT.get(name):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rnngen.across import ACROSS
 from rnngen.emit.views import LayerView, WeightView
 from rnngen.ir import CellGraph, Packed, Parameter, block_shape, origin
 
@@ -43,8 +44,8 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
 
 def _can_be_doubled(program: Packed) -> bool:
     """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
-    input, which products alone read, and no number is learned. Matrices are all dense, or all block-diagonal, and what
-    is made of them is made block by block; a diagonal is not.
+    input, which products alone read, and no number is learned. Only products look across units. Matrices are all dense,
+    or all block-diagonal, and what is made of them is made block by block; a diagonal is not.
     """
     graph = program.described
     widths = {block_shape(v.shape) for v in graph.values if v.op not in ("input", "parameter", "pick", "slice")}
@@ -56,6 +57,7 @@ def _can_be_doubled(program: Packed) -> bool:
         and all(value.op != "diag" for value in graph.values)
         and all(leaf.shape == ("inputs",) and leaf.name not in read for leaf in graph.leaves("input"))
         and len(squares) < 2
+        and not any(value.op in ACROSS.keys() - {"matmul"} for value in graph.values)
         and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}
     )
 

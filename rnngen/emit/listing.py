@@ -43,6 +43,7 @@ _SIGNS = {
     "sub": ("-", _SUM),
     "mul": ("*", _PRODUCT),
     "div": ("/", _PRODUCT),
+    "mod": ("%", _PRODUCT),
     "matmul": ("@", _PRODUCT),
     "compose": ("@", _PRODUCT),
 } | {name: (OPS[name].sign, _COMPARISON) for name in COMPARISONS}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rnngen.chain import Atom, Chain, Stage, atoms_of
 from rnngen.emit.statements import Names, Spelling, statements
 from rnngen.ir import CellGraph, Equation, Value, block_shape
+from rnngen.runtime.plan import LETTERS
 
 _CALLED_LAST = frozenset({"kept", "or_zero", "expand"})  # stand in the return of a stage if nothing else needs them
 
@@ -51,6 +52,8 @@ def stage_function(
     def known(value: Value) -> str | None:
         if value.op == "mask":
             return mask
+        if value.op == "share":
+            return f"(1 / {LETTERS[value.dimension]})"
         return leaves[atoms_of(chain.values, value.name)[0]] if value.op == "input" else None
 
     found = statements(graph, spelling, names, known, equations)
@@ -71,8 +74,8 @@ def _graph(chain: Chain, stage: Stage) -> CellGraph:
         for operand in value.operands:
             if operand not in own and operand not in values:
                 its = chain.values[operand]
-                leaf = its if its.op in ("constant", "mask") else Value(operand, "input", shape=block_shape(its.shape))
-                values[operand] = leaf
+                known = its.op in ("constant", "share", "mask")
+                values[operand] = its if known else Value(operand, "input", shape=block_shape(its.shape))
         values[value.name] = value
     outputs = tuple((str(n), atom.value) for n, atom in enumerate(stage.gives))
     return CellGraph(chain.graph.name, tuple(values.values()), outputs=outputs, backwards=chain.graph.backwards)

@@ -52,8 +52,8 @@ class Spelling:
     reserved: frozenset[str]
 
     def nests(self, op: str) -> bool:
-        """Whether an operation is an expression in which and as which others can stand."""
-        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() | MATRICES.keys() and bool(self.call(op)))
+        """Whether an operation is an expression in which and as which others can stand, each once."""
+        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() | MATRICES.keys() and self.call(op).count("{0}") == 1)
 
     def call(self, op: str) -> str:
         """The format of an operation. Raises LookupError where there is none."""

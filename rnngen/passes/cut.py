@@ -28,6 +28,7 @@ from rnngen.chain import (
 from rnngen.ir import CHOICES, LEAVES, CellGraph, Differentiated, Value, blocks_of, origin
 from rnngen.ops import COMPARISONS
 from rnngen.passes.linear import linear
+from rnngen.runtime.plan import SAVED
 
 _NOT_POINTWISE = LEAVES | ACROSS.keys() | {"pick", "slice", "stack", "join"}
 
@@ -84,7 +85,7 @@ def _round(step: CellGraph) -> Round:
 
 
 def _when(label: str, atoms: tuple[Atom, ...], updates: set[tuple[Atom, ...]]) -> str:
-    return "save" if label == "saved" else "keep" if atoms in updates else "always"
+    return "save" if label in SAVED.values() else "keep" if atoms in updates else "always"
 
 
 def _levels(graph: CellGraph) -> dict[str, int]:
@@ -119,7 +120,7 @@ def _stages(
         inside |= {value.name for value in pointwise if value.op in COMPARISONS and value.name in asked}
         own = tuple(value for value in pointwise if value.name in inside)
         operands = unique(atom for value in own for name in _read(value, values) for atom in atoms[name])
-        takes = tuple(a for a in operands if a.value not in inside and values[a.value].op != "constant")
+        takes = tuple(a for a in operands if a.value not in inside and values[a.value].op not in ("constant", "share"))
         gives = tuple(Atom(value.name, 0) for value in own if Atom(value.name, 0) in taken_late)
         stages.append(Stage(own, takes, gives, any(value.op in CHOICES for value in own)))
         taken_late.update(takes)

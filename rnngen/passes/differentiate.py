@@ -12,16 +12,20 @@ adjoints of the inputs and of every product, and it is scanned the other way in 
 A matrix gets no gradient inside the loop: `gradients` multiplies the adjoint of each product with the operand it had,
 as one GEMM over all rows, after the scan. A vector or scalar that is used elementwise gets an accumulator, one more
 state of the adjoint, so that every sum has a fixed order. What is not trained gets none of these.
+
+The adjoint of a number is a number: what vectors pass back to it is summed over units. That of a parameter or of an
+input may still be a vector, to be summed behind the scan: that costs less than a sum at every step.
 """
 
 from collections import defaultdict
 from itertools import count, pairwise
 
-from rnngen.across import ACROSS
+from rnngen.across import ACROSS, REDUCTIONS, is_flat
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
-from rnngen.ir import Binding, CellGraph, Differentiated, Split, State, Value, blocks_of, origin, prune
+from rnngen.ir import Binding, CellGraph, Differentiated, Shape, Split, State, Value, blocks_of, origin, prune
 from rnngen.ops import OPS
+from rnngen.passes.expand import thin
 
 _PRIME = "'"
 
@@ -48,6 +52,7 @@ class _Differentiation:
     def __init__(self, scan: CellGraph):
         self.scan = scan
         self.forward = scan.by_name()
+        self.thin = thin(scan)
         self.to = Builder()
         self.names = _forward_copies(scan, self.to)
         self.sums: dict[str, list[str]] = defaultdict(list)  # of each forward value: parts of its adjoint
@@ -56,6 +61,7 @@ class _Differentiation:
         self.outputs: dict[str, str] = {}  # label: adjoint
         self.products: list[tuple[Value, str]] = []  # a product and the label of its adjoint
         self.accumulators: list[tuple[Value, State]] = []  # a parameter, or a block of one, and its state
+        self.numbers: list[tuple[Value, str]] = []  # the same, and the label of its adjoint, a number at each step
         self.carried: dict[str, str] = {}  # state: the adjoint state's leaf
         self.updates: dict[str, str] = {}  # state: the adjoint of its old value
         self.bindings = [Binding(leaf.name, "stream", leaf.name) for leaf in scan.leaves("input")]
@@ -103,9 +109,11 @@ class _Differentiation:
             sides = (d, forward[vector]) if value.op == "matmul" else (forward[vector], d)
             product = to.make(f"d_{matrix}", "outer", *sides, origin(self.forward, matrix)[0].name)
             self._add_part(parts, matrix, product)
-        for parameter, state in self.accumulators:
-            leaf = to.leaf(Value(state.name, "input", shape=self.to.values[state.name].shape))
-            total = to.keep(Value(to.fresh(f"{state.name}.total"), "total", (leaf,), parameter.shape))
+        summed = [(parameter, state.name, self.to.values[state.name].shape) for parameter, state in self.accumulators]
+        summed += [(parameter, labels[adjoint], ()) for parameter, adjoint in self.numbers]
+        for parameter, name, shape in summed:
+            leaf = to.leaf(Value(name, "input", shape=shape))
+            total = to.keep(Value(to.fresh(f"{name}.total"), "total", (leaf,), parameter.shape))
             self._add_part(parts, parameter.name, total)
         leaves = [leaf for leaf in self.scan.leaves("parameter") if leaf.name not in self.scan.untrained]
         outputs = tuple((f"d_{leaf.name}", _assembled(to, leaf, parts[leaf.name])) for leaf in leaves)
@@ -129,17 +137,21 @@ class _Differentiation:
             self.sums[state.update].append(leaf)
 
     def _active(self) -> set[str]:
-        """Values with an adjoint: all but numbers, conditions, what is not trained, and what depends on these alone."""
+        """Values with an adjoint: all but numbers, what has no derivative or is not trained, and what depends on these
+        alone.
+        """
         active: set[str] = set()
         for value in self.scan.values:
-            differentiable = value.op not in OPS or any(OPS[value.op].partials)
             leaf = value.op in ("input", "state", "parameter") and value.name not in self.scan.untrained
-            if leaf or (differentiable and active.intersection(value.operands)):
+            if leaf or (not is_flat(value.op) and active.intersection(value.operands)):
                 active.add(value.name)
         return active
 
     def _total(self, value: Value) -> str | None:
-        """The adjoint of a value: the sum of its parts, in the order in which they came."""
+        """The adjoint of a value: the sum of its parts, in the order in which they came.
+
+        That of a vector may be a number, which stands for each unit's.
+        """
         label = f"d_{value.name.rstrip(_PRIME)}"
         parts = self.sums[value.name]
         if blocks := self.blocks[value.name]:
@@ -149,7 +161,26 @@ class _Differentiation:
                 if number not in sums:
                     sums[number] = self.to.make("zeros", "mul", self.to.constant(0.0), some)
             parts = [*parts, self.to.make(label, "stack", *(sums[number] for number in sorted(sums)))]
-        return self._sum(label, parts) if parts else None
+        if not parts:
+            return None
+        return self._sum(label, parts) if value.shape else self._number(label, parts, value)
+
+    def _number(self, label: str, parts: list[str], value: Value) -> str:
+        """The adjoint of a number, of parts that are numbers or vectors of any widths."""
+        by_shape: dict[Shape, list[str]] = defaultdict(list)
+        for part in parts:
+            by_shape[self.to.values[part].shape].append(part)
+        totals = {shape: self._sum(label, some) for shape, some in by_shape.items()}
+        if len(totals) > 1 or not (value.op == "input" or value.name in self.thin):
+            totals = {s: self.to.make(f"{label}.sum", "sum", total) if s else total for s, total in totals.items()}
+        return self._sum(label, list(totals.values()))
+
+    def _whole(self, name: str, shape: Shape) -> str:
+        """An adjoint with the units of a vector."""
+        if not shape or self.to.values[name].shape == shape:
+            return name
+        leaves = (leaf for op in ("state", "input") for leaf in self.to.values.values() if leaf.op == op)
+        return self.to.make(name, "expand", name, next(leaf.name for leaf in leaves if leaf.shape == shape))
 
     def _sum(self, label: str, parts: list[str]) -> str:
         total = parts[0]
@@ -158,6 +189,8 @@ class _Differentiation:
         return total
 
     def _pass_back(self, value: Value, adjoint: str | None) -> None:
+        if adjoint is not None and not self._is_row(value):
+            adjoint = self._whole(adjoint, value.shape)
         if value.op == "state":  # what no gradient reaches is a vector of zeros and no number, for the targets' sake
             leaf = self.carried[value.name]
             self.updates[value.name] = adjoint or self.to.make(f"{leaf}'", "mul", self.to.constant(0.0), leaf)
@@ -165,6 +198,9 @@ class _Differentiation:
             return
         elif value.op == "input":
             self.outputs[self._labelled(value)] = adjoint
+        elif origin(self.forward, value.name)[0].op == "parameter" and self.to.values[adjoint].shape == ():
+            self.outputs[self._labelled(value)] = adjoint
+            self.numbers.append((value, adjoint))
         elif origin(self.forward, value.name)[0].op == "parameter":
             leaf = self.to.keep(Value(self.to.fresh(f"d_{value.name}"), "state", shape=self.to.values[adjoint].shape))
             self.accumulators.append((value, State(leaf, self.to.make(f"{leaf}'", "add", leaf, adjoint))))
@@ -179,10 +215,14 @@ class _Differentiation:
                 if operand in self.active:
                     block = self.to.make(f"d_{value.name}", "pick", adjoint, attribute=number)
                     self.sums[operand].append(block)
-        elif value.op in ACROSS:
-            self._pass_across(value, adjoint)
-        else:
+        elif self._is_row(value):
             self._pass_through_row(value, adjoint)
+        else:
+            self._pass_across(value, adjoint)
+
+    def _is_row(self, value: Value) -> bool:
+        """Whether its derivative by an operand is a factor, pointwise or of a number by each unit."""
+        return value.op in OPS or value.op in REDUCTIONS
 
     def _pass_across(self, value: Value, adjoint: str) -> None:
         *matrices, operand = value.operands
@@ -204,15 +244,20 @@ class _Differentiation:
         return label
 
     def _pass_through_row(self, value: Value, adjoint: str) -> None:
-        op = OPS[value.op]
-        meaning = dict(zip(op.operands.split(), (self.names[o] for o in value.operands), strict=True))
+        row = OPS.get(value.op) or ACROSS[value.op]
+        meaning = dict(zip(row.operands.split(), (self.names[o] for o in value.operands), strict=True))
         meaning["y"] = self.names[value.name]
-        for operand, partial in zip(value.operands, op.partials, strict=True):
+        if value.op in ACROSS:
+            (dimension,) = self.forward[value.operands[0]].shape
+            meaning["share"] = self.to.leaf(Value(f"share({dimension})", "share", attribute=dimension))
+        for operand, partial in zip(value.operands, row.partials, strict=True):
             if operand in self.active and partial:
                 label = f"d_{operand.rstrip(_PRIME)}"
                 factor = self.to.expression(parse_expression(partial), meaning, f"{label}.1")
                 if self.to.number(factor) != 0:
-                    self.sums[operand].append(self.to.make(label, "mul", adjoint, factor))
+                    part = self.to.make(label, "mul", adjoint, factor)
+                    number = self.forward[operand].shape == ()  # to which each unit adds
+                    self.sums[operand].append(self._whole(part, value.shape) if number else part)
 
 
 def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:

@@ -26,7 +26,7 @@ def thin(graph: CellGraph) -> set[str]:
     found: set[str] = set()
     for value in graph.values:
         if value.op in LEAVES | ACROSS.keys():
-            same = value.op in ("constant", "parameter")
+            same = value.op in ("constant", "parameter", "share")
         else:
             same = found.issuperset(value.operands) and value.op != "expand"
         if same:

@@ -3,9 +3,9 @@
 A step falls into four graphs:
 
     once      expressions of parameters alone: evaluated once a call
-    before    products of the input, with the biases added to them: one GEMM over all rows of the sequence
+    before    products and reductions of the input, with the biases added to them: one GEMM over all rows
     scan      the recurrence, and the pointwise work around it, which costs less there than the memory it would pass
-    after     products that no state needs: one GEMM over all rows
+    after     products and reductions that no state needs: one GEMM over all rows
 
     pre = W @ x + U @ h + b      →      before: w = W @ x + b        scan: pre = w + U @ h
 """
@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
+from rnngen.across import ACROSS, REDUCTIONS
 from rnngen.build import Builder
 from rnngen.ir import (
     LEAVES,
@@ -34,6 +35,7 @@ from rnngen.ir import (
 )
 from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.simplify import renamed
+from rnngen.runtime.plan import SAVED
 
 _SUMS = frozenset({"add", "sub"})
 
@@ -58,8 +60,8 @@ def hoist(program: Packed) -> Split:
 
 
 def _label(name: str, output: str) -> str:
-    """Of an output of the scan; "saved" is what the pass `save` adds."""
-    return "y" if name == output else f"{name}.1" if name == "saved" else name
+    """Of an output of the scan; the pass `save` adds those of `SAVED`."""
+    return "y" if name == output else f"{name}.1" if name in SAVED.values() else name
 
 
 def _ranks(graph: CellGraph) -> dict[str, int]:
@@ -72,10 +74,12 @@ def _ranks(graph: CellGraph) -> dict[str, int]:
 def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
     """The graph that each value belongs to; "leaf" and "view" values belong to every graph that uses them."""
     rank = _ranks(graph)
-    products = {v.name for v in graph.values if v.op == "matmul"}
-    before = needed(graph, biased | {name for name in products if rank[name] == 1})
+    across = {v.name for v in graph.values if v.op in ACROSS}
+    # What is made of a reduction stays with it: within the loop its gradient would take a reduction at every step.
+    reduced = reaching(graph, {v.name for v in graph.values if v.op in REDUCTIONS and rank[v.name] == 1})
+    before = needed(graph, biased | {name for name in across | reduced if rank[name] == 1})
     recurrent = needed(graph, {state.update for state in graph.states})
-    after = reaching(graph, {name for name in products if rank[name] == 2 and name not in recurrent})
+    after = reaching(graph, {name for name in across if rank[name] == 2 and name not in recurrent})
     phase = {}
     for value in graph.values:
         if value.op in LEAVES:

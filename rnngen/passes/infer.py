@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen import idioms
-from rnngen.across import ShapeConflict, shown
+from rnngen.across import ACROSS, ShapeConflict, is_flat, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
@@ -14,7 +14,7 @@ from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.resolve import report_unused
 from rnngen.source import Span
 
-_WITHOUT_DERIVATIVE = COMPARISONS | {op.name for op in MATRICES.values() if op.like}
+_OF_A_SHAPE = {op.name for op in MATRICES.values() if op.like}
 
 
 def infer(program: Program, cell: Cell) -> Program:
@@ -161,6 +161,8 @@ class _Inference:
             return f"the matrix stands on the left: write {texts[1]} @ {vector}."
         if value.op == "matmul" and ranks[0] < 2 and ranks[1] < 2:
             return f"the elementwise product is {texts[0]} * {texts[1]}."
+        if value.op in ACROSS and value.op != "matmul":
+            return self._remedy_across(value, texts, ranks)
         if value.op != "mul" or sorted(ranks) != [1, 2]:
             return None
         for user in self.program.cell.values:
@@ -168,6 +170,15 @@ class _Inference:
                 whole = f"{texts[0]} * ({texts[1]} @ {self.text(user.operands[1])})"
                 return f"* and @ bind equally, from left to right; write {whole}."
         return f"the product of a matrix and a vector is {texts[0]} @ {texts[1]}." if ranks[0] == 2 else None
+
+    def _remedy_across(self, value: Value, texts: list[str], ranks: list[int]) -> str | None:
+        """The hint where a reduction or a norm is of no vector."""
+        if value.op == "dot" and sorted(ranks) == [1, 2]:
+            matrix, vector = texts if ranks[0] == 2 else texts[::-1]
+            return f"the product of a matrix and a vector is {matrix} @ {vector}."
+        if 0 in ranks:
+            return "a number is the same for all units."
+        return f"of a product it would be {value.op}({texts[0]} @ v)." if ranks == [2] else None
 
     def text(self, name: str) -> str:
         """A value as the equations have it: by its name, or written out if it has none."""
@@ -205,7 +216,8 @@ class _Inference:
             self.mistakes.add("condition", message, span, hints=(hint,))
         elif shape not in allowed:
             message = f"{subject} must be a vector {wanted}, and this is {shown(shape)}."
-            self.mistakes.add("shape", message, span)
+            remedy = None if shape else "multiply a vector by this number, or add it to one."
+            self.mistakes.add("shape", message, span, hints=(remedy,))
 
     def graph(self) -> CellGraph:
         """The cell with shapes, and without names that only stand for another."""
@@ -224,7 +236,7 @@ class _Inference:
 
 def _report_divided_by_zero(graph: CellGraph, fixed: Mapping[str, float], inference: _Inference) -> None:
     for value in graph.values:
-        if value.op == "div" and fixed.get(value.operands[1]) == 0:
+        if value.op in ("div", "mod") and fixed.get(value.operands[1]) == 0:
             divisor = inference.text(value.operands[1])
             message = f"The equation divides by '{divisor}', which is zero whatever the parameters are."
             inference.mistakes.add("not-finite", message, value.origin)
@@ -240,13 +252,13 @@ def _report_untrained(graph: CellGraph, fixed: Mapping[str, float], inference: _
         return replace(graph, values=tuple(replace(v, operands=()) if where(v) else v for v in graph.values))
 
     free = cut(graph, lambda value: value.name in fixed)
-    used, trained = reached(free), reached(cut(free, lambda value: value.op in _WITHOUT_DERIVATIVE))
+    used, trained = reached(free), reached(cut(free, lambda value: is_flat(value.op) or value.op in _OF_A_SHAPE))
     for parameter in inference.cell.parameters:
         for number, block in enumerate(parameter.blocks if parameter.trained else ()):
             name = block if len(parameter.blocks) > 1 else parameter.name
             if name not in trained:
                 message = f"The gradient of '{block}' is zero everywhere, so it would never be trained."
-                note = "a comparison has no derivative, and nothing else uses it."
+                note = "comparisons and floor pass no gradient on, and nothing else uses it."
                 hint = "use it also where it has a derivative, or give its parameter the key trained = false."
                 if name not in used:
                     note, hint = (
@@ -269,12 +281,12 @@ def _fixed(graph: CellGraph, numbers: Mapping[str, float]) -> dict[str, float]:
         operands = [found.get(operand) for operand in value.operands]
         number = None
         match value.op:
-            case "mul" | "matmul" if 0 in operands:
+            case "mul" | "matmul" | "sum" | "mean" | "dot" if 0 in operands:
                 number = 0.0
-            case "div" if operands[0] == 0:
+            case "div" | "mod" if operands[0] == 0:
                 number = 0.0
-            case "sub" | "div" if value.operands[0] == value.operands[1]:
-                number = 0.0 if value.op == "sub" else 1.0
+            case "sub" | "div" | "mod" if value.operands[0] == value.operands[1]:
+                number = 1.0 if value.op == "div" else 0.0
             case "where" if operands[1] == operands[2]:
                 number = operands[1]
             case op if op in OPS and op not in COMPARISONS and op != "where" and None not in operands:
@@ -289,7 +301,7 @@ def _check_widths(graph: CellGraph, inference: _Inference) -> None:
     carried = reaching(graph, {state.name for state in graph.states})
     carried &= needed(graph, {state.update for state in graph.states})
     inside = [value for value in graph.values if value.name in carried and value.op not in LEAVES]
-    wrong = [value for value in inside if value.shape != ("hidden",) and len(value.shape) < 2]
+    wrong = [value for value in inside if value.shape not in (("hidden",), ()) and len(value.shape) < 2]
     for value in _first(wrong):
         message = f"'{inference.text(value.name)}' is {shown(value.shape)}, which is not supported here: "
         message += "inside the recurrence every vector is hidden wide."

@@ -3,41 +3,46 @@
 a = softplus(h)      →      a = max(h, 0) + log1p(exp(-abs(h)))
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from rnngen.across import Across
 from rnngen.build import Builder
 from rnngen.equations import parse_expression
 from rnngen.ir import CellGraph, Differentiated
-from rnngen.ops import OPS
+from rnngen.ops import OPS, Op
 from rnngen.passes.simplify import renamed
+
+_Rows = Mapping[str, Op] | Mapping[str, Across]
 
 
 def lower(program: Differentiated) -> Differentiated:
     """Every graph but the described cell, in primitives; the same object if nothing was derived."""
-    if not any(map(_is_derived, program.graphs().values())):
+    if not any(_is_derived(graph, OPS) for graph in program.graphs().values()):
         return program
     return replace(
         program,
-        once=_lowered(program.once),
-        before=_lowered(program.before),
-        scan=_lowered(program.scan),
-        after=_lowered(program.after),
-        adjoint=_lowered(program.adjoint),
-        gradients=_lowered(program.gradients),
+        once=written_out(program.once, OPS),
+        before=written_out(program.before, OPS),
+        scan=written_out(program.scan, OPS),
+        after=written_out(program.after, OPS),
+        adjoint=written_out(program.adjoint, OPS),
+        gradients=written_out(program.gradients, OPS),
     )
 
 
-def _is_derived(graph: CellGraph) -> bool:
-    return any(value.op in OPS and OPS[value.op].definition for value in graph.values)
+def _is_derived(graph: CellGraph, rows: _Rows) -> bool:
+    return any(value.op in rows and rows[value.op].definition for value in graph.values)
 
 
-def _lowered(graph: CellGraph) -> CellGraph:
-    if not _is_derived(graph):
+def written_out(graph: CellGraph, rows: _Rows) -> CellGraph:
+    """A graph in which each operation of the rows that has a definition is that; the same object if there is none."""
+    if not _is_derived(graph, rows):
         return graph
     builder = Builder(reserved=graph.by_name())
     names: dict[str, str] = {}
     for value in graph.values:
-        op = OPS.get(value.op)
+        op = rows.get(value.op)
         if op and op.definition:
             meaning = dict(zip(op.operands.split(), (names[o] for o in value.operands), strict=True))
             names[value.name] = builder.expression(parse_expression(op.definition), meaning, value.name)

@@ -13,7 +13,7 @@ stand at either end: a scan from the last step to the first keeps the initial st
 from dataclasses import replace
 
 from rnngen.build import Builder
-from rnngen.ir import CellGraph, Differentiated, State, Value, blocks_of, prune
+from rnngen.ir import CellGraph, Differentiated, State, Value, block_shape, blocks_of, prune
 
 
 def mask(program: Differentiated) -> Differentiated:
@@ -92,7 +92,7 @@ def _still(graph: CellGraph, to: Builder, valid: Value, names: dict[str, str]) -
 def _or_zero(to: Builder, name: str, valid: Value) -> str:
     """A value, or zero where a step does not count; a pack block by block."""
     shape = to.values[name].shape
-    if not isinstance(shape[0], int):
+    if block_shape(shape) == shape:
         return to.make(f"{name}.masked", "or_zero", valid.name, name)
     blocks = [to.make(f"{name}.{n}", "pick", name, attribute=n) for n in range(blocks_of(shape))]
     return to.make(f"{name}.masked", "stack", *(_or_zero(to, block, valid) for block in blocks))

@@ -3,7 +3,7 @@
 Everything that the adjoint needs of the forward step is either read from memory or computed again from what was read.
 A product is never computed again; pointwise work costs nothing. The cheapest set to read is a minimum cut between what
 is known only to the forward scan and what the adjoint uses. For an LSTM it is i, f, g, o and c; for a GRU r, z, n and
-U_n h + b_n beside the output; for an IndRNN the output alone.
+U_n h + b_n beside the output; for an IndRNN the output alone. What is stored of one shape is one pack.
 """
 
 from collections.abc import Set
@@ -14,17 +14,32 @@ import networkx as nx
 
 from rnngen.across import ACROSS
 from rnngen.build import Builder
-from rnngen.ir import LEAVES, Binding, CellGraph, Differentiated, Value, blocks_of, needed, origin, prune
+from rnngen.ir import (
+    LEAVES,
+    Binding,
+    CellGraph,
+    Differentiated,
+    Shape,
+    Value,
+    block_shape,
+    blocks_of,
+    needed,
+    origin,
+    prune,
+)
 from rnngen.ops import COMPARISONS
+from rnngen.runtime.plan import SAVED
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
 # read. Anything else is written and read. To keep an input of the scan alive takes as much memory as writing it would,
 # so it costs the same, except in a tie; and it is kept whole. Of two equal cuts the one with fewer values is taken.
+# A number is next to nothing beside an array.
 _READ, _KEEP, _WRITE_AND_READ = 101, 199, 201
+_NUMBER = 100  # times cheaper
 
 
 def save(program: Differentiated) -> Differentiated:
-    """The program with a scan that stores, under the label "saved", what its adjoint and gradients read."""
+    """The program with a scan that stores, under labels of `SAVED`, what its adjoint and gradients read."""
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     forward = scan.by_name()
     wanted = _uses_of_forward(adjoint, forward) | _uses_of_forward(gradients, forward)
@@ -33,7 +48,7 @@ def save(program: Differentiated) -> Differentiated:
     chosen = _cut(scan, wanted, outputs.keys())
     carried = {state.name: state.update for state in scan.states}
     bindings = {b.leaf: b for b in program.bindings if b.kind == "gradient"}
-    stored: list[str] = []
+    stored: dict[Shape, list[str]] = {}
     for name in chosen:
         if forward[name].op == "input":
             bindings[name] = Binding(name, "stream", name)
@@ -42,15 +57,18 @@ def save(program: Differentiated) -> Differentiated:
         elif carried.get(name) in outputs:
             bindings[name] = Binding(name, "previous", outputs[carried[name]])
         else:
-            stored.append(name)
+            stored.setdefault(forward[name].shape, []).append(name)
     to = Builder(scan.values)
-    pack = to.make("saved", "stack", *stored) if stored else None
-    name = _fresh("saved", scan, adjoint, gradients)
-    if pack:
-        bindings[name] = Binding(name, "saved", "saved")
-        scan = replace(scan, values=tuple(to.values.values()), outputs=(*scan.outputs, ("saved", pack)))
-    adjoint = _reading(adjoint, forward, chosen, stored, name)
-    gradients = _reading(gradients, forward, chosen, stored, name)
+    packs: dict[str, list[str]] = {}
+    for shape, names in stored.items():
+        label = SAVED[shape]
+        pack = to.make(label, "stack", *names)
+        leaf = _fresh(label, scan, adjoint, gradients)
+        packs[leaf] = names
+        bindings[leaf] = Binding(leaf, "saved", label)
+        scan = replace(scan, values=tuple(to.values.values()), outputs=(*scan.outputs, (label, pack)))
+    adjoint = _reading(adjoint, forward, chosen, packs)
+    gradients = _reading(gradients, forward, chosen, packs)
     read = {leaf.name for graph in (adjoint, gradients) for leaf in graph.leaves("input")}
     kept = tuple(binding for leaf, binding in bindings.items() if leaf in read)
     return replace(program, scan=scan, adjoint=adjoint, gradients=gradients, bindings=kept)
@@ -76,6 +94,8 @@ def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
         else:
             cost = _READ if value.name in in_memory else _WRITE_AND_READ
             readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS
+        if block_shape(value.shape) == ():
+            cost //= _NUMBER
         network.add_edge(entry, exit_, **({"capacity": cost} if readable else {}))
         if value.op in LEAVES | ACROSS.keys():
             network.add_edge("forward", entry)
@@ -96,18 +116,21 @@ def _fresh(stem: str, *graphs: CellGraph) -> str:
     return stem if stem not in taken else next(new for n in count(1) if (new := f"{stem}.{n}") not in taken)
 
 
-def _reading(graph: CellGraph, forward: dict[str, Value], chosen: list[str], stored: list[str], pack: str) -> CellGraph:
-    """The graph with the chosen values as leaves: blocks of what was stored, blocks of streams, or whole streams."""
+def _reading(graph: CellGraph, forward: dict[str, Value], chosen: list[str], packs: dict[str, list[str]]) -> CellGraph:
+    """The graph with the chosen values as leaves: blocks of what was stored, blocks of streams, or whole streams.
+
+    packs: of each that was stored what it consists of.
+    """
     builder = Builder()
     names: dict[str, str] = {}
-    if stored:
-        shape = (len(stored), *forward[stored[0]].shape)
-        builder.keep(Value(pack, "input", shape=shape))
+    places = {name: (pack, number) for pack, stored in packs.items() for number, name in enumerate(stored)}
+    for pack, stored in packs.items():
+        builder.keep(Value(pack, "input", shape=(len(stored), *forward[stored[0]].shape)))
     for name in chosen:
         value = forward[name]
-        if name in stored:
-            block = replace(value, op="pick", operands=(pack,), attribute=stored.index(name))
-            names[name] = builder.keep(block)
+        if name in places:
+            pack, number = places[name]
+            names[name] = builder.keep(replace(value, op="pick", operands=(pack,), attribute=number))
         else:
             names[name] = builder.leaf(replace(value, op="input", operands=(), attribute=None))
     alive = needed(graph, set(graph.roots()) | {state.name for state in graph.states})

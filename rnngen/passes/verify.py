@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from rnngen.across import ACROSS, ShapeConflict
+from rnngen.across import ACROSS, ShapeConflict, is_flat
 from rnngen.build import shape_of
 from rnngen.ir import CHOICES, LEAVES, STRUCTURAL, CellGraph, Differentiated, Program, Shape, Value
 from rnngen.matrices import MATRICES
-from rnngen.ops import COMPARISONS, OPS
+from rnngen.ops import OPS
+from rnngen.runtime.plan import SAVED
 
 _Must = Callable[[bool, str], None]
 _Form = TypeVar("_Form", bound=Program)
@@ -84,7 +85,8 @@ def _verify_adjoint(program: Differentiated) -> None:
         must(label is None or label in outputs, f"the adjoint of {stream.name} is missing")
         must(label is not None or stream.name not in effective, f"{stream.name} has no adjoint")
         if label is not None:
-            match(stream.name, outputs[label], stream.shape)
+            summed = stream.shape == () and outputs[label] == ("hidden",)  # behind the scan
+            match(stream.name, () if summed else outputs[label], stream.shape)
     must(len(gradients.outputs) == len(parameters), "a parameter has no gradient")
     for parameter, (_, value) in zip(parameters, gradients.outputs, strict=True):
         match(parameter.name, after[value].shape, parameter.shape)
@@ -104,7 +106,9 @@ def _effective(graph: CellGraph) -> set[str]:
     """Names of the values that a new state or an output depends on otherwise than by a condition."""
     numbers = _numbers(graph)
     found = {state.update for state in graph.states}
-    found |= {value for label, value in graph.outputs if label != "saved"}  # what `save` stores is for the adjoint
+    found |= {
+        value for label, value in graph.outputs if label not in SAVED.values()
+    }  # what `save` stores is for the adjoint
     for value in reversed(graph.values):
         if value.name in found:
             found.update(_differentiated(value, numbers))
@@ -113,7 +117,7 @@ def _effective(graph: CellGraph) -> set[str]:
 
 def _differentiated(value: Value, numbers: dict[str, float]) -> Sequence[str]:
     """The operands by which a value has a derivative other than zero."""
-    if value.op in COMPARISONS:
+    if is_flat(value.op):
         return ()
     if value.op in CHOICES or value.op == "where":
         return value.operands[1:]

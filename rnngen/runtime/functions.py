@@ -33,3 +33,11 @@ def log1p(x):
     # would be infinity by infinity.
     y = 1.0 + x
     return tl.where((y == 1.0) | (y == float("inf")), x, tl.log(y) * (x / (y - 1.0)))
+
+
+@triton.jit
+def remainder(a, b):
+    # a - floor(a / b) * b, of the sign of b. A quotient may have been rounded to a whole number, or below one.
+    r = a - tl.floor(a / b) * b
+    r = tl.where(r * b < 0, r + b, r)
+    return tl.where((r - b) * b >= 0, r - b, r)

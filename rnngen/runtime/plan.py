@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LETTERS = {"hidden": "H", "inputs": "I"}  # the dimensions, as constants of a kernel
+# What a scan stores for its adjoint, only where a gradient is wanted: the label of the output by the shape of a block.
+# Numbers have the type of the accumulators: they cost next to nothing, and of two bytes a thread Triton makes no
+# asynchronous copy, without which an LSTM's adjoint with layer norms takes four times as long.
+SAVED: Mapping[tuple[str | int, ...], str] = {
+    ("hidden",): "saved",
+    ("inputs",): "saved_inputs",
+    (): "saved_numbers",
+}
 MOST_PROGRAMS = 65535  # in the second dimension of a grid, on CUDA and ROCm
 
 
@@ -35,27 +43,39 @@ class Across:
 class Facts:
     """What the choice needs to know of one sweep.
 
-    backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks.
-    levels: how many in a row of `across` depend on one another. dimensions: those that a value of it has. linear:
-    whether every state's new value is a * old + b, with an a and a b that are known before it.
+    backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks that
+    are vectors. numbers: how many numbers it reads. levels: how many in a row of `across` depend on one another.
+    dimensions: those that a value of it has. linear: whether every state's new value is a * old + b, with an a and a b
+    that are known before it.
     """
 
     backwards: bool = False
     across: tuple[Across, ...] = ()
     streams: tuple[int, ...] = (1,)
     outputs: tuple[int, ...] = (1,)
+    numbers: int = 0
     levels: int = 0
     dimensions: tuple[str, ...] = ("hidden",)
     linear: bool = False
+
+    @property
+    def products(self) -> tuple[Across, ...]:
+        """What applies matrices."""
+        return tuple(across for across in self.across if across.matrices)
 
     @property
     def matrices(self) -> int:
         return sum(across.matrices for across in self.across)
 
     @property
+    def sums(self) -> int:
+        """How many reductions in a row depend on one another."""
+        return max(1, self.levels - len(self.products)) if len(self.products) < len(self.across) else 0
+
+    @property
     def mixed(self) -> bool:
         """Whether dense and block-diagonal matrices occur together."""
-        return len({across.heads for across in self.across if across.matrices}) > 1
+        return len({across.heads for across in self.products}) > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
-from rnngen.runtime.plan import NotPossible, Sizes
+from rnngen.runtime.plan import SAVED, NotPossible, Sizes
 from rnngen.runtime.seal import edition
 from rnngen.runtime.sweep import Given, Sweep, row_of, run_sweep, torch_steps, uses_kernels
 
@@ -33,7 +33,7 @@ class Scan:
     sources: where each input of the adjoint and of `gradients` comes from: ("stream", name), ("output", label),
     ("previous", label, state) for an output one step earlier, ("gradient", label) for what comes in from outside,
     ("adjoint", label) for an output of the adjoint, ("accumulator", name) for one of its last states.
-    stream_gradients: for each stream the label of its adjoint, None if it has none.
+    stream_gradients: for each stream the label of its adjoint, None if it has none; that of a number may have units.
     gradients: gradients(*gradient_inputs, *parameters) gives the gradient of each parameter, None of one that is not
     trained.
     """
@@ -132,7 +132,7 @@ class Scan:
         if last_only:
             order = list(self.forward.states)
             outputs |= {label: last[order.index(state)] for label, state in self.forward.carried.items()}
-        return [output for label, output in outputs.items() if label != "saved"], last
+        return [output for label, output in outputs.items() if label not in SAVED.values()], last
 
     @property
     def _cell(self) -> str:
@@ -214,11 +214,15 @@ class Scan:
         self, which: Sweep, inputs: Sequence[Tensor], states: Sequence[Tensor], save: bool = True, keep: bool = True
     ) -> list[Tensor]:
         time, batch, sizes = inputs[0].shape[0], states[0].shape[0], which.sizes(inputs, states)
-        unwanted = {"saved"} if not save else set()
+        unwanted = set(SAVED.values()) if not save else set()
         unwanted |= which.carried.keys() if not keep else set()
-        return [
-            states[0].new_empty((time, batch, row_of(shape, sizes)) if label not in unwanted else (0,))
+        wide = accumulator_of(states[0].dtype)
+        shapes = {
+            label: (time, batch, row_of(shape, sizes)) if label not in unwanted else (0,)
             for label, shape in which.outputs.items()
+        }
+        return [
+            states[0].new_empty(shape, dtype=wide if label == SAVED[()] else None) for label, shape in shapes.items()
         ]
 
     # The adjoint operator.
@@ -302,7 +306,10 @@ class Scan:
         if any(needs):
             counts = None if valid is None else valid > 0
             d_parameters = self.gradients(*(value(name) for name in self.gradient_inputs), *parameters, counts)
-        d_streams = [None if label is None else values[label] for label in self.stream_gradients]
+        d_streams = [
+            None if label is None else values[label].sum(-1, keepdim=True) if shape == () else values[label]
+            for label, shape in zip(self.stream_gradients, self.forward.inputs.values(), strict=True)
+        ]
         d_begin = None if resets is None else d_begin
         return (*d_streams, *first[: self._states], *d_parameters, None, None, d_begin, *flags)
 

@@ -172,6 +172,83 @@ def load_row(pointer, row, left, BB: tl.constexpr):
     return tl.load(pointer + row + batch, mask=batch < left, other=0)
 
 
+# A number for each element of the batch is a row [1, BB].
+
+
+@triton.jit
+def load_numbers(pointer, row, left, block: tl.constexpr, COUNT: tl.constexpr, total: tl.constexpr, BB: tl.constexpr,
+                 ACC: tl.constexpr):  # fmt: skip
+    """COUNT neighbouring numbers of a stream."""
+    batch = tl.arange(0, BB)[None, :]
+    number = (tl.load(pointer + row * total + (batch * total + block), mask=batch < left, other=0.0).to(ACC),)
+    if COUNT == 1:
+        return number
+    else:
+        return number + load_numbers(pointer, row, left, block + 1, COUNT - 1, total, BB, ACC)
+
+
+@triton.jit
+def store_numbers(pointer, numbers, row, left, block: tl.constexpr, total: tl.constexpr, BB: tl.constexpr):
+    """Numbers as neighbouring ones of a stream."""
+    batch = tl.arange(0, BB)[None, :]
+    for n in tl.static_range(len(numbers)):
+        at = pointer + row * total + (batch * total + block + n)
+        tl.store(at, numbers[n].to(pointer.dtype.element_ty), mask=batch < left)
+
+
+@triton.jit
+def fill_numbers(pointer, total: tl.constexpr, begin, end, T, B, row_0, left, second, BB: tl.constexpr,
+                 BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """Zeros at the steps before `begin` and from `end` on, which are not run."""
+    zeros = tl.zeros([1, BB], tl.float32)
+    for count in tl.range(0, begin + T - end, num_stages=1):
+        time = step_at(tl.where(count < begin, count, count - begin + end), T, second, BACKWARDS, BOTH)
+        for block in tl.static_range(total):
+            store_numbers(pointer, (zeros,), time * tl.cast(B, tl.int64) + row_0, left, block, total, BB)
+
+
+@triton.jit
+def row_of(numbers, D: tl.constexpr, MEAN: tl.constexpr):
+    row = numbers[None, :]
+    return row * (1 / D) if MEAN else row
+
+
+@triton.jit
+def sum_tiles(tiles, D: tl.constexpr, BD: tl.constexpr, MEAN: tl.constexpr):
+    """The sum over the units of each tile, or the mean, as a row. Four at a time, which wait for one another once."""
+    COUNT: tl.constexpr = len(tiles)
+    if COUNT == 1:
+        return (row_of(tl.sum(bounded(tiles[0], 1, D, BD), axis=0), D, MEAN),)
+    elif COUNT == 2:
+        both = tl.join(bounded(tiles[0], 1, D, BD), bounded(tiles[1], 1, D, BD))
+        a, b = tl.sum(both, axis=0).split()
+        return row_of(a, D, MEAN), row_of(b, D, MEAN)
+    elif COUNT <= 4:
+        last = tiles[COUNT - 1]
+        low = tl.join(bounded(tiles[0], 1, D, BD), bounded(tiles[1], 1, D, BD))
+        high = tl.join(bounded(tiles[2], 1, D, BD), bounded(last, 1, D, BD))
+        low, high = tl.sum(tl.join(low, high), axis=0).split()
+        a, b = low.split()
+        c, d = high.split()
+        if COUNT == 3:
+            return row_of(a, D, MEAN), row_of(b, D, MEAN), row_of(c, D, MEAN)
+        else:
+            return row_of(a, D, MEAN), row_of(b, D, MEAN), row_of(c, D, MEAN), row_of(d, D, MEAN)
+    else:
+        return sum_tiles(tiles[:4], D, BD, MEAN) + sum_tiles(tiles[4:], D, BD, MEAN)
+
+
+@triton.jit
+def largest_tiles(tiles, D: tl.constexpr, BD: tl.constexpr):
+    """The largest unit of each tile, as a row."""
+    inside = row_unit(1, BD)[:, None] < D
+    row = (tl.max(tl.where(inside, tiles[0], float("-inf")), axis=0, keep_dims=True),)
+    if len(tiles) == 1:
+        return row
+    else:
+        return row + largest_tiles(tiles[1:], D, BD)
+
+
 @triton.jit
 def stack_of_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr,
                       HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip

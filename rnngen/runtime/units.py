@@ -2,6 +2,7 @@
 and write their tensors.
 
 A row of a tensor is `total` blocks of `width` units each, side by side; `row` is time * B + batch, or batch alone.
+A number is a vector of one unit.
 """
 
 from rnngen.runtime.language import tl, triton
@@ -76,3 +77,27 @@ def load_scalars(pointer, block: tl.constexpr, COUNT: tl.constexpr, ACC: tl.cons
         return number
     else:
         return number + load_scalars(pointer, block + 1, COUNT - 1, ACC)
+
+
+# Of a program that has all units of an element of the batch.
+
+
+@triton.jit
+def sum_units(vectors, unit, H: tl.constexpr, MEAN: tl.constexpr):
+    """The sum of each vector, or its mean, as one of one unit."""
+    total = tl.sum(tl.where(unit < H, vectors[0], 0.0), axis=0, keep_dims=True)
+    found = (total * (1 / H) if MEAN else total,)
+    if len(vectors) == 1:
+        return found
+    else:
+        return found + sum_units(vectors[1:], unit, H, MEAN)
+
+
+@triton.jit
+def largest_units(vectors, unit, H: tl.constexpr):
+    """The largest unit of each vector, as one of one unit."""
+    found = (tl.max(tl.where(unit < H, vectors[0], float("-inf")), axis=0, keep_dims=True),)
+    if len(vectors) == 1:
+        return found
+    else:
+        return found + largest_units(vectors[1:], unit, H)

@@ -78,6 +78,9 @@ class TorchText:
     def _atom(self, value: Value) -> str | None:
         if value.op == "pick":
             return self._pick(value)
+        if value.op == "share":
+            wide = next(leaf for leaf in self.graph.leaves("state") if leaf.shape == (value.dimension,))
+            return f"(1 / {self.names[wide.name]}.shape[-1])"
         return self.names[value.name] if value.op in ("input", "state", "parameter", "mask") else None
 
     def _pick(self, value: Value) -> str:
@@ -125,6 +128,8 @@ def _in_torch(graph: CellGraph) -> CellGraph:
 def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
     """d * (y * (1 - y)) or d * (1 - y * y) as one operation."""
     adjoint, factor = value.operands[0], definitions[value.operands[1]]
+    if definitions[adjoint].shape != factor.shape:
+        return None
 
     def complement(name: str) -> str | None:
         """What is taken off 1, if a value is 1 - something."""

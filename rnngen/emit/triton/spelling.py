@@ -14,6 +14,8 @@ SPELLING = Spelling(
         "sin": "tl.sin({0})",
         "cos": "tl.cos({0})",
         "erf": "tl.erf({0})",
+        "floor": "tl.floor({0})",
+        "mod": "remainder({0}, {1})",
         "abs": "tl.abs({0})",
         "max": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
         "min": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
@@ -26,15 +28,17 @@ SPELLING = Spelling(
     with_fraction={  # Triton 3.6 would round the number to float32, in float64 too
         "max": "tl.maximum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
         "min": "tl.minimum({0}, tl.full([], {1}, ACC), propagate_nan=tl.PropagateNan.ALL)",
+        "mod": "remainder({0}, tl.full([], {1}, ACC))",
     },
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
-        "F nn tl torch triton sigmoid tanh log1p kept or_zero begun cut expand step_at step_before boundary counted "
-        "load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors load_matrices "
-        "load_transposed multiply multiply_transposed load_chunk load_flags store_chunk widened old_values summed "
-        "row_at first_tiles fill_tiles first_units fill_units first_chunks fill_chunks "
+        "F nn tl torch triton sigmoid tanh log1p remainder kept or_zero begun cut expand step_at step_before boundary "
+        "counted load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors "
+        "load_matrices load_transposed multiply multiply_transposed load_numbers store_numbers fill_numbers sum_tiles "
+        "largest_tiles sum_units largest_units load_chunk load_flags store_chunk widened old_values summed row_at "
+        " first_tiles fill_tiles first_units fill_units first_chunks fill_chunks "
         "T B H I D HEADS BD BB BLOCK CHUNK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
-        "head batch left left_late row row_0 row_late count begin end time unit first inside second "
+        "head batch one left left_late row row_0 row_late count begin end time unit first inside second "
         # What the launcher of the stepwise schedule has.
         "scan choice stage step zip last state blocks product_into product_transposed_into "
         # Triton's interpreter puts names of its own among a kernel's globals.

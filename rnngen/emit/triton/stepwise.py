@@ -2,8 +2,8 @@
 is torch's.
 
 What passes from one kernel to a later one lies in memory: results of products and their operands in the type of the
-matrices, what a stage gives to another one in that of the accumulators. A state is overwritten by the last kernel of a
-step, so that whatever reads it before reads the old value.
+matrices; what a stage gives to another one or to a reduction, and what that gives, in the type of the accumulators. A
+state is overwritten by the last kernel of a step, so that whatever reads it before reads the old value.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from itertools import groupby
 from rnngen.across import ACROSS
 from rnngen.chain import Across, Atom, Link, Matrices, Write
 from rnngen.emit.statements import identifier
-from rnngen.emit.triton.sweep import AcrossText, CallText, LoadText, StoreText, SweepText
+from rnngen.emit.triton.sweep import AcrossText, CallText, LoadText, StoreText, SweepText, has_numbers, is_wide
+from rnngen.runtime.plan import SAVED
 
 _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step
 
@@ -31,6 +32,7 @@ class KernelText:
     pointers: tuple[str, ...]
     wide: tuple[str, ...]
     masked: bool
+    has_numbers: bool
     vectors: tuple[LoadText, ...]
     loads: tuple[tuple[LoadText, str], ...]
     call: CallText | None
@@ -87,18 +89,21 @@ class StepwiseText:
 
     def _value(self, name: str) -> _Tensor:
         """Of a leaf, what looks across units, or what is carried."""
-        op = self.chain.values[name].op
-        row, wide = (_STREAM if op == "input" else _STEP), op not in ACROSS.keys() | {"input", "parameter"}
-        return _Tensor(self.text.names[name], self.text.pointer(name), row, wide)
+        value = self.chain.values[name]
+        if value.op == "input":
+            return _Tensor(self.text.names[name], self.text.pointer(name), _STREAM, is_wide(value.shape))
+        wide = not ACROSS[value.op].matrix if value.op in ACROSS else value.op != "parameter"
+        return _Tensor(self.text.names[name], self.text.pointer(name), _STEP, wide)
 
     def _output(self, label: str) -> _Tensor:
         name = self.text.names.made(("tensor", "output", label), identifier(label))
-        return _Tensor(name, self.text.output(label), _STREAM)
+        return _Tensor(name, self.text.output(label), _STREAM, label == SAVED[()])
 
-    def _operand_of(self, name: str) -> _Tensor:
+    def _operand_of(self, name: str, wide: bool = False) -> _Tensor:
         """Of what is looked across: a state's copy, or a buffer."""
-        made = self.text.names.made(("tensor", "operand", name), f"{identifier(name)}_operand")
-        return _Tensor(made, self.text.names.made(("pointer", "operand", name), f"{made}_ptr"), _STEP)
+        stem = self.text.names[name] if "." in name else identifier(name)
+        made = self.text.names.made(("tensor", "operand", name), f"{stem}_operand")
+        return _Tensor(made, self.text.names.made(("pointer", "operand", name), f"{made}_ptr"), _STEP, wide)
 
     # What looks across units, and at what.
 
@@ -116,21 +121,35 @@ class StepwiseText:
     def _buffers(self) -> dict[tuple[Atom, ...], _Tensor]:
         """The operands that are written for this alone, each called after the first that looks across it."""
         found: dict[tuple[Atom, ...], _Tensor] = {}
+        multiplied = {across.operand for across in self.chain.across if across.matrices}
         for across in self.chain.across:
             operand = across.operand
-            if not (self._is_state(operand) or self._result(operand) or self._written(operand) or operand in found):
-                found[operand] = self._operand_of(across.name)
+            apart = operand not in multiplied and self._is_in_memory(operand[0])
+            at_hand = self._is_state(operand) or self._result(operand) or self._written(operand) or apart
+            if not at_hand and operand not in found:
+                found[operand] = self._operand_of(across.name, wide=operand not in multiplied)
         return found
 
     def _operand(self, across: Across) -> str:
         operand = across.operand
         if self._is_state(operand):
-            return self._operand_of(operand[0].value).name
+            return self._operand_of(operand[0].value).name if across.matrices else self.text.names[operand[0].value]
         if before := self._result(operand):
             return self.text.names[before.name]
         if write := self._written(operand):
             return f"{self._output(write.label).name}[step]"
-        return self._buffers()[operand].name
+        buffers = self._buffers()
+        return buffers[operand].name if operand in buffers else self._in_memory(operand[0])
+
+    def _is_in_memory(self, atom: Atom) -> bool:
+        """Whether a block can be read there by itself, in whatever type."""
+        return atom in self._carried or self.chain.values[atom.value].op in ACROSS.keys() | {"input"}
+
+    def _in_memory(self, atom: Atom) -> str:
+        name, count = self.text.names[atom.value], self.chain.blocks(atom.value)
+        if self.chain.values[atom.value].op == "input":
+            return f"{name}[step]" if count == 1 else f"{name}[step].chunk({count}, -1)[{atom.block}]"
+        return name if count == 1 else self.text.names.made(("tensor", *map(str, atom)), f"{name}_{atom.block}")
 
     def _matrices(self, of: Matrices) -> str:
         """The name of a parameter, or of a part of it."""
@@ -144,33 +163,39 @@ class StepwiseText:
         """With tensors, where all blocks are one."""
         target, operand, of = self.text.names[across.name], self._operand(across), across.matrices
         applied = (self._matrices(of), of.count) if of else ("", 0)
-        return AcrossText(across.op, *applied, target, target, operand, operand)
+        width = self.text.width(across.operand[0].value)
+        return AcrossText(across.op, *applied, target, target, operand, operand, width)
 
     # What lies in memory.
 
     def _opening(self) -> Iterator[str]:
         """The launcher's lines before time begins."""
         for number, (state, _) in enumerate(self.chain.states):
-            if self._is_looked_across(state):
+            if self._is_multiplied(state):
                 yield f"{self._operand_of(state).name} = scan.states[{number}].clone()"
         for operand, tensor in self._buffers().items():
-            yield f"{tensor.name} = scan.buffer({len(operand)}, {self._dimensions(operand[0])})"
+            yield f"{tensor.name} = scan.{self._room(operand, tensor.wide)}"
         for atom in self._carried:
-            yield f"{self.text.text(atom)} = scan.carry({self._dimensions(atom)})"
+            yield f"{self.text.text(atom)} = scan.{self._room((atom,), True)}"
         for across in self.chain.across:
-            size = f"{len(across.gives)}, {self._dimensions(across.gives[0])}"
-            yield f"{self.text.names[across.name]} = scan.buffer({size})"
+            yield f"{self.text.names[across.name]} = scan.{self._room(across.gives, not across.matrices)}"
             if (of := across.matrices) and of.count < self.chain.blocks(of.parameter):
                 numbers = f"{self.chain.blocks(of.parameter)}, {of.start}, {of.start + of.count}"
                 yield f"{self._matrices(of)} = blocks({self.text.names[of.parameter]}, {numbers})"
+        for across in self.chain.across:
+            (value, block), count = across.operand[0], self.chain.blocks(across.operand[0].value)
+            if not across.matrices and count > 1 and self.chain.values[value].op in ACROSS:
+                yield f"{self._in_memory(across.operand[0])} = {self.text.names[value]}.chunk({count}, -1)[{block}]"
 
     def _tensors(self, state: str) -> tuple[str, ...]:
-        """What a state lies in: itself, and the copy that is looked across."""
-        copies = [self._operand_of(state).name] if self._is_looked_across(state) else []
+        """What a state lies in: itself, and the copy that is multiplied."""
+        copies = [self._operand_of(state).name] if self._is_multiplied(state) else []
         return (self.text.names[state], *copies)
 
-    def _dimensions(self, atom: Atom) -> str:
-        return ", ".join(f'"{dimension}"' for dimension in self.chain.width(atom.value))
+    def _room(self, atoms: tuple[Atom, ...], wide: bool) -> str:
+        """The call that makes room for blocks of one width."""
+        width = [f'"{dimension}"' for dimension in self.chain.width(atoms[0].value)]
+        return f"carry({', '.join(width)})" if wide else f"buffer({', '.join([str(len(atoms)), *width])})"
 
     def _passed_on(self) -> tuple[Atom, ...]:
         """What a stage gives to a later one."""
@@ -188,11 +213,11 @@ class StepwiseText:
             yield self._made[atom], _Store(atom, "always", self._value(atom.value), 0, 1)
         for state, atom in self.chain.states:
             yield self._last, _Store(atom, "always", self._value(state), 0, 1)
-            if self._is_looked_across(state):
+            if self._is_multiplied(state):
                 yield self._last, _Store(atom, "always", self._operand_of(state), 0, 1)
 
-    def _is_looked_across(self, state: str) -> bool:
-        return any(across.operand == (Atom(state, 0),) for across in self.chain.across)
+    def _is_multiplied(self, state: str) -> bool:
+        return any(across.operand == (Atom(state, 0),) and across.matrices for across in self.chain.across)
 
     def _blocks(self, atoms: tuple[Atom, ...], when: str, tensor: _Tensor) -> Iterator[tuple[int, _Store]]:
         """Atoms, each by the stage that makes it; what none makes, as a part of a product, in time for what looks
@@ -239,6 +264,7 @@ class StepwiseText:
             pointers=tuple(tensors),
             wide=tuple(wide),
             masked=link.stage.masked,
+            has_numbers=has_numbers([load for load, _ in loads], [s for some in written.values() for s, _ in some]),
             vectors=tuple(vectors),
             loads=tuple(loads),
             call=text.call(number),

@@ -5,7 +5,7 @@ reads are in neither, and are not loaded.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -14,11 +14,11 @@ from rnngen.chain import Across, Atom, Chain, Matrices, atoms_of, unique
 from rnngen.emit.stage import FunctionText, by_value, stage_function
 from rnngen.emit.statements import Names, identifier
 from rnngen.emit.triton.spelling import SPELLING
-from rnngen.ir import CellGraph, Equation
-from rnngen.runtime.plan import LETTERS
+from rnngen.ir import CellGraph, Equation, Shape, block_shape
+from rnngen.runtime.plan import LETTERS, SAVED
 
-_ACC = "ACC: tl.constexpr"
-_ACC_USED = re.compile(r"^[^#]*\bACC\b")
+# The constants that a stage may ask for: the type of the accumulators, and how many units there are.
+_CONSTANTS = {name: re.compile(rf"^[^#]*\b{name}\b") for name in ("ACC", *LETTERS.values())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class CallText:
 class LoadText:
     """What is read of a tensor. target: one name, or a tuple of one. runs: neighbouring blocks, as (first, count) each.
 
-    total: the blocks of a row; width: the units of a block, "" for a number.
+    total: the blocks of a row; width: the units of a block, "" for a number, which a vector of one unit can hold.
     """
 
     target: str
@@ -45,7 +45,7 @@ class LoadText:
 
     def by(self, call: str) -> str:
         """The call of a function for each run; together they are one tuple."""
-        about = {"pointer": self.pointer, "total": self.total, "width": self.width}
+        about = {"pointer": self.pointer, "total": self.total} | _units(self.width)
         return " + ".join(call.format(first=first, count=count, **about) for first, count in self.runs)
 
 
@@ -95,7 +95,7 @@ class MatricesText:
 @dataclass(frozen=True, slots=True)
 class AcrossText:
     """An operation across units. matrices: the name and the number of those that it applies. target, operand: the one
-    block that it gives or takes; targets, operands: all of them.
+    block that it gives or takes; targets, operands: all of them. width: the units of a block that it takes.
     """
 
     op: str
@@ -105,6 +105,7 @@ class AcrossText:
     targets: str
     operand: str
     operands: str
+    width: str
 
     def by(self, forms: Mapping[str, str], schedule: str) -> str:
         """The line of a schedule that has a form for each operation. Raises LookupError where it has none."""
@@ -128,10 +129,19 @@ class StoreText:
     late: str = ""
     still: StateText | None = None
 
+    @property
+    def unit(self) -> str:
+        return _units(self.width)["unit"]
+
     def by(self, call: str) -> str:
         """The call of a function that fills it."""
         state, first = (self.still.name, self.still.pointer) if self.still else (None, None)
-        return call.format(pointer=self.pointer, total=self.total, width=self.width, state=state, first=first)
+        return call.format(pointer=self.pointer, total=self.total, state=state, first=first, **_units(self.width))
+
+
+def _units(width: str) -> dict[str, str]:
+    """The units of a block and how many there are, for a function that takes vectors."""
+    return {"unit": "unit", "width": width} if width else {"unit": "one", "width": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +256,14 @@ class SweepText:
         return (*map(self.pointer, streams), *resets, *map(self.pointer, others), *outputs, *last)
 
     @cached_property
+    def wide(self) -> tuple[str, ...]:
+        """The pointers to what has the type of the accumulators."""
+        first = [self.resets.first_pointer] if self.resets.backwards else []
+        read = [self.pointer(leaf.name) for leaf in self.chain.graph.leaves("input") if is_wide(leaf.shape)]
+        written = [self.output(write.label) for write in self.chain.writes if write.label == SAVED[()]]
+        return (*first, *read, *written)
+
+    @cached_property
     def dimensions(self) -> tuple[str, ...]:
         """The dimensions of what is read and written, as constants of a kernel."""
         names = [atom.value for atom in self._seen() if self.values[atom.value].op != "constant"]
@@ -287,6 +305,11 @@ class SweepText:
         return tuple(self.load(name, self.pointer(name)) for name, blocks in self.chain.streams if blocks)
 
     @cached_property
+    def has_numbers(self) -> bool:
+        """Whether it reads or writes one for each element of the batch."""
+        return has_numbers(self.streams, [store for when in ("always", "keep", "save") for store in self.stores(when)])
+
+    @cached_property
     def vectors(self) -> tuple[LoadText, ...]:
         return tuple(self.load(name, self.pointer(name)) for name in unique(a.value for a in self.chain.vectors))
 
@@ -304,7 +327,7 @@ class SweepText:
     @cached_property
     def links(self) -> tuple[LinkText, ...]:
         return tuple(
-            LinkText(tuple(map(self.across, link.across)), self.call(number))
+            LinkText(tuple(self._together(link.across)), self.call(number))
             for number, link in enumerate(self.chain.links)
         )
 
@@ -312,6 +335,19 @@ class SweepText:
     def matrices(self) -> tuple[MatricesText, ...]:
         """What is applied, each once."""
         return unique(self._applied(across.matrices, across.op) for across in self.chain.across if across.matrices)
+
+    def _together(self, across: Sequence[Across]) -> Iterator[AcrossText]:
+        """What looks across units at once: each product, and all reductions of one kind, which wait for one another."""
+        kinds: dict[tuple[str, str], list[AcrossText]] = {}
+        for one in across:
+            text = self.across(one)
+            kinds.setdefault((one.op, one.name if one.matrices else text.width), []).append(text)
+        for first, *others in kinds.values():
+            if others:
+                targets = ", ".join(text.target for text in (first, *others))
+                operands = ", ".join(text.operand for text in (first, *others))
+                first = replace(first, targets=targets, operands=f"({operands})")
+            yield first
 
     def across(self, across: Across) -> AcrossText:
         return AcrossText(
@@ -322,6 +358,7 @@ class SweepText:
             targets=self._target(across.name),
             operand=self.text(across.operand[0]),
             operands=self.tuple_text(across.operand),
+            width=self.width(across.operand[0].value),
         )
 
     def _applied(self, of: Matrices, op: str) -> MatricesText:
@@ -360,7 +397,11 @@ class SweepText:
         before = {atom: states[state] for state, atom in self.chain.states} | {atom: atom for atom in states.values()}
         some = next(iter(states.values()))
         return {
-            atom: LateText(self._late_name(atom), self.text(atom), self.text(before.get(atom, some)))
+            atom: LateText(
+                self._late_name(atom),
+                self.text(atom),
+                self.text(before.get(atom, some)) if self.width(atom.value) else "tl.zeros([1, BB], ACC)",
+            )
             for atom in unique(atom for write in self.chain.writes for atom in write.atoms)
         }
 
@@ -377,7 +418,7 @@ class SweepText:
             return None
         arguments = [self._argument(value, blocks) for value, blocks in by_value(stage.takes)]
         arguments += [self.mask] if stage.masked else []
-        arguments += ["ACC"] if self._function(number).arguments[-1:] == (_ACC,) else []
+        arguments += self._constants(self._function(number).arguments)
         return CallText(self._stage_name(number), tuple(arguments), tuple(map(self.text, stage.gives)))
 
     def _argument(self, value: str, blocks: tuple[int, ...]) -> str:
@@ -393,11 +434,25 @@ class SweepText:
         return tuple(self._function(n) for n, link in enumerate(self.chain.links) if link.stage.values)
 
     def _function(self, number: int) -> FunctionText:
-        """A stage, with the type of the accumulators where a number needs it."""
+        """A stage, with the constants that it asks for."""
         stage, name = self.chain.links[number].stage, self._stage_name(number)
         made = stage_function(self.chain, stage, name, SPELLING, self.read, self.equations)
-        typed = any(_ACC_USED.search(line) for line in made.lines)
-        return replace(made, arguments=(*made.arguments, _ACC)) if typed else made
+        asked = [f"{constant}: tl.constexpr" for constant in self._constants((*made.lines, *made.returns))]
+        return replace(made, arguments=(*made.arguments, *asked))
+
+    def _constants(self, lines: Iterable[str]) -> list[str]:
+        """Those that lines have the names of."""
+        return [name for name, used in _CONSTANTS.items() if any(map(used.search, lines))]
+
+
+def has_numbers(loads: Iterable[LoadText], stores: Iterable[StoreText]) -> bool:
+    """Whether any is of a number for each element of the batch."""
+    return not (all(load.width for load in loads) and all(store.width for store in stores))
+
+
+def is_wide(shape: Shape) -> bool:
+    """Whether an input has the type of the accumulators: a pack of numbers is what a scan has stored."""
+    return shape != () and block_shape(shape) == ()
 
 
 def runs_of(blocks: Iterable[int]) -> tuple[tuple[int, int], ...]:

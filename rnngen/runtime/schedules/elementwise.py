@@ -1,17 +1,20 @@
 """elementwise: no product in the loop, so every unit is by itself. A program for a block of units of one element of the
-batch runs over the whole sequence and loads a few steps ahead.
+batch runs over the whole sequence and loads a few steps ahead. Where units are summed, the block is of all of them.
 """
 
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
 
+ACROSS = ("sum", "mean", "largest")  # what a program computes of its units
+WIDEST = 1024  # units of a program that has all of them
 MOST_AHEAD = 16 * 1024  # bytes of on-chip memory for what a program loads in advance; some dozen of them share it
 
 
 def refusal(facts: Facts) -> str:
     if facts.matrices:
         return "a matrix is applied to a state"
-    return f"'{facts.across[0].op}' looks across units" if facts.across else ""
+    others = {across.op for across in facts.across} - set(ACROSS)
+    return f"it cannot compute '{min(others)}'" if others else ""
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
@@ -20,6 +23,12 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     block = min(power_of_two(32, units), 128 if sizes.itemsize < 4 else 64)
     if sizes.itemsize < 4:
         block = max(block, 64)
+    if facts.across:
+        if sizes.both:
+            return "units are summed, and a program would have those of both directions"
+        if sizes.hidden > WIDEST:
+            return f"units are summed, and {sizes.hidden} are more than the {WIDEST} that a program has"
+        block = power_of_two(block, sizes.hidden)
     if -(-sizes.hidden // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"
         return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
@@ -30,12 +39,14 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     unroll = 4 if machine.backend == "cuda" and machine.traits.async_copies else 1
     while unroll > 1 and sum(facts.streams) * block * sizes.itemsize * (stages - 1) * unroll > MOST_AHEAD:
         unroll //= 2
+    warps = max(1, block // 256)
     programs = sizes.batch * -(-sizes.hidden // block)
     waves = -(-programs // (machine.processors * 16))
     bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
     cycles = {4: 150, 2: 250, 1: 450}[unroll]  # a step of an IndRNN or a minGRU on sm_80 or sm_90
+    cycles += facts.sums * (150 if warps == 1 else 270)  # sums in one warp, or in several, on sm_90
     time = max(waves * cycles / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
-    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, {"num_warps": 1})
+    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, {"num_warps": warps})
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
 
-ACROSS = ("matmul", "matmul_t")  # what a program computes of its tiles
+ACROSS = ("matmul", "matmul_t", "sum", "mean", "largest")  # what a program computes of its tiles
 
 
 def refusal(facts: Facts) -> str:
@@ -24,6 +24,8 @@ def refusal(facts: Facts) -> str:
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if facts.mixed and sizes.heads > 1:
         return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
+    if facts.sums and sizes.heads > 1:
+        return "units are summed over all heads, and a program has one"
     if not machine.traits.half_products:
         sizes = replace(sizes, itemsize=max(4, sizes.itemsize))
     width = sizes.hidden // sizes.heads
@@ -45,7 +47,7 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     waves = -(-programs // machine.processors)
     # A line through the estimates for sm_90: latency of the chain, and a share for each matrix.
     speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
-    cycles = 400 + speed * matrices * tile * tile * constants["BB"] / 256
+    cycles = 400 + 450 * facts.sums + speed * matrices * tile * tile * constants["BB"] / 256
     time = waves * cycles / machine.clock_ghz / 1000
     return Plan(time, constants, options)
 
@@ -81,18 +83,24 @@ class _Case:
     @property
     def stacked(self) -> bool:
         """Whether several matrices are applied to the same tile."""
-        return max(across.matrices for across in self.facts.across) > 1
+        return max(across.matrices for across in self.facts.products) > 1
 
     @property
     def full(self) -> bool:
         """Whether every product is with a stack of three matrices or four."""
-        return min(across.matrices for across in self.facts.across) > 2
+        return min(across.matrices for across in self.facts.products) > 2
 
     @property
     def holds(self) -> bool:
         """Whether the registers hold the matrices, in half precision, beside all else: four of 64 units, or so much."""
         rows = max(64, self.tile) if self.facts.backwards else self.tile
-        return self.itemsize == 2 and self.tile >= 32 and self.facts.matrices * rows * self.tile <= 4 * 64 * 64
+        fits = self.tile >= 32 and self.facts.matrices * rows * self.tile <= 4 * 64 * 64
+        return self.itemsize == 2 and fits and not self.summed
+
+    @property
+    def summed(self) -> bool:
+        """Whether an adjoint has sums over units, and registers for little beside them."""
+        return self.facts.backwards and self.facts.sums > 0
 
 
 def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple[dict[str, int | bool], dict[str, int]]:
@@ -107,7 +115,8 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
                 for name, value in changes.items():
                     (constants if name in constants else options)[name] = value
     for more, widest in _LARGER:
-        if sizes.itemsize == 2 and tile <= widest and sizes.heads * sizes.batch > 2 * more * machine.processors:
+        many = sizes.heads * sizes.batch > 2 * more * machine.processors
+        if sizes.itemsize == 2 and tile <= widest and many and not facts.sums:
             constants |= {"BB": max(more, constants["BB"]), "LATE": False}
     return constants, options
 
@@ -117,7 +126,8 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
 # with latency. Those of all warps for a step of a sequence on sm_90: of an LSTM of 12 heads of 64 units 272 with 8 of
 # the batch and 211 with 16, of its adjoint 180 and 150; of 24 heads of 32 units 133, 110 and 90 with 32, and 106, 84,
 # 74. A program that waits for its stores leaves the multiprocessor to another, and without LATE it has up to 7 % fewer
-# instructions and 43 % fewer registers; on sm_80 one with resets spills otherwise.
+# instructions and 43 % fewer registers; on sm_80 one with resets spills otherwise. Where units are
+# summed, 8 fill the registers.
 _LARGER = ((16, 64), (32, 32))
 
 
@@ -152,8 +162,13 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # For forward steps of 64 units in float32 it takes 128, and spills 8 bytes: of a GRU on sm_90, of some of the
         # library on sm_100 and sm_120. With all of them a step takes as long to 2 %, on sm_80 too, where none spills.
         (lambda case: (case.itemsize, case.tile) == (4, 64) and not case.facts.backwards, {"maxnreg": 255}),
+        # Left with 4 warps, the adjoint of an LSTM of 64 units with layer norms spills 8 - 32 bytes on sm_80, and takes
+        # 4797 cycles on sm_90 instead of 3983. With the matrices in registers it spills there.
+        (lambda case: (case.itemsize, case.tile) == (2, 64) and case.summed, {"num_warps": 8}),
     ),
     "sm_80": (
+        # With a mask it spills there all the same, unless it has a product for each matrix.
+        (lambda case: (case.itemsize, case.tile) == (2, 64) and case.summed, {"WIDE": False}),
         # Two steps ahead some cells spill.
         (lambda case: case.tile > 64 and not case.facts.backwards, {"STAGES": 2}),
         # Without loads of the matrices an LSTM of 64 units takes 1163 cycles, not 1402. Adjoints take 1.04 - 1.1 times
@@ -221,11 +236,11 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     """
     tile, batch = constants["BD"], constants["BB"]
     matrices: list[int] = []
-    counts = (*facts.streams, *facts.outputs, *(across.matrices for across in facts.across))
+    counts = (*facts.streams, *facts.outputs, *(across.matrices for across in facts.products))
     widest = max(parts_of(run) for blocks in counts for run in stacks_of(blocks))
     # Tensor memory takes the products of four warps or more, and two multiply the narrowest tiles of half precision.
     full = machine.traits.full_sums and not (machine.backend == "cuda" and (sizes.itemsize, tile) == (2, 16))
-    for across in facts.across:
+    for across in facts.products:
         for run in stacks_of(across.matrices):
             padding = constants["MP"] if constants["WIDE"] and (across.op == "matmul_t" or run == 1) else 1
             matrices += [parts_of(run) * padding] if constants["WIDE"] else [1] * run
@@ -238,7 +253,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
     # An adjoint asks for the flags of resets at the end of a step, and what it loaded ahead lies there for longer.
     flags = sizes.masked + sizes.resets * (2 if facts.backwards else 1)
-    streams = tiles * tile * batch * sizes.itemsize + flags * batch * 4
+    streams = tiles * tile * batch * sizes.itemsize + flags * batch * 4 + facts.numbers * 64
     inside = ahead * streams + stack + (machine.traits.barrier_bytes if full else 0)
     if constants["HELD"]:
         return max(inside, _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0))
@@ -248,7 +263,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
 def _held_bytes(facts: Facts, constants: Mapping[str, int | bool], itemsize: int, aligned: bool) -> int:
     """What `tiles.in_registers` takes of on-chip memory before the loop. aligned: 16 bytes can be read at once."""
     tile, found = constants["BD"], 0
-    for across in facts.across:
+    for across in facts.products:
         parts = max(parts_of(run) for run in stacks_of(across.matrices))
         if across.op == "matmul_t":  # the zeros that are multiplied
             found = max(found, 16 * (constants["MP"] + parts) * tile)
