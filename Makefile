@@ -15,8 +15,8 @@ help:
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
 	@echo "make mutants          change the code in small ways and see whether a test notices; none is begun after 45 minutes (N=100 SEED=1)"
 	@echo "make lint             check the style and the types"
-	@echo "make generated        compile the checked-in modules in generated/ again"
-	@echo "make check-generated  say which of them are stale"
+	@echo "make generated        write again what is checked in of what rnngen writes: modules, a page of docs/, a schema"
+	@echo "make check-generated  say what of it is stale"
 	@echo "make venv             only the set-up, in .venv"
 	@echo "make clean            remove .venv and what was built"
 
@@ -65,9 +65,11 @@ lint: $(READY)
 
 generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated
+	$(BIN)/rnngen cells --markdown > docs/cells.md
 
 check-generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated --check
+	$(BIN)/rnngen cells --markdown | diff docs/cells.md -
 
 clean:
 	rm -rf .venv build dist rnngen.egg-info

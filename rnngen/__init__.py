@@ -22,6 +22,7 @@ A model travels through these files from left to right, and each imports only fr
     audit         the last look at a generated text
     compile       the whole road on one page
     explain       which schedule runs a cell, and why
+    catalogue     the library as a person looks through it
     reference     a cell run by torch as it was written, to judge everything else
     write         a file, whole or not at all
     verify        kernels against the reference

@@ -881,8 +881,9 @@ def test_show_shows_every_cell_of_a_model(run):
 
 
 def test_cells_lists_the_library(run):
-    lines = run("cells").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(library())
+    text = run("cells").stdout
+    assert sorted(re.findall(r"^  (\w+) +\w+ +[0-9]{4}", text, re.MULTILINE)) == list(library())
+    assert max(map(len, text.splitlines())) <= 100
     records = json.loads(run("cells", "--json").stdout)
     assert [record["name"] for record in records] == list(library())
     lstm = json.loads(run("cells", "lstm", "--json").stdout)
@@ -891,8 +892,30 @@ def test_cells_lists_the_library(run):
     assert all(record["paper"] and record["note"] is not None for record in records)
     assert lstm["class"] == "LSTM"
     assert lstm["source"] == library()["lstm"].text
-    assert run("cells", "gru").stdout == library()["gru"].text
+    assert run("cells", "gru", "--source").stdout == library()["gru"].text
     assert "did you mean 'gru'?" in run("cells", "grue").stderr
+
+
+def test_cells_are_found_by_what_their_files_say(run):
+    assert re.findall(r"^  (\w+)", run("cells", "--find", "mujika").stdout, re.MULTILINE) == ["cell", "fs_lstm"]
+    result = run("cells", "--find", "no cell says this")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "No file of the library has the text 'no cell says this'." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--source"], "--source prints the file of one cell: rnngen cells NAME --source."),
+        (["gru", "--source", "--json"], "--source, --json and --markdown print different things; choose one."),
+        (["gru", "--markdown"], "--find and --markdown are for the list, and not for one cell."),
+        (["gru", "--find", "gru"], "--find and --markdown are for the list, and not for one cell."),
+    ],
+)
+def test_cells_refuses_what_it_would_ignore(run, arguments, sentence):
+    result = run("cells", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.split())
 
 
 def test_version_and_help(run):

@@ -1,4 +1,4 @@
-"""The checked-in modules are what the compiler writes today, byte for byte, and what a user imports."""
+"""What is checked in of what rnngen writes is what it writes today, byte for byte; modules are what a user imports."""
 
 import os
 import re
@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from rnngen.audit import audit
+from rnngen.catalogue import as_page, entries
+from rnngen.description import library
 from rnngen.emit.triton.spelling import SPELLING
 from rnngen.runtime import PUBLISHED, Layer, Stack
 
@@ -33,6 +35,11 @@ def test_the_bytes_are_those_of_today(seed):
         command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"run `make generated` and read the difference\n{done.stdout}{done.stderr}"
+
+
+def test_the_page_of_the_cells_is_that_of_today():
+    page = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
+    assert page == as_page(entries(library())), "run `make generated` and read the difference"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -27,7 +27,7 @@ def describe(source: Source, wrappers: Sequence[str] = ()) -> Description:
     data = places.document.data
     if data.keys() <= {"name"}:
         hint = "a cell has the keys name, states, step and parameters, a model name, inputs and layers; "
-        hint += "rnngen cells gru prints a cell to begin with."
+        hint += "rnngen cells gru --source prints a cell to begin with."
         mistakes.add("no-model", "This file describes neither a cell nor a model.", places.value(), hints=(hint,))
         mistakes.check()
     if not isinstance(data.get("layers"), list) and not data.keys().isdisjoint(("states", "step", "parameters")):
