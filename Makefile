@@ -66,10 +66,12 @@ lint: $(READY)
 generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated
 	$(BIN)/rnngen cells --markdown > docs/cells.md
+	$(BIN)/rnngen schema > examples/rnngen.schema.json
 
 check-generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated --check
 	$(BIN)/rnngen cells --markdown | diff docs/cells.md -
+	$(BIN)/rnngen schema | diff examples/rnngen.schema.json -
 
 clean:
 	rm -rf .venv build dist rnngen.egg-info

@@ -47,7 +47,7 @@ class Entry:
         """How many parameters a unit has, for I inputs and H units; then how many all units share."""
         units: Counter[tuple[str, ...]] = Counter()
         shared: Counter[tuple[str, ...]] = Counter()
-        for parameter in self.cell.parameters:
+        for parameter in (parameter for parameter in self.cell.parameters if parameter.trained):
             dimensions = [LETTERS[dimension] for dimension in sorted(parameter.shape, reverse=True)]  # inputs first
             counted = units if "H" in dimensions else shared
             if "H" in dimensions:
@@ -74,6 +74,11 @@ class Entry:
         return any(parameter.heads for parameter in self.cell.parameters)
 
     @property
+    def wide(self) -> bool:
+        """Whether x is as wide as the states."""
+        return self.cell.inputs["x"] == ("hidden",)
+
+    @property
     def parameters(self) -> str:
         """A line for each: its name, the shape of the tensor, its blocks, and how they begin."""
         rows = [(p.name, _shape(p), ", ".join(p.blocks), _beginning(p)) for p in self.cell.parameters]
@@ -84,6 +89,7 @@ class Entry:
         """A line for each of the others."""
         cell = self.cell
         found = [("states", ", ".join(cell.states)), ("output", cell.output)]
+        found += [("input", "x, as wide as the states" if self.wide else "")]
         found += [("constants", ", ".join(f"{name} = {number:g}" for name, number in cell.constants.items()))]
         found += [("activations", ", ".join(f"{name} = {function}" for name, function in cell.activations.items()))]
         found += [("parameters of a unit", self.numbers), ("recurrence", self.kind)]
@@ -103,8 +109,8 @@ class Entry:
     @property
     def python(self) -> str:
         """A layer in Python, of the module that `rnngen compile` writes."""
-        kind = self.cell.class_name
-        return f"from {self.cell.name} import {kind}\n\nlayer = {kind}(8, 64{', heads=4' if self.heads else ''})"
+        kind, sizes = self.cell.class_name, f"{64 if self.wide else 8}, 64{', heads=4' if self.heads else ''}"
+        return f"from {self.cell.name} import {kind}\n\nlayer = {kind}({sizes})"
 
     @property
     def picture(self) -> str:
@@ -206,10 +212,10 @@ def _shape(parameter: Parameter) -> str:
 
 
 def _beginning(parameter: Parameter) -> str:
-    """How its blocks begin: in words alike, or each."""
-    if len(set(parameter.init)) == 1:
-        return _value(parameter.init[0])
-    return ", ".join(f"{block} {_value(init)}" for block, init in zip(parameter.blocks, parameter.init, strict=True))
+    """How its blocks begin, and whether they stay so."""
+    each = [f"{block} {_value(init)}" for block, init in zip(parameter.blocks, parameter.init, strict=True)]
+    begins = [_value(parameter.init[0])] if len(set(parameter.init)) == 1 else each
+    return ", ".join([*begins, *([] if parameter.trained else ["not trained"])])
 
 
 def _value(init: str | float) -> str:

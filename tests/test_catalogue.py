@@ -16,9 +16,10 @@ ENTRIES = {entry.cell.name: entry for entry in entries(library())}
 every_cell = pytest.mark.parametrize("name", library())
 
 
-def layer(entry, keys=""):
-    """The layer that is shown of a cell, of eight inputs."""
-    return describe(Source("model.toml", f'name = "shown"\ninputs = 8\n{entry.layer}\n{keys}')).layers[0]
+def layer(entry):
+    """The layer that is shown of a cell."""
+    inputs = 64 if entry.wide else 8
+    return describe(Source("model.toml", f'name = "shown"\ninputs = {inputs}\n{entry.layer}')).layers[0]
 
 
 @every_cell
@@ -27,7 +28,8 @@ def test_facts_are_those_of_the_module(name):
     entry = ENTRIES[name]
     (program,) = compiled([entry.cell])
     facts = program.forward.facts
-    assert (entry.products, entry.linear, entry.schedules) == (facts.levels, facts.linear, possible(facts))
+    products = sum(any(across.matrices for across in link.across) for link in program.forward.links)
+    assert (entry.products, entry.linear, entry.schedules) == (products, facts.linear, possible(facts))
 
 
 def test_facts_as_their_papers_have_them():
@@ -48,7 +50,9 @@ def test_the_parameters_of_a_unit_are_those_of_a_layer(name):
     sizes = {"I": shown.inputs, "H": shown.hidden, "H/heads": shown.hidden // shown.heads, "": 1}
     terms = [re.fullmatch(r"([0-9]*)(|I|H|H/heads)", term).groups() for term in formula.split(" + ")]
     a_unit = sum(int(times or 1) * sizes[size] for times, size in terms)
-    assert a_unit * shown.hidden + int(shared.removesuffix(" shared") or 0) == parameter_count(shown)
+    learned = replace(shown.cell, parameters=tuple(p for p in shown.cell.parameters if p.trained))
+    count = parameter_count(replace(shown, cell=learned))
+    assert a_unit * shown.hidden + int(shared.removesuffix(" shared") or 0) == count
 
 
 @pytest.mark.parametrize("name", ["block_gru", "lstm"])
@@ -58,6 +62,25 @@ def test_the_lines_of_python_run(name, module_of, monkeypatch):
     exec(ENTRIES[name].python, made)
     assert (made["layer"].input_size, made["layer"].hidden_size) == (8, 64)
     assert made["layer"].cell.name == name
+
+
+WIDE = """
+name   = "kept1"
+states = ["h"]
+inputs = { x = { shape = ["hidden"] } }
+step   = "h' = x + W @ x + U @ h + r * h"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], trained = false, init = "orthogonal" }
+r         = { shape = ["hidden"], blocks = ["r"] }
+"""
+
+
+def test_what_no_cell_of_the_library_has_is_shown():
+    (cell,) = describe(Source("kept1.toml", WIDE)).cells
+    shown = as_text(replace(ENTRIES["rnn"], cell=cell))
+    for words in ("x, as wide as the states", " H + 1\n", "orthogonal, not trained", "layer = Kept1(64, 64)"):
+        assert words in shown
 
 
 @every_cell

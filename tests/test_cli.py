@@ -691,7 +691,9 @@ def test_the_same_bytes_everywhere(tmp_path):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("arguments", [["compile", "lstm", "--stdout"], ["show", "lstm"], ["cells", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["compile", "lstm", "--stdout"], ["show", "lstm"], ["cells", "--json"], ["schema"]]
+)
 def test_no_import_of_torch(arguments):
     script = (
         "import sys; from rnngen.cli import main\n"

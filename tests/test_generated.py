@@ -1,5 +1,6 @@
 """What is checked in of what rnngen writes is what it writes today, byte for byte; modules are what a user imports."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from rnngen.audit import audit
 from rnngen.catalogue import as_page, entries
 from rnngen.description import library
+from rnngen.description.schema import schema
 from rnngen.emit.triton.spelling import SPELLING
 from rnngen.runtime import PUBLISHED, Layer, Stack
 
@@ -40,6 +42,16 @@ def test_the_bytes_are_those_of_today(seed):
 def test_the_page_of_the_cells_is_that_of_today():
     page = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
     assert page == as_page(entries(library())), "run `make generated` and read the difference"
+
+
+def test_the_schema_is_that_of_today():
+    text = (ROOT / "examples" / "rnngen.schema.json").read_text(encoding="utf-8")
+    assert text == json.dumps(schema(), indent=2) + "\n", "run `make generated` and read the difference"
+
+
+def test_examples_name_the_schema_beside_them():
+    for path in (ROOT / "examples").glob("*.toml"):
+        assert path.read_text(encoding="utf-8").startswith("#:schema ./rnngen.schema.json\n")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -10,6 +10,7 @@ those above it:
     compile     a module for each MODEL
     doctor      what is installed, and what will run where
     explain     which schedule runs a cell
+    schema      what an editor has to know of model files
     show        a cell as a pass leaves it
     verify      kernels beside the reference
     group       the command `rnngen` itself, which imports one of these when it is wanted

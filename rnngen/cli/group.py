@@ -16,7 +16,7 @@ import click
 from rnngen.cli.answers import answer
 from rnngen.cli.output import OutputLost, closed_pipe, give_up_output, watching_output
 
-COMMANDS = ("cells", "compile", "doctor", "explain", "show", "verify")
+COMMANDS = ("cells", "compile", "doctor", "explain", "schema", "show", "verify")
 INTERRUPTED = 130  # as a shell reports SIGINT
 
 

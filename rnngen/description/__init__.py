@@ -15,6 +15,7 @@ compiles to a layer class whose sizes are free. Each of these files imports only
     layer          a layer of a stack
     stack          a stack of layers, and the cells of its file
     file           one cell alone, or a stack
+    schema         the tables as a JSON schema, for editors
 """
 
 from rnngen.description.file import describe

@@ -15,7 +15,7 @@ from rnngen.errors import Mistakes, did_you_mean
 from rnngen.matrices import CALLS
 from rnngen.ops import FUNCTIONS, OPS
 
-_OF_ONE_ARGUMENT = sorted(name for name, op in FUNCTIONS.items() if op.arity == 1)
+OF_ONE_ARGUMENT = sorted(name for name, op in FUNCTIONS.items() if op.arity == 1)
 
 
 def read_activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str, str]:
@@ -32,7 +32,7 @@ def read_activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str
         elif function not in FUNCTIONS:
             hint = _meant(function)
             mistakes.add("unknown-function", f"There is no function {function!a}.", span, "unknown", hints=(hint,))
-        elif function not in _OF_ONE_ARGUMENT:
+        elif function not in OF_ONE_ARGUMENT:
             message = f"An activation has one argument, and '{function}' takes {OPS[function].arity}."
             mistakes.add("wrong-arity", message, span, hints=("write the function itself into the equations.",))
         else:
@@ -43,7 +43,7 @@ def read_activations(table: Any, places: Places, mistakes: Mistakes) -> dict[str
 def _meant(function: str) -> str:
     """The hint for a function of a table of activations that is none of ours."""
     name = function.lower()
-    if (renamed := idioms.RENAMED.get(name)) in _OF_ONE_ARGUMENT:
+    if (renamed := idioms.RENAMED.get(name)) in OF_ONE_ARGUMENT:
         return f"here it is called {renamed}."
     if renamed in ACROSS:
         return f"here it is called {renamed}, and looks across units: write it into the equations."
@@ -52,8 +52,8 @@ def _meant(function: str) -> str:
     if written := idioms.WRITTEN_OUT.get(name):
         letters = sorted({part.name for part in parse_expression(written).names()})
         return f"{function}({', '.join(letters)}) is {written}, to be written into the equations."
-    known = f"the functions of one argument are {', '.join(_OF_ONE_ARGUMENT)}."
-    return idioms.ABSENT.get(name) or did_you_mean(function, _OF_ONE_ARGUMENT) or known
+    known = f"the functions of one argument are {', '.join(OF_ONE_ARGUMENT)}."
+    return idioms.ABSENT.get(name) or did_you_mean(function, OF_ONE_ARGUMENT) or known
 
 
 def with_activations(cell: Cell, chosen: Mapping[str, str], places: Places, mistakes: Mistakes) -> Cell:

@@ -1,5 +1,5 @@
-"""The tables of a file: their keys, the types of these, and their limits. It is the whole schema; `docs/language.md`
-explains every key.
+"""The tables of a file: their keys, the types of these, and their limits. It is the whole schema. What the
+docstrings say of a key, `docs/language.md` says in the same words, and an editor shows.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,13 +33,24 @@ class Table(BaseModel):
 
 
 class InputTable(Table):
-    """[inputs.NAME] of a cell."""
+    """[inputs.NAME] of a cell.
+
+    shape: `["hidden"]` if it is as wide as the states, else `["inputs"]`
+    """
 
     shape: list[Dimension] = Field(min_length=1, max_length=1)
 
 
 class ParameterTable(Table):
-    """[parameters.NAME] of a cell."""
+    """[parameters.NAME] of a cell.
+
+    shape: of one block: `[]` a scalar, one dimension a vector, two a matrix (rows, columns)
+    blocks: the names in the equations, in the order in which the blocks are stacked
+    init: how the blocks begin
+    heads: block-diagonal: as many square blocks as the layer has heads; only for hidden by hidden
+    bias: whether a layer with `bias = false` is without it; true if its name is `b` or `bias`, or begins with `bias_`
+    trained: whether it is learned; if not, it is a buffer of the layer
+    """
 
     shape: list[Dimension] = Field(max_length=2)
     blocks: list[str] = Field(min_length=1, max_length=64)
@@ -50,7 +61,21 @@ class ParameterTable(Table):
 
 
 class CellTable(Table):
-    """[cells.NAME] of a stack."""
+    """[cells.NAME] of a stack.
+
+    class: the class's name; `leaky_unit` becomes `LeakyUnit`
+    about: one sentence, the docstring of the class
+    paper: who published the cell, when and where; stands below `about`
+    year: when it was published
+    note: what a user has to know, as how other forms of the cell differ; stands below `paper`
+    states: the values carried from step to step, each a vector hidden wide
+    inputs: the input, if it is as wide as the states
+    output: which equation is the output
+    constants: numbers with names; they are not learned
+    activations: functions with names, which a layer can change
+    step: the equations, one a line
+    parameters: what is learned, and what a layer has beside that
+    """
 
     class_name: str = Field(default="", alias="class")
     about: str = Field(default="", max_length=MOST_CHARACTERS)
@@ -67,13 +92,36 @@ class CellTable(Table):
 
 
 class CellFile(CellTable):
-    """A file that is one cell."""
+    """A file that is one cell.
+
+    name: the cell's name, and the module's
+    """
 
     name: str
 
 
 class LayerTable(Table):
-    """[[layers]] with a cell."""
+    """[[layers]] with a cell.
+
+    cell: a cell of this file or of the library
+    hidden: the width of the states, and of what the layer gives on
+    num_layers: layers one above the other, each with weights of its own
+    bias: whether there are biases; without them, each counts as zero
+    dropout: the probability of a zero, in training, between the layers of `num_layers`
+    bidirectional: a second scan from the last step to the first, with weights of its own; its features stand behind
+        those of the first
+    proj_size: if not 0, a matrix `weight_hr` makes the output this wide
+    heads: blocks of the block-diagonal parameters
+    initial_state: where the states begin when a call gives none: at zero, at a parameter, or at a buffer that is saved
+        with the module and not trained
+    reverse: from the last step to the first; the output keeps the order of x; not with `bidirectional`
+    last_only: the output is that of the last step alone; no recurrent layer can follow
+    init: initialisers that take the place of the cell's: for the name of a block that block, and for the name of a
+        parameter the whole stack at once, so that `xavier_uniform` counts the rows of all its blocks
+    activations: functions that take the place of the cell's, by the names of its activations
+    with: wrappers, which change the step of the cell, the first innermost; there are none yet
+    schedule: how the scan is laid on the machine
+    """
 
     cell: str
     hidden: Size
@@ -93,20 +141,33 @@ class LayerTable(Table):
 
 
 class DropoutTable(Table):
-    """[[layers]] with dropout alone."""
+    """[[layers]] with dropout alone.
+
+    dropout: the probability of a zero, in training
+    """
 
     dropout: float = Field(ge=0, le=1)
 
 
 class DenseTable(Table):
-    """[[layers]] with a matrix."""
+    """[[layers]] with a matrix.
+
+    dense: features that the layer gives on: `nn.Linear` at each step
+    bias: whether it adds a bias
+    """
 
     dense: Size
     bias: bool = True
 
 
 class ModelFile(Table):
-    """A file that is a stack of layers."""
+    """A file that is a stack of layers.
+
+    name: the module's name; the class is named after it
+    inputs: features of x at each step
+    layers: the layers, from the input to the output
+    cells: cells of this file; one with the name of a library cell takes its place
+    """
 
     name: str
     inputs: Size
@@ -114,4 +175,5 @@ class ModelFile(Table):
     cells: dict[str, dict[str, Any]] = Field(default={}, max_length=MOST_CELLS)
 
 
-LAYERS: dict[str, type[Table]] = {"cell": LayerTable, "dropout": DropoutTable, "dense": DenseTable}
+# A layer is of the first of these kinds whose key it has.
+LAYERS: dict[str, type[Table]] = {"cell": LayerTable, "dense": DenseTable, "dropout": DropoutTable}
