@@ -52,8 +52,7 @@ class Entry:
             counted = units if "H" in dimensions else shared
             if "H" in dimensions:
                 dimensions.remove("H")
-            if parameter.heads:
-                dimensions.append("heads")
+            dimensions += ["heads"] if parameter.heads else []
             counted[tuple(dimensions)] += len(parameter.blocks)
         common = _sum(shared)
         return _sum(units) + (f", {common} shared" if common else "")
@@ -194,9 +193,8 @@ def _sum(terms: Counter[tuple[str, ...]]) -> str:
 
 
 def _term(dimensions: tuple[str, ...], times: int) -> str:
-    product = " ".join(dimension for dimension in dimensions if dimension != "heads")
-    shared_out = "/heads" if "heads" in dimensions else ""
-    return f"{times if times > 1 or not product else ''}{product}{shared_out}"
+    product = " ".join(dimensions).replace(" heads", "/heads")
+    return f"{times if times > 1 or not product else ''}{product}"
 
 
 def _shape(parameter: Parameter) -> str:
