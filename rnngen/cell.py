@@ -16,8 +16,9 @@ from rnngen.source import Span
 class Cell:
     """A described cell. `places` finds its equations and names in the file again.
 
-    wrappers: what it is compiled with, by name, the first innermost. inputs: the shape of each, by its name; of `x`
-    ("inputs",), or ("hidden",) where it is as wide as the states.
+    inputs: what a step takes in, by name, x first, with the shape of each: of x ("inputs",), or ("hidden",) where it is
+    as wide as the states; of a number ().
+    wrappers: what it is compiled with, by name, the first innermost.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Cell:
     year: int | None
     note: str
     states: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, ...]]
     output: str
     constants: Mapping[str, float]
     activations: Mapping[str, str]
@@ -34,7 +36,6 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
-    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"x": ("inputs",)})
 
     def place_of(self, equation: Assignment) -> Span:
         """The place of the name that an equation defines."""
@@ -55,6 +56,7 @@ def check_names(cell: Cell, step: Step, mistakes: Mistakes) -> None:
 def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes) -> dict[str, Assignment]:
     """The equations by their targets; of two with one target the first."""
     kinds = {"x": "the input"} | dict.fromkeys(cell.constants, "a constant")
+    kinds |= {name: "an input" for name in cell.inputs if name not in ("x", *cell.states)}
     kinds |= dict.fromkeys(cell.activations, "an activation")
     for parameter in cell.parameters:
         kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
@@ -103,7 +105,7 @@ def _report_unknown(
                     _meant(name.name, cell, known)
                     or (_product(name.name, cell, known) if name.offset not in applied else None)
                     or did_you_mean(name.name, others)
-                    or _ADDED
+                    or _ADDED.format(name.name.removesuffix("'"))
                 )
             message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
             label = "not a parameter, state or input"
@@ -111,8 +113,8 @@ def _report_unknown(
 
 
 _ADDED = (
-    "define it: as a block of a parameter if it is learned, else as a constant or an equation; "
-    "a step has no input but x yet."
+    "define it: as a block of a parameter if it is learned, else as a constant, an equation, or an input of each step: "
+    "inputs = {{ {} = {{ shape = [] }} }}."
 )
 _MOMENT = "|".join(sorted(idioms.MOMENTS, key=len, reverse=True))
 _AT_A_MOMENT = re.compile(rf"(?P<stem>\w+?)_?(?P<after>{_MOMENT})|(?P<before>{_MOMENT})_(?P<of>\w+)", re.IGNORECASE)

@@ -128,6 +128,7 @@ def layers(
     lengths: Sequence[int] = (),
     resets: Sequence[Collection[int]] = (),
     begins: _Named | None = None,
+    others: _Named | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What layers of a cell give: the output, (time, batch, features), and the last states, in the form of the first.
 
@@ -135,10 +136,12 @@ def layers(
     width). parameters: by a layer's names for them, "weight_ih_l0_reverse"; a projection is "weight_hr_l0".
     lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it. resets: of
     each element of the batch the steps at which another sequence begins, with what `begins` has in the form of states.
+    others: what each layer takes in beside its input, by name, (time, batch, features) or (time, batch).
     """
     suffixes = ("", "_reverse") if bidirectional else ("",)
     runs = len(next(iter(states.values())))
     last: dict[str, list[Tensor]] = {name: [] for name in states}
+    beside = {name: rows if rows.dim() == 3 else rows[..., None] for name, rows in (others or {}).items()}
     for layer in range(runs // len(suffixes)):
         outputs = []
         for direction, suffix in enumerate(suffixes):
@@ -148,9 +151,9 @@ def layers(
             run_of = _Scan(graph, weights, reverse or direction == 1, parameters.get(f"weight_hr{place}"))
             if lengths or resets:
                 begin = {name: rows[layer * len(suffixes) + direction] for name, rows in (begins or states).items()}
-                y, after = run_of.one_by_one(x, first, begin, lengths, resets)
+                y, after = run_of.one_by_one({"x": x, **beside}, first, begin, lengths, resets)
             else:
-                y, after = run_of(x, first)
+                y, after = run_of({"x": x, **beside}, first)
             outputs.append(y)
             for name, state in after.items():
                 last[name].append(state)
@@ -167,41 +170,44 @@ class _Scan:
     reverse: bool
     projection: Tensor | None
 
-    def __call__(self, x: Tensor, states: _Named) -> tuple[Tensor, dict[str, Tensor]]:
-        outputs, last = scan(self.graph, {"x": x}, states, self.parameters, self.reverse, self.projection)
+    def __call__(self, xs: _Named, states: _Named) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs, last = scan(self.graph, xs, states, self.parameters, self.reverse, self.projection)
         y = outputs["y"]
-        y = y if y.dim() == 3 else y[:, None].expand(-1, x.shape[1], -1)  # one that is a parameter is the same for all
+        y = y if y.dim() == 3 else y[:, None].expand(-1, xs["x"].shape[1], -1)  # a parameter is the same for all
         return (y if self.projection is None else y @ self.projection.mT), last
 
     def by_pieces(
-        self, x: Tensor, states: _Named, begins: _Named, cuts: Collection[int]
+        self, xs: _Named, states: _Named, begins: _Named, cuts: Collection[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The sequences that one element of a batch consists of, each by itself."""
         starts = sorted({0, *cuts})
-        pieces = list(zip(starts, [*starts[1:], len(x)], strict=True))
+        pieces = list(zip(starts, [*starts[1:], len(xs["x"])], strict=True))
         goes_on = self.reverse or 0 not in cuts
         outputs, last = [], dict(states)
         for start, stop in reversed(pieces) if self.reverse else pieces:
-            y, last = self(x[start:stop], states if goes_on else begins)
+            piece = {name: rows[start:stop] for name, rows in xs.items()}
+            y, last = self(piece, states if goes_on else begins)
             outputs.append(y)
             goes_on = False
         return torch.cat(outputs[::-1] if self.reverse else outputs), last
 
     def one_by_one(
         self,
-        x: Tensor,
+        xs: _Named,
         states: _Named,
         begins: _Named,
         lengths: Sequence[int],
         resets: Sequence[Collection[int]],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Each element of the batch by itself."""
+        time, batch, _ = xs["x"].shape
         pairs = []
-        for n in range(x.shape[1]):
+        for n in range(batch):
             own, begin = ({name: state[n : n + 1] for name, state in given.items()} for given in (states, begins))
-            length = lengths[n] if lengths else len(x)
-            y, last = self.by_pieces(x[:length, n : n + 1], own, begin, resets[n] if resets else ())
-            pairs.append((F.pad(y, (0, 0, 0, 0, 0, len(x) - length)), last))
+            length = lengths[n] if lengths else time
+            rows = {name: x[:length, n : n + 1] for name, x in xs.items()}
+            y, last = self.by_pieces(rows, own, begin, resets[n] if resets else ())
+            pairs.append((F.pad(y, (0, 0, 0, 0, 0, time - length)), last))
         return torch.cat([y for y, _ in pairs], dim=1), {
             name: torch.cat([last[name] for _, last in pairs]) for name in states
         }

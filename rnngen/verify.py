@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from rnngen.runtime.layer import Layer
 
-    # From x and states to the output and the last states.
-    _Answer = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
+    # From x, with what else comes in by name, and states to the output and the last states.
+    _Answer = Callable[[dict[str, Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 __all__ = ["OWN", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
 
@@ -306,11 +306,17 @@ def _cases(
     schedules = [name for name in _schedules(module, layer) if not wanted or name in wanted]
     if path == "torch":
         schedules = ["auto"]  # which means nothing there
-    runs = (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
+    runs: tuple[_Run, ...] = (
+        (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
+    )
+    if layer.cell.inputs["x"] == "hidden":
+        runs = tuple(map(_with_equal_widths, runs))
+    elif list(layer.cell.inputs.values()).count("inputs") > 1:
+        runs = tuple(map(_as_wide_as_its_output, runs))
     for schedule in schedules:
         for dtype in dtypes:
             for run in runs:
-                yield layer, schedule, dtype, _with_equal_widths(run) if layer.cell.input == "hidden" else run
+                yield layer, schedule, dtype, run
 
 
 def _with_equal_widths(run: _Run) -> _Run:
@@ -318,6 +324,13 @@ def _with_equal_widths(run: _Run) -> _Run:
     one = "bidirectional" in run.options
     options = {key: value for key, value in run.options.items() if not (one and key == "num_layers")}
     return replace(run, inputs=run.hidden, options=options)
+
+
+def _as_wide_as_its_output(run: _Run) -> _Run:
+    """The run, with an input of a width that each layer can have: what else is as wide as it goes to all of them."""
+    width = run.options.get("proj_size") or run.hidden
+    layers, directions = run.options.get("num_layers", 1), 1 + run.options.get("bidirectional", False)
+    return replace(run, inputs=directions * width) if layers > 1 else run
 
 
 def _case(layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:
@@ -377,27 +390,31 @@ def _moved(trials: Sequence[_Trial], errors: dict[str, float], dtype: str) -> di
 class _Trial:
     """A layer with weights, and what goes in, from one seed.
 
-    made: the layer in the module's type. double: the same numbers in float64. exact: outputs and gradients of the
-    judge by name, in float64. plain: of the judge in the module's type.
+    made: the layer in the module's type. double: the same numbers in float64. xs: what comes in at each step, by name.
+    exact: outputs and gradients of the judge by name, in float64. plain: of the judge in the module's type.
     """
 
     described: CellGraph
     run: _Run
     made: Layer
     double: Layer
-    x: Tensor
+    xs: dict[str, Tensor]
     states: list[Tensor]
     exact: dict[str, Tensor]
     plain: dict[str, Tensor]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.xs["x"].dtype
+
     def found(self) -> dict[str, Tensor]:
         """Outputs and gradients of the module."""
-        return _answer_of(self.made, _method(self.made.forward, self.run), self.x, self.states, self.x.dtype)
+        return _answer_of(self.made, _method(self.made.forward, self.run), self.xs, self.states, self.dtype)
 
     def own(self) -> dict[str, Tensor]:
         """Those of the layer's `reference` method, in float64 as the judge."""
         answer = _method(self.double.reference, self.run)
-        return _answer_of(self.double, answer, self.x.double(), _doubled(self.states), self.x.dtype)
+        return _answer_of(self.double, answer, _all_doubled(self.xs), _doubled(self.states), self.dtype)
 
     def moved(self, eps: float, seed: int) -> dict[str, Tensor]:
         """Those of the judge in float64, where each number that it takes or computes is moved by about `eps` of it."""
@@ -422,12 +439,12 @@ class _Trial:
                 tensor.copy_(near(tensor))
         judge = _judge(layer, self.described, self.run)
 
-        def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        def answer(xs: dict[str, Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             with Rounding():
-                return judge(x, states)
+                return judge(xs, states)
 
-        x, states = near(self.x.double()), [near(state) for state in _doubled(self.states)]
-        return _answer_of(layer, answer, x, states, self.x.dtype)
+        xs = {name: near(rows) for name, rows in _all_doubled(self.xs).items()}
+        return _answer_of(layer, answer, xs, [near(state) for state in _doubled(self.states)], self.dtype)
 
 
 def _trials(
@@ -461,14 +478,20 @@ def _trial(
     made = made.to(device, kind)
     # The judge starts from the rounded numbers.
     double = copy.deepcopy(made).double()
-    x = torch.randn(run.time, run.batch, run.inputs).to(device, kind)
+    widths: dict[str, tuple[int, ...]] = {"": (), "inputs": (run.inputs,), "hidden": (run.hidden,)}
+    shapes = {name: (run.time, run.batch, *widths[of]) for name, of in made.cell.inputs.items()}
+    xs = {name: torch.randn(shape).to(device, kind) for name, shape in shapes.items()}
     states: list[Tensor] = []
     if "initial_state" not in run.options:
         parts = _parts(made.initial_state(run.batch)) * (2 if run.resets else 1)  # what resets return to as well
         states = [torch.randn(state.shape).to(device, kind) for state in parts]
-    exact = _answer_of(double, _judge(double, described, run), x.double(), _doubled(states), kind)
-    plain = exact if dtype == "float64" else _answer_of(made, _judge(made, described, run), x, states, kind)
-    return _Trial(described, run, made, double, x, states, exact, plain)
+    exact = _answer_of(double, _judge(double, described, run), _all_doubled(xs), _doubled(states), kind)
+    plain = exact if dtype == "float64" else _answer_of(made, _judge(made, described, run), xs, states, kind)
+    return _Trial(described, run, made, double, xs, states, exact, plain)
+
+
+def _all_doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.double() for name, tensor in tensors.items()}
 
 
 def _tensors(layer: Layer) -> dict[str, Tensor]:
@@ -494,10 +517,11 @@ def _method(method: Callable[..., Any], run: _Run) -> _Answer:
             return rows
         return pack_padded_sequence(rows, torch.tensor(run.lengths), enforce_sorted=False)
 
-    def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def answer(xs: dict[str, Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         states, begins = _with_begins(states, run)
         hx = (states[0] if len(states) == 1 else tuple(states)) if states else None
-        options: dict[str, Any] = {}
+        x, *_ = xs.values()
+        options: dict[str, Any] = {name: packed(rows) for name, rows in xs.items() if name != "x"}
         if begins:
             options["reset_to"] = begins[0] if len(begins) == 1 else tuple(begins)
         if run.resets:
@@ -521,7 +545,7 @@ def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
     """The cell as it was described, with the parameters of the layer."""
     from rnngen import reference
 
-    def answer(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def answer(xs: dict[str, Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         parameters = _tensors(layer)
         names = layer.cell.states
         states, begins = _with_begins(states, run)
@@ -531,31 +555,41 @@ def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
         directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
         named, first = (dict(zip(names, group, strict=True)) for group in (states, begins or states))
         y, last = reference.layers(
-            described, x, named, parameters, **directions, lengths=run.lengths, resets=run.resets, begins=first
+            described,
+            xs["x"],
+            named,
+            parameters,
+            **directions,
+            lengths=run.lengths,
+            resets=run.resets,
+            begins=first,
+            others={name: rows for name, rows in xs.items() if name != "x"},
         )
         return y, list(last.values())
 
     return answer
 
 
-def _answer_of(layer: Layer, answer: _Answer, x: Tensor, states: list[Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def _answer_of(
+    layer: Layer, answer: _Answer, xs: dict[str, Tensor], states: list[Tensor], dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Outputs and gradients by name. dtype: in which the gradients are drawn that come in from outside."""
     import torch
 
-    x = x.detach().requires_grad_()
+    xs = {name: rows.detach().requires_grad_() for name, rows in xs.items()}
     states = [state.detach().requires_grad_() for state in states]
-    y, last = answer(x, states)
+    y, last = answer(xs, states)
     outputs = [y, *last]
     generator = torch.Generator().manual_seed(len(outputs))
     incoming = [torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs]
     parameters = dict(layer.named_parameters())
-    leaves = [x, *states, *parameters.values()]
+    leaves = [*xs.values(), *states, *parameters.values()]
     gradients = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True, materialize_grads=True)
     given = [f"d_{begin}{state}" for begin in ("", "first_") for state in layer.cell.states]
     names = [
         "y",
         *(f"last {state}" for state in layer.cell.states),
-        "d_x",
+        *(f"d_{name}" for name in xs),
         *given[: len(states)],
         *(f"d_{name}" for name in parameters),
     ]

@@ -27,6 +27,7 @@ from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
 
+_Inputs = dict[str, Tensor]  # what comes in at each step, by name
 FOUND = Path(__file__).parent / "found"
 STATES = ("h", "c", "m")
 COUNTER = "n"  # a state that counts down to the end of its sequence, so that its root is no number at padding
@@ -38,6 +39,7 @@ SHAPES = {
     "b": '["hidden"]',
     "k": "[]",
 }
+OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
 _BLOCK = re.compile(r"\b[WURMbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
 # Matrices made of others, by the kind that they take the place of.
@@ -65,15 +67,18 @@ BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * ta
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
 
 
-AS_WIDE = 'inputs = { x = { shape = ["hidden"] } }'
+AS_WIDE = 'x = { shape = ["hidden"] }'
 
 
 class _Writer:
-    """Writes expressions. vectors: names that an expression may use. written: parts, to be used once more."""
+    """Writes expressions. vectors: names that an expression may use. written: parts, to be used once more. others: what
+    comes in beside x. linear: nothing looks across what depends on a state.
+    """
 
-    def __init__(self, draw: Callable, states: list[str], products: bool):
-        self.draw, self.products = draw, products
-        self.vectors = [*states]
+    def __init__(self, draw: Callable, states: list[str], products: bool, linear: bool = False):
+        self.draw, self.products, self.linear = draw, products, linear
+        self.others = sorted(draw(st.sets(st.sampled_from(sorted(OTHERS))))) if draw(st.integers(0, 3)) == 3 else []
+        self.vectors = [*states, *(name for name in self.others if "hidden" in OTHERS[name])]
         self.written: list[str] = []
         self.compared: list[str] = []
 
@@ -96,13 +101,14 @@ class _Writer:
         return [form for form in MADE[kind] if self.products or "{U}" not in form]
 
     def product(self, depth: int) -> str:
+        x = self.of("x", *(name for name in self.others if "inputs" in OTHERS[name]))
         if not self.products:
-            return f"{self.matrix('W')} @ x"
+            return f"{self.matrix('W')} @ {x}"
         match self.of("vector", "vector", "input", "input's", "bias", "expression"):
             case "input":
-                return f"{self.matrix('W')} @ x"
+                return f"{self.matrix('W')} @ {x}"
             case "input's":
-                operand = f"({self.block('W')} @ x)"
+                operand = f"({self.block('W')} @ {x})"
             case "bias":
                 operand = self.block("b")
             case "expression" if depth:
@@ -122,7 +128,8 @@ class _Writer:
             case "bias":
                 return self.block("bk")
             case "scaled":
-                factor = self.of("0.5", "rate", self.block("b"), self.block("k"))
+                numbers = (name for name in self.others if OTHERS[name] == "[]")
+                factor = self.of("0.5", "rate", self.block("b"), self.block("k"), *numbers)
                 return f"{factor} * {self.of(self.block('b'), f'({self.product(depth)})', self.of(*self.vectors))}"
             case "again" if self.written:
                 return f"({self.of(*self.written)})"
@@ -184,11 +191,11 @@ class _Writer:
     def of_units(self, depth: int) -> str:
         """What looks across units: of the input alone, of a state, of what is made of them."""
         form, some = self.of(*NORMS, *NUMBERS_OF_UNITS), self.of(*self.vectors)
+        inputs = "x" if form in NUMBERS_OF_UNITS and "dot" not in form else f"{self.block('W')} @ x"
+        operand = inputs if self.linear else self.of(inputs, self.sum(depth - 1), some, some)
         if form in NORMS:
-            return form.format(self.of(f"{self.block('W')} @ x", self.sum(depth - 1), some, some))
-        inputs = f"{self.block('W')} @ x" if "dot" in form else "x"
-        operand = self.of(inputs, self.sum(depth - 1), some, some)
-        return f"{form.format(operand, state=self.vectors[0])} * {some}"
+            return form.format(operand)
+        return f"{form.format(operand, state=operand if self.linear else self.vectors[0])} * {some}"
 
     def kept(self, text: str) -> str:
         self.written.append(text)
@@ -211,7 +218,7 @@ LINEAR = (
 def linear_cells(draw) -> str:
     """The text of a file whose one to three states are linear, each perhaps waiting for others."""
     states = list(STATES[: draw(st.integers(1, 3))])
-    writer = _Writer(draw, ["a0"], products=False)
+    writer = _Writer(draw, ["a0"], products=False, linear=True)
     lines = [["a0", "tanh(W_1 @ x + b_1)"]]
     for state in draw(st.permutations(states)):
         gate, other = f"sigmoid({writer.sum(1)})", writer.term(1)
@@ -222,11 +229,11 @@ def linear_cells(draw) -> str:
         writer.vectors += [state, f"{state}'"]
     text = "\n".join(right for _, right in lines[1:])
     idle = [] if _uses(text, "a0") else ["a0"]
-    idle += [_used_alone(block) for block in sorted(set(writer.compared))]
+    idle += [_used_alone(block) for block in sorted(set(writer.compared))] + _unused(writer.others, text)
     lines[1][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
     forms = ("tanh({0}')", "{0} * {0}'", "0.5 * {0}' + {0}")
     lines.append(["y", " + ".join(writer.of(*forms).format(state) for state in states)])
-    return _file(draw, lines, states, "y")
+    return _file(draw, lines, states, "y", writer.others)
 
 
 @st.composite
@@ -259,7 +266,7 @@ def cells(draw) -> str:
             right = f"({right}) * {draw(st.sampled_from(ROOTS if writer.products else ROOTS[:-1]))}"
         lines.append([f"{state}'", right])
         writer.vectors.append(f"{state}'")
-    defined = [name for name in writer.vectors if name not in states]
+    defined = [name for name in writer.vectors if name not in (*states, *writer.others)]
     products = [name for name, right in lines if _PRODUCT.fullmatch(right)]
     output = draw(st.sampled_from(["h'", *(products or ["h'"]), *defined]))
     match draw(st.sampled_from(("itself", "itself", "product", "sum", "inputs"))):
@@ -281,11 +288,12 @@ def cells(draw) -> str:
     names = [name for name, _ in lines if not name.endswith("'")]
     idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
     idle += [_used_alone(block) for block in sorted(set(writer.compared))]
+    idle += _unused(writer.others, text)
     idle += [] if " x" in "\n".join(right for name, right in lines if name.endswith("'")) else ["W_1 @ x"]
     if idle:
         place = next(n for n, (name, _) in enumerate(lines) if name == f"{states[0]}'")
         lines[place][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
-    return _file(draw, lines, states, output)
+    return _file(draw, lines, states, output, writer.others)
 
 
 # Of the counter before the step, and after it: both are no number at padding.
@@ -296,20 +304,27 @@ def _uses(text: str, name: str) -> bool:
     return re.search(rf"(?<!\w){name}(?![\w'])", text) is not None
 
 
+def _unused(others: list[str], text: str) -> list[str]:
+    """Terms for what comes in beside x and nothing uses."""
+    return [f"W_1 @ {name}" if "inputs" in OTHERS[name] else name for name in others if not _uses(text, name)]
+
+
 def _used_alone(block: str) -> str:
     return block + {"W": " @ x", "U": " @ h", "R": " @ h", "M": ".T @ x"}.get(block[0], "")
 
 
-def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str) -> str:
+def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str, others: list[str]) -> str:
     """The text: blocks of one kind are one parameter, or several, in any order, and some are not trained. In one of
-    eight x is as wide as the states, and used without a matrix.
+    eight x is as wide as the states, and used without a matrix. others: what comes in beside it.
     """
-    as_wide = draw(st.integers(0, 7)) == 7
-    if as_wide:
+    shapes = {name: OTHERS[name] for name in others}
+    if draw(st.integers(0, 7)) == 7:
+        shapes["x"] = '["hidden"]'
         lines[-1][1] += " + 0.2 * x" if lines[-1][0] != f"{COUNTER}'" else ""
     step = "\n".join(f"{name} = {right}" for name, right in lines)
     found = ['name = "random_cell"', f"states = {json.dumps(states)}", f"output = {json.dumps(output)}"]
-    found += [AS_WIDE] if as_wide else []
+    inputs = ", ".join(f"{name} = {{ shape = {shape} }}" for name, shape in shapes.items())
+    found += [f"inputs = {{ {inputs} }}"] if inputs else []
     found += ["constants = { rate = 0.75 }"] if "rate" in step else []
     found += [f'step = """\n{step}\n"""', "[parameters]"]
     for kind, shape in SHAPES.items():
@@ -373,6 +388,8 @@ def calls(draw, text: str) -> Call:
     proj_size = draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0
     if AS_WIDE in text:
         inputs, num_layers = width * heads, 1 if bidirectional or proj_size else num_layers
+    elif OTHERS["u"] in text.partition("step")[0]:  # all layers get it, and with it an x of one width
+        num_layers = 1
     return Call(
         time=time,
         batch=batch,
@@ -432,7 +449,9 @@ def check(trial: Trial, call: Call) -> list[str]:
     torch.manual_seed(0)
     cell = trial.layer_class.cell
     exact = trial.layer_class(call.inputs, call.hidden, dtype=dtype, **call.options).double()
-    x = torch.randn(call.time, call.batch, call.inputs).to(dtype).double()
+    widths = {"": (), "inputs": (call.inputs,), "hidden": (call.hidden,)}
+    shapes = {name: (call.time, call.batch, *widths[of]) for name, of in cell.inputs.items()}
+    xs = {name: torch.randn(shape).to(dtype).double() for name, shape in shapes.items()}
     first = _parts(exact.initial_state(call.batch))
     first = [torch.randn(state.shape).to(dtype).double() for state in first]
     if COUNTER in cell.states:
@@ -441,7 +460,7 @@ def check(trial: Trial, call: Call) -> list[str]:
         counter.copy_(steps[:, None].expand_as(counter))
     begins = _beginnings(exact, call, first)
     judge = _judged(trial, exact, call)
-    want = _answer(exact, judge, x, first, begins)
+    want = _answer(exact, judge, xs, first, begins)
 
     run = []
     for path in [*trial.schedules(call), "reference"]:
@@ -452,7 +471,7 @@ def check(trial: Trial, call: Call) -> list[str]:
         method = layer.reference if path == "reference" else layer
         try:
             own = ([state.to(kind) for state in states] for states in (first, begins))
-            got = _answer(layer, _called(method, call), x.to(kind), *own)
+            got = _answer(layer, _called(method, call), {name: x.to(kind) for name, x in xs.items()}, *own)
         except NotPossible as reason:
             square = [weight for weight in cell.weights if len(weight.shape) == 2 and "inputs" not in weight.shape]
             dense = any(not weight.heads for weight in square)
@@ -461,7 +480,7 @@ def check(trial: Trial, call: Call) -> list[str]:
                 raise
             continue
         for name, error in _errors(got, want, 1e-8 if kind == torch.float64 else 1e-3):
-            if not error <= 30 * _unsteadiness(exact, judge, x, first, begins, torch.finfo(kind).eps)[name]:
+            if not error <= 30 * _unsteadiness(exact, judge, xs, first, begins, torch.finfo(kind).eps)[name]:
                 raise Wrong(path, name, error)
         run.append(path)
     return run
@@ -479,13 +498,13 @@ def _beginnings(layer: torch.nn.Module, call: Call, first: list[Tensor]) -> list
 
 
 def _unsteadiness(
-    layer: torch.nn.Module, judge: "_Method", x: Tensor, states: list[Tensor], begins: list[Tensor], eps: float
+    layer: torch.nn.Module, judge: "_Method", xs: _Inputs, states: list[Tensor], begins: list[Tensor], eps: float
 ) -> dict:
     """By name how far the judge's own answers lie apart when its operands are rounded in other ways.
 
     A cell may compare numbers that are equal but for rounding, or amplify it over the steps.
     """
-    operands = [x, *states, *begins, *layer.parameters(), *layer.buffers()]
+    operands = [*xs.values(), *states, *begins, *layer.parameters(), *layer.buffers()]
     generator = torch.Generator().manual_seed(1)
     exact = [operand.detach().clone() for operand in operands]
     answers = []
@@ -494,22 +513,22 @@ def _unsteadiness(
             for operand, value in zip(operands, exact, strict=True):
                 noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
                 operand.copy_(value * (1 + eps * noise))
-        answers.append(_answer(layer, judge, x, states, begins))
+        answers.append(_answer(layer, judge, xs, states, begins))
     with torch.no_grad():
         for operand, value in zip(operands, exact, strict=True):
             operand.copy_(value)
     return {name: max(float((other[name] - answers[0][name]).norm()) for other in answers[1:]) for name in answers[0]}
 
 
-_Method = Callable[[Tensor, list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
+_Method = Callable[[_Inputs, list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
 def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
-    def method(x: Tensor, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def method(xs: _Inputs, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         begins = begins or [torch.zeros_like(state) for state in states]
         y, last = reference.layers(
             trial.described,
-            x,
+            xs["x"],
             dict(zip(layer.cell.states, states, strict=True)),
             {**dict(layer.named_parameters()), **dict(layer.named_buffers())},
             bidirectional=call.bidirectional,
@@ -517,6 +536,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
             lengths=call.lengths,
             resets=call.resets,
             begins=dict(zip(layer.cell.states, begins, strict=True)),
+            others={name: rows for name, rows in xs.items() if name != "x"},
         )
         return y, list(last.values())
 
@@ -524,7 +544,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
 
 
 def _called(method: Callable, call: Call) -> _Method:
-    def called(x: Tensor, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def called(xs: _Inputs, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         def packed(rows: Tensor) -> Tensor | PackedSequence:
             if not call.lengths:
                 return rows
@@ -532,7 +552,9 @@ def _called(method: Callable, call: Call) -> _Method:
 
         options: dict = {"resets": packed(flags)} if call.resets else {}
         options |= {"reset_to": _state(begins)} if begins else {}
-        y, last = method(packed(x), _state(states), **options)
+        x, *others = map(packed, xs.values())
+        options |= dict(zip(list(xs)[1:], others, strict=True))
+        y, last = method(x, _state(states), **options)
         return (pad_packed_sequence(y)[0] if call.lengths else y), _parts(last)
 
     flags = torch.zeros(call.time, call.batch, dtype=torch.bool)
@@ -543,14 +565,15 @@ def _called(method: Callable, call: Call) -> _Method:
 
 
 def _answer(
-    layer: torch.nn.Module, method: _Method, x: Tensor, states: list[Tensor], begins: list[Tensor]
+    layer: torch.nn.Module, method: _Method, xs: _Inputs, states: list[Tensor], begins: list[Tensor]
 ) -> dict[str, Tensor]:
     """Every output and every gradient by name."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *states, *begins)]
-    y, last = method(leaves[0], leaves[1 : 1 + len(states)], leaves[1 + len(states) :])
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (*xs.values(), *states, *begins)]
+    own, others = leaves[: len(xs)], leaves[len(xs) :]
+    y, last = method(dict(zip(xs, own, strict=True)), others[: len(states)], others[len(states) :])
     found = dict(zip(("y", *(f"last {name}" for name in layer.cell.states)), (y, *last), strict=True))
     loss = sum((t * torch.linspace(-1, 2, t.numel(), dtype=t.dtype).view(t.shape)).sum() for t in found.values())
-    names = ["x", *(f"initial {name}" for name in layer.cell.states)]
+    names = [*xs, *(f"initial {name}" for name in layer.cell.states)]
     names += [f"first {name}" for name in layer.cell.states] if begins else []
     named = dict(zip(names, leaves, strict=True)) | dict(layer.named_parameters())
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)

@@ -303,7 +303,7 @@ def test_what_is_not_trained_has_no_gradient_to_compute():
 
 def test_an_input_as_wide_as_the_states(layer_of):
     class_ = layer_of(cells.AS_WIDE["sru"])
-    assert class_.cell.input == "hidden" and not class_.cell.both
+    assert class_.cell.inputs == {"x": "hidden"} and not class_.cell.both
     wrong = {
         "input_size must be equal to hidden_size, got 3 and 4": {"input_size": 3},
         "with bidirectional num_layers must be 1: a second layer would get 8 features for 4 units": {

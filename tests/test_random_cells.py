@@ -9,7 +9,7 @@ import fuzz
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
-from random_cells import AS_WIDE, COUNTER, DERIVED, Call, Trial, calls, cells, check, found_cases
+from random_cells import AS_WIDE, COUNTER, DERIVED, OTHERS, Call, Trial, calls, cells, check, found_cases
 
 from rnngen.across import ACROSS, REDUCTIONS
 from rnngen.errors import ModelError
@@ -89,6 +89,7 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "not trained": lambda t, c, p: "trained = false" in t,
     "not trained, in the loop": lambda t, c, p: bool(p.scan.untrained),
     "an input as wide as the states": lambda t, c, p: AS_WIDE in t,
+    "more inputs than x": lambda t, c, p: any(f"{name} = {{" in t for name in OTHERS),
     "biases behind a derived operation": biases_behind_a_derived_operation,
     "a sum is a part of a sum": a_sum_is_a_part_of_a_sum,
     "units are summed in the scan": lambda t, c, p: any(v.op in REDUCTIONS for v in p.scan.values),

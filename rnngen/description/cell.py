@@ -60,13 +60,13 @@ def described_cell(
         table.year,
         " ".join(table.note.split()),
         tuple(table.states),
+        inputs,
         table.output or f"{table.states[0]}'",
         table.constants,
         activations,
         tuple(step.equations),
         tuple(_parameter(name, entry, inputs["x"], places, mistakes) for name, entry in table.parameters.items()),
         places,
-        inputs=inputs,
     )
     if any(step) and all(map(NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
         check_names(cell, step, mistakes)
@@ -104,13 +104,14 @@ def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mist
 
 
 def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, tuple[str, ...]]:
-    """The shapes of the inputs by name."""
-    for name in table.inputs:
-        if name != "x":
-            message = f"A step has no input but 'x' yet, and so no {name!a}."
-            hint = "let x have it among its features, and take it out by a matrix."
-            mistakes.add("unknown-input", message, places.key("inputs", name), hints=(hint,))
-    return {"x": ("inputs",)} | {name: tuple(entry.shape) for name, entry in table.inputs.items()}
+    """The shapes of the inputs by name, x first. One that is as wide as x is hidden wide if x is."""
+    shapes: dict[str, tuple[str, ...]] = {name: tuple(entry.shape) for name, entry in table.inputs.items()}
+    x = shapes.get("x") or ("inputs",)
+    if shapes.get("x") == ():
+        message = "The input 'x' is a vector at each step, so it has a width."
+        hint = 'write shape = ["inputs"], or ["hidden"] if it is as wide as the states.'
+        mistakes.add("wrong-shape", message, places.value("inputs", "x", "shape"), hints=(hint,))
+    return {"x": x} | {name: x if shape == ("inputs",) else shape for name, shape in shapes.items() if name != "x"}
 
 
 def _parameter(name: str, table: ParameterTable, x: tuple[str, ...], places: Places, mistakes: Mistakes) -> Parameter:

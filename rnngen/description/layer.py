@@ -47,6 +47,7 @@ def described_layer(
             if cell:
                 _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
+                _check_inputs(layer, cell, width, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
                 cell = replace(cell, wrappers=wrappers)
             init = {name: as_float(value) for name, value in layer.init.items()}
@@ -138,6 +139,17 @@ def _check_bias(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistake
     message = f"The cell '{cell.name}' has no biases, so this would do nothing."
     hint = "leave the key out, or write bias = true in the table of a parameter that is one."
     mistakes.add("no-effect", message, places.key("bias"), hints=(hint,))
+
+
+def _check_inputs(layer: LayerTable, cell: Cell, width: int, places: Places, mistakes: Mistakes) -> None:
+    """What is as wide as x goes to all layers of num_layers, so that each needs an x of one width."""
+    second = (layer.proj_size or layer.hidden) * (2 if layer.bidirectional else 1)
+    wide = [name for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
+    if wide and layer.num_layers > 1 and second != width:
+        message = f"The input '{wide[0]}' of the cell '{cell.name}' is as wide as x, which these layers do not share."
+        note = f"the x of the first has {width} features, that of the second {second}."
+        hint = "put each of them under a [[layers]] of its own, with a cell that fits."
+        mistakes.add("conflict", message, places.key("num_layers"), notes=(note,), hints=(hint,))
 
 
 def _check_layer_init(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistakes) -> None:

@@ -21,6 +21,7 @@ NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 # Words that an equation, or the function it becomes, has another meaning for.
 _WORDS = frozenset(keyword.kwlist) | CALLS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
 _WORDS |= {PROJECTION}
+_ARGUMENTS = frozenset({"hx", "input", "reset_to", "resets"})  # of a layer's call, as an input by its name is
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
 _DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -82,7 +83,9 @@ def is_reserved(name: str, kind: str) -> bool:
         return True
     if kind in ("cell", "model"):
         return _taken_by(name) is not None or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
-    return name in _IMPORTED or keyword.iskeyword(name) if kind == "class" else name in _WORDS
+    if kind == "class":
+        return name in _IMPORTED or keyword.iskeyword(name)
+    return name in _WORDS or (kind == "input" and name in _ARGUMENTS)
 
 
 def claim_names(
@@ -107,6 +110,9 @@ def claim_names(
 
     for number, state in enumerate(table.states):
         claim(state, "state", places.value("states", number))
+    for name in table.inputs:
+        if name != "x":
+            claim(name, "input", places.key("inputs", name))
     for name in table.constants:
         claim(name, "constant", places.key("constants", name))
     for name in table.activations:

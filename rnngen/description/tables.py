@@ -35,10 +35,10 @@ class Table(BaseModel):
 class InputTable(Table):
     """[inputs.NAME] of a cell.
 
-    shape: `["hidden"]` if it is as wide as the states, else `["inputs"]`
+    shape: `[]` a number, `["hidden"]` a vector as wide as the states, `["inputs"]` one as wide as x
     """
 
-    shape: list[Dimension] = Field(min_length=1, max_length=1)
+    shape: list[Dimension] = Field(max_length=1)
 
 
 class ParameterTable(Table):
@@ -69,7 +69,7 @@ class CellTable(Table):
     year: when it was published
     note: what a user has to know, as how other forms of the cell differ; stands below `paper`
     states: the values carried from step to step, each a vector hidden wide
-    inputs: the input, if it is as wide as the states
+    inputs: what a step takes in beside x, each by its name, and how wide x is
     output: which equation is the output
     constants: numbers with names; they are not learned
     activations: functions with names, which a layer can change
@@ -83,7 +83,7 @@ class CellTable(Table):
     year: int | None = Field(default=None, ge=1900, le=2100)
     note: str = Field(default="", max_length=MOST_CHARACTERS)
     states: list[str] = Field(min_length=1, max_length=16)
-    inputs: dict[str, InputTable] = Field(default={}, max_length=1)
+    inputs: dict[str, InputTable] = Field(default={}, max_length=16)
     output: str = ""
     constants: dict[str, Number] = Field(default={}, max_length=64)
     activations: dict[str, str] = Field(default={}, max_length=MOST_ACTIVATIONS)

@@ -13,7 +13,13 @@ from rnngen.description.records import CellLayer, Layer
 
 def variant(cell: Cell, words: Sequence[str], taken: AbstractSet[str]) -> Cell:
     """The cell with words behind its name and that of its class, and a number behind them where that is needed."""
-    own = {*cell.states, *cell.constants, *cell.activations, *(equation.target for equation in cell.equations)}
+    own = {
+        *cell.states,
+        *cell.inputs,
+        *cell.constants,
+        *cell.activations,
+        *(equation.target for equation in cell.equations),
+    }
     own |= {name for parameter in cell.parameters for name in (parameter.name, *parameter.blocks)}
 
     def free(name: str, class_name: str) -> bool:

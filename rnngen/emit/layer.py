@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rnngen.across import ACROSS
 from rnngen.emit.views import LayerView, WeightView
-from rnngen.ir import CellGraph, Packed, Parameter, block_shape, origin
+from rnngen.ir import CellGraph, Packed, Parameter, Value, block_shape, origin
 
 _SQUARE = ("hidden", "hidden")
 
@@ -32,9 +32,9 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
     return LayerView(
         weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
         states=tuple(s.name for s in graph.states),
+        inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input")},
         output=state,
         width=str(definitions[output].shape[0]),
-        input=str(definitions["x"].shape[0]),
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
         nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",
@@ -42,12 +42,18 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
     )
 
 
+def dimension_of(leaf: Value) -> str:
+    """What an input is as wide as, "" of a number."""
+    return "".join(map(str, leaf.shape))
+
+
 def _can_be_doubled(program: Packed) -> bool:
     """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
-    input, which products alone read, and no number is learned. Only products look across units. Matrices are all dense,
-    or all block-diagonal, and what is made of them is made block by block; a diagonal is not.
+    input, x, which products alone read, and no number is learned. Only products look across units. Matrices are all
+    dense, or all block-diagonal, and what is made of them is made block by block; a diagonal is not.
     """
     graph = program.described
+    x, *others = graph.leaves("input")
     widths = {block_shape(v.shape) for v in graph.values if v.op not in ("input", "parameter", "pick", "slice")}
     read = {name for v in graph.values for name in (v.operands[:1] if v.op == "matmul" else v.operands)}
     squares = {parameter.heads for parameter in program.parameters if parameter.shape == _SQUARE}
@@ -55,7 +61,9 @@ def _can_be_doubled(program: Packed) -> bool:
     return (
         widths <= {(), ("hidden",), _SQUARE}
         and all(value.op != "diag" for value in graph.values)
-        and all(leaf.shape == ("inputs",) and leaf.name not in read for leaf in graph.leaves("input"))
+        and not others
+        and x.shape == ("inputs",)
+        and x.name not in read
         and len(squares) < 2
         and not any(value.op in ACROSS.keys() - {"matmul"} for value in graph.values)
         and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}

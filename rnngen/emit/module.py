@@ -6,7 +6,7 @@ from hashlib import sha256
 from rnngen.cell import Cell
 from rnngen.chain import Chain, Chained
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
-from rnngen.emit.layer import layer_view
+from rnngen.emit.layer import dimension_of, layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
 from rnngen.emit.target import Written
@@ -14,6 +14,7 @@ from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
 from rnngen.emit.views import CellView, ModelView, RunView, ScanView, SweepView
+from rnngen.ir import CellGraph
 from rnngen.runtime.schedules import possible
 
 _LONGEST = 100  # of a line that makes a layer
@@ -122,11 +123,11 @@ def _sources(program: Chained) -> dict[str, tuple[str, ...]]:
 
 def _run(program: Chained) -> RunView:
     graphs = (program.once, program.before, program.scan, program.after)
-    names = Names(graphs, _RUN_NAMES - {"x"})
+    names = Names((program.described, *graphs), _RUN_NAMES - {"x"})
     once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
     return RunView(
         weights=tuple(names[parameter.name] for parameter in program.parameters),
-        before=(*once.lines, *before.lines),
+        before=(*_apart(program.described, names), *once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
         outputs=tuple(names[name] for name in program.results),
@@ -139,7 +140,8 @@ def _reference(program: Chained) -> FunctionText:
     text = TorchText(program.described, equations=program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
     weights = tuple(text.names[parameter.name] for parameter in program.parameters)
-    opening = (f"{tuple_text(states)[1:-1]} = states", f"{tuple_text(weights)[1:-1]} = weights")
+    opening = (*_apart(program.described, text.names), f"{tuple_text(states)[1:-1]} = states")
+    opening += (f"{tuple_text(weights)[1:-1]} = weights",)
     updates = tuple_text([text.text(state.update) for state in program.described.states])
     return FunctionText(
         name=f"{program.cell.name}_equations",
@@ -148,6 +150,15 @@ def _reference(program: Chained) -> FunctionText:
         lines=(*opening, *text.lines),
         returns=f"{text.text(program.described.outputs[0][1])}, {updates}",
     )
+
+
+def _apart(graph: CellGraph, names: Names) -> tuple[str, ...]:
+    """The line that takes what comes in at a step apart, if it is more than x."""
+    x, *others = graph.leaves("input")
+    if not others:
+        return ()
+    targets = ", ".join(names[leaf.name] for leaf in (x, *others))
+    return (f"{targets} = inputs_apart(x, states[0], {literal(tuple(map(dimension_of, others)))})",)
 
 
 def _layer(layer: Layer) -> tuple[str, ...]:

@@ -187,6 +187,8 @@ def _expression(
     if value.op == "where" and all(values[operand].op == "constant" for operand in value.operands[1:]):
         like = next(o for o in values[value.operands[0]].operands if values[o].op != "constant")
         atoms[1] = spelling.filled.format(texts[like][0], atoms[1])
+    if value.op in OPS and len(operands) == 2 and values[value.operands[0]].op == "constant":
+        atoms[0] = spelling.filled.format(atoms[1], atoms[0])  # torch differentiates no remainder of a number
     if "{*}" in form:
         return form.replace("{*}", ", ".join(atoms)), _ATOM
     count = blocks_of(values[value.operands[0]].shape)

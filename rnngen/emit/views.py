@@ -68,9 +68,9 @@ class LayerView:
 
     weights: tuple[WeightView, ...]
     states: tuple[str, ...]
+    inputs: dict[str, str]
     output: str
     width: str
-    input: str
     narrow: bool
     schedules: tuple[str, ...]
     nonlinearity: str

@@ -65,8 +65,8 @@ def _label(name: str, output: str) -> str:
 
 
 def _ranks(graph: CellGraph) -> dict[str, int]:
-    """0 for what depends on parameters alone, 1 for what depends on the input too, 2 for the state."""
-    with_input = reaching(graph, {"x"})
+    """0 for what depends on parameters alone, 1 for what depends on inputs too, 2 for a state."""
+    with_input = reaching(graph, {leaf.name for leaf in graph.leaves("input")})
     with_state = reaching(graph, {state.name for state in graph.states})
     return {v.name: 2 if v.name in with_state else 1 if v.name in with_input else 0 for v in graph.values}
 

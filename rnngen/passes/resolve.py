@@ -138,6 +138,10 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     if "x" in idle:
         hint = "a recurrent cell takes in the input x at each step."
         unused("No equation uses the input 'x'.", cell.places.key("step"), hint)
+    for name in cell.inputs:
+        if name in idle and name != "x":
+            hint = "use it, or leave it out."
+            unused(f"No equation uses the input '{name}'.", cell.places.key("inputs", name), hint)
     for number, state in enumerate(cell.states):
         if state in idle:
             message = f"No equation uses the old value of the state '{state}'."

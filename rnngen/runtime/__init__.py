@@ -21,6 +21,7 @@ PUBLISHED = {
     "blocks": "linear",
     "detach": "stack",
     "filled": "direction",
+    "inputs_apart": "inputs",
     "outer": "linear",
     "product": "linear",
     "product_into": "linear",

@@ -1,8 +1,8 @@
 """What a layer knows of its cell, and how its weights begin."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -49,15 +49,17 @@ class Weight:
 class Cell:
     """A cell as its layer sees it.
 
-    states: their names. output: the state whose new value is the output, "" if it is another value. width: of the
-    output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is projected. schedules:
-    those that its kernels come in. nonlinearity: the function of its only activation, "" if it has none or several.
-    input: the width of x, "inputs", or "hidden" where it has to be that of the states.
+    states: their names. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, ""
+    of a number; of x "inputs", or "hidden" where it has to be as wide as the states. output: the state whose new value
+    is the output, "" if it is another value. width: of the output, "hidden" or "inputs". narrow: with a projection,
+    that is the state rather than what is projected. schedules: those that its kernels come in. nonlinearity: the
+    function of its only activation, "" if it has none or several.
 
     both: whether two directions can be one scan of twice the units.
 
     run(x, states, weights, valid, *, resets, first, reverse, both, last_only, schedule) gives the output over time and
-    the last states, x being (time, batch, inputs), states (batch, hidden) each; see `Scan` for the others.
+    the last states, x being (time, batch, inputs) with what comes in beside it behind it, states (batch, hidden) each;
+    see `Scan` for the others.
     reference(x, states, weights, valid, *, resets, first, reverse) is the same in plain torch, as it was described.
     """
 
@@ -73,7 +75,7 @@ class Cell:
     reference: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     nonlinearity: str = ""
     both: bool = False
-    input: str = "inputs"
+    inputs: Mapping[str, str] = field(default_factory=lambda: {"x": "inputs"})
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

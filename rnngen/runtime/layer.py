@@ -14,12 +14,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
+from rnngen.runtime.inputs import Given, Input, others_of, rows_of
 from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
 State = Tensor | tuple[Tensor, ...]
-Input = Tensor | PackedSequence
 
 # What kernels and derivatives are made for; those of complex numbers would be others.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -137,7 +137,7 @@ class Layer(Leaf):
             raise ValueError(
                 f"proj_size has to be smaller than hidden_size, got {self.proj_size} and {self.hidden_size}"
             )
-        if self.cell.input == "hidden":
+        if self.cell.inputs["x"] == "hidden":
             self._check_input_size()
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size ({self.hidden_size}) must be divisible by heads ({self.heads})")
@@ -149,6 +149,13 @@ class Layer(Leaf):
             raise ValueError("a bidirectional layer runs both ways, so reverse must be False")
         if not self.bias and all(weight.bias for weight in self.cell.weights):
             raise ValueError(f"without bias {self._title} has no weights at all")
+        second = self._sizes(1)["inputs"]
+        as_wide = list(self.cell.inputs.values()).count("inputs") > 1
+        if as_wide and self.num_layers > 1 and second != self.input_size:
+            raise ValueError(
+                f"{self._title} takes in more that is as wide as x, and with num_layers={self.num_layers} the x of the "
+                f"second layer has {second} features, that of the first {self.input_size}"
+            )
         if self.schedule not in (schedules := ("auto", *self.cell.schedules)):
             choices = ", ".join(map(repr, schedules))
             raise ValueError(
@@ -362,7 +369,13 @@ class Layer(Leaf):
     # Calls.
 
     def forward(
-        self, input: Input, hx: State | None = None, *, resets: Input | None = None, reset_to: State | None = None
+        self,
+        input: Input,
+        hx: State | None = None,
+        *,
+        resets: Input | None = None,
+        reset_to: State | None = None,
+        **inputs: Input,
     ) -> tuple[Input, State] | Input:
         """The output at every step, and the states after the last one.
 
@@ -373,29 +386,45 @@ class Layer(Leaf):
         cut into calls anywhere, but for a direction from the last step to the first: that one does not end with the
         reset of its first step. reset_to: what to return to instead, in the form of hx.
 
+        inputs: what the cell takes in at each step beside x, by name, for all layers: in the shape of the input but for
+        the features, of which it has as many as the cell says; one that is a number at each step has no such dimension.
+
         Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input, states and resets do not fit.
         """
         self._refuse_proxy(input)
-        y, state = self._call(self.cell.run, input, hx, resets, reset_to, schedule=self.schedule)
+        y, state = self._call(self.cell.run, input, Given(hx, resets, reset_to, inputs), schedule=self.schedule)
         return (y, state) if self.return_state else y
 
     def reference(
-        self, input: Input, hx: State | None = None, *, resets: Input | None = None, reset_to: State | None = None
+        self,
+        input: Input,
+        hx: State | None = None,
+        *,
+        resets: Input | None = None,
+        reset_to: State | None = None,
+        **inputs: Input,
     ) -> tuple[Input, State] | Input:
         """What `forward` computes, step by step in plain torch; slow, and differentiable any number of times.
 
         Under autocast each operation has the type that torch gives it, and so have the results: float32 where those of
         `forward` have autocast's type, if a sum with a state of float32 comes last. Each takes the other's states.
         """
-        y, state = self._call(self.cell.reference, input, hx, resets, reset_to)
+        y, state = self._call(self.cell.reference, input, Given(hx, resets, reset_to, inputs))
         return (y, state) if self.return_state else y
 
     def step(
-        self, input: Tensor, hx: State | None = None, *, resets: Tensor | None = None, reset_to: State | None = None
+        self,
+        input: Tensor,
+        hx: State | None = None,
+        *,
+        resets: Tensor | None = None,
+        reset_to: State | None = None,
+        **inputs: Tensor,
     ) -> tuple[Tensor, State]:
         """One step: input (batch, input_size) to output (batch, features), or both without a batch, and the states.
 
-        A state of a single layer may also be (batch, width). resets: (batch,), or () without a batch; see `forward`.
+        A state of a single layer may also be (batch, width). resets: (batch,), or () without a batch, and inputs alike;
+        see `forward`.
         Raises ValueError for a bidirectional layer.
         """
         if self.bidirectional:
@@ -410,9 +439,9 @@ class Layer(Leaf):
         time = 1 if self.batch_first and batched else 0
         if resets is not None:
             resets = flags_of(resets, input, f"{self._title}.step").unsqueeze(time)
-        y, state = self._call_tensor(
-            self.cell.run, input.unsqueeze(time), hx, resets, reset_to, {"schedule": self.schedule}
-        )
+        others = {n: value.unsqueeze(time) if isinstance(value, Tensor) else value for n, value in inputs.items()}
+        given = Given(hx, resets, reset_to, others)
+        y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), given, {"schedule": self.schedule})
         return (y if self.last_only else y.squeeze(time)), state
 
     def initial_state(self, batch: int | None = None) -> State:
@@ -446,41 +475,31 @@ class Layer(Leaf):
     def _as_state(self, states: Sequence[Tensor]) -> State:
         return states[0] if len(states) == 1 else tuple(states)
 
-    def _call(
-        self,
-        run: Callable[..., Result],
-        input: Input,
-        hx: State | None,
-        resets: Input | None,
-        reset_to: State | None,
-        **options: str,
-    ) -> tuple[Input, State]:
+    def _call(self, run: Callable[..., Result], input: Input, given: Given, **options: str) -> tuple[Input, State]:
         if isinstance(input, PackedSequence):
-            return self._call_packed(run, input, hx, resets, reset_to, options)
+            return self._call_packed(run, input, given, options)
         if not isinstance(input, Tensor):
             raise TypeError(f"{self._title}: Expected a Tensor or a PackedSequence, got {type(input).__name__}")
-        return self._call_tensor(run, input, hx, resets, reset_to, options)
+        return self._call_tensor(run, input, given, options)
 
     def _call_tensor(
-        self,
-        run: Callable[..., Result],
-        input: Tensor,
-        hx: State | None,
-        resets: Input | None,
-        reset_to: State | None,
-        options: dict[str, str],
+        self, run: Callable[..., Result], input: Tensor, given: Given, options: dict[str, str]
     ) -> tuple[Tensor, State]:
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
-        x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
+
+        def turned(rows: Tensor) -> Tensor:
+            return rows.unsqueeze(1) if not batched else rows.transpose(0, 1) if self.batch_first else rows
+
+        x = turned(input)
         self._check_input(x)
-        states = self._states(hx, x, batched)
-        flags = None if resets is None else flags_of(resets, input, self._title)
-        if flags is not None:
-            flags = flags.unsqueeze(1) if not batched else flags.T if self.batch_first else flags
-        begin = self._resets(flags, reset_to, hx, states, x, batched)
-        y, last = self._layers(run, x, states, hx is not None, None, begin, options)
+        others = self._others(given, input)
+        others = None if others is None else turned(others)
+        states = self._states(given.hx, x, batched)
+        flags = None if given.resets is None else turned(flags_of(given.resets, input, self._title))
+        begin = self._resets(flags, given, states, x, batched)
+        y, last = self._layers(run, x, others, states, given.hx is not None, None, begin, options)
         if not batched:
             y, last = y.squeeze(0 if self.last_only else 1), [state.squeeze(1) for state in last]
         elif self.batch_first and not self.last_only:
@@ -491,9 +510,7 @@ class Layer(Leaf):
         self,
         run: Callable[..., Result],
         input: PackedSequence,
-        hx: State | None,
-        resets: Input | None,
-        reset_to: State | None,
+        given: Given,
         options: dict[str, str],
     ) -> tuple[Input, State]:
         """Sequences of different lengths: padded, in the order of their lengths, and scanned with a mask."""
@@ -501,17 +518,19 @@ class Layer(Leaf):
         if data.dim() != 2:
             raise RuntimeError(f"{self._title}: Expected packed data to be 2D, got {data.dim()}D instead")
         self._check_input(data)
+        others = self._others(given, input)
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
-        states = self._states(hx, x, True)
-        flags = None if resets is None else flags_of(resets, input, self._title)
-        begin = self._resets(flags, reset_to, hx, states, x, True)
+        others = None if others is None else pad_packed_sequence(PackedSequence(others, sizes))[0]
+        states = self._states(given.hx, x, True)
+        flags = None if given.resets is None else flags_of(given.resets, input, self._title)
+        begin = self._resets(flags, given, states, x, True)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
             if begin is not None:
                 begin = replace(begin, states=[state.index_select(1, order) for state in begin.states])
         # A trace runs with other lengths than it was made with.
         differ = Lengths(lengths, x.shape[0]) if torch.jit.is_tracing() or lengths[-1] < lengths[0] else None
-        y, last = self._layers(run, x, states, hx is not None, differ, begin, options)
+        y, last = self._layers(run, x, others, states, given.hx is not None, differ, begin, options)
         if back is not None:
             last = [state.index_select(1, back) for state in last]
         if self.last_only:
@@ -536,19 +555,28 @@ class Layer(Leaf):
                 f"Convert input: input.to({some.dtype}){other}"
             )
 
+    def _others(self, given: Given, input: Input) -> Tensor | None:
+        """What the cell takes in beside x, side by side; None if that is nothing.
+
+        Raises as `others_of` does, and RuntimeError for what is of another type or device than x.
+        """
+        if len(self.cell.inputs) == 1 and not given.inputs:
+            return None
+        widths = {"": 0, "hidden": self.hidden_size, "inputs": self.input_size}
+        of_cell = {name: widths[dimension] for name, dimension in self.cell.inputs.items() if name != "x"}
+        found = others_of(given.inputs, input, of_cell, self._title)
+        for name, tensor in zip(of_cell, found, strict=True):
+            self._check_fit(tensor, rows_of(input), "other", name)
+        return torch.cat(found, -1)
+
     def _resets(
-        self,
-        flags: Tensor | None,
-        reset_to: State | None,
-        hx: State | None,
-        states: list[Tensor],
-        x: Tensor,
-        batched: bool,
+        self, flags: Tensor | None, given: Given, states: list[Tensor], x: Tensor, batched: bool
     ) -> Resets | None:
         """Where sequences begin within x, by flags (time, batch), and with which states.
 
         Raises ValueError where there is nothing to return to.
         """
+        reset_to = given.reset_to
         if flags is None:
             if reset_to is not None:
                 raise without_resets(self._title)
@@ -558,7 +586,7 @@ class Layer(Leaf):
                 f"{self._title}: with proj_size={self.proj_size} resets return to zeros, since a projection does not "
                 "say which state it is of; take initial_state='zeros' and no reset_to"
             )
-        if hx is not None or reset_to is not None:
+        if given.hx is not None or reset_to is not None:
             states = self._states(reset_to, x, batched, "reset_to")
         return Resets(boundaries_of(flags), states)
 
@@ -621,18 +649,20 @@ class Layer(Leaf):
         self,
         run: Callable[..., Result],
         x: Tensor,
+        others: Tensor | None,
         states: Sequence[Tensor],
         given: bool,
         lengths: Lengths | None,
         resets: Resets | None,
         options: dict[str, str],
     ) -> tuple[Tensor, list[Tensor]]:
-        """All layers and directions. given: whether a call has brought the states."""
+        """All layers and directions. others: what each takes in beside x. given: whether a call brings the states."""
         given = given or self.initial != "zeros"
         weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
         valid = None if lengths is None else lengths.valid(x.device)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
+            x = x if others is None else torch.cat((x, others), -1)
             x = x if valid is None else filled(x, valid)
             here = slice(layer * self._directions, (layer + 1) * self._directions)
             final = self.last_only and layer == self.num_layers - 1

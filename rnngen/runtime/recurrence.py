@@ -1,6 +1,7 @@
 """A cell that somebody wrote in Python, over time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils._pytree import tree_map
 
 from rnngen.runtime.direction import Lengths, filled
-from rnngen.runtime.layer import Input, Layer
+from rnngen.runtime.inputs import Given, Input, rows_alike, rows_of
+from rnngen.runtime.layer import Layer
 from rnngen.runtime.resets import flags_of, without_resets
 from rnngen.runtime.stack import Stack
 
@@ -46,43 +48,50 @@ class Recurrence(nn.Module):
         self.batch_first, self.return_state = batch_first, return_state
 
     def forward(
-        self, input: Input, hx: Any = None, *, resets: Input | None = None, reset_to: Any = None
+        self, input: Input, hx: Any = None, *, resets: Input | None = None, reset_to: Any = None, **inputs: Input
     ) -> tuple[Input, Any] | Input:
         """The output at every step and the state after the last one.
 
         resets, reset_to: as those of a generated layer; without reset_to the state returns to what a call without one
-        begins with. Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no
-        sequence, or for resets where the cell does not say what a state begins with.
+        begins with. inputs: what the cell takes in beside x_t, by name, with the time and the batch as the input has
+        them; it is called with those of a step.
+
+        Raises TypeError if the cell gives no pair, ValueError or RuntimeError for an input that is no sequence, or for
+        resets where the cell does not say what a state begins with.
         """
         y: Input
         flags = None if resets is None else flags_of(resets, input, "Recurrence")
         if resets is None and reset_to is not None:
             raise without_resets("Recurrence")
+        others = {name: rows_alike(rows, input, name, "Recurrence") for name, rows in inputs.items()}
+        given = Given(hx, flags, reset_to, others)
         if isinstance(input, PackedSequence):
-            y, state = self._packed(input, hx, flags, reset_to)
+            y, state = self._packed(input, given)
         else:
             if input.dim() not in (2, 3):
                 raise ValueError(f"Recurrence: Expected input to be 2D or 3D, got {input.dim()}D instead")
             turned = self.batch_first and input.dim() == 3
-            flags = flags.transpose(0, 1) if turned and flags is not None else flags
-            rows, state = self._loop(input.transpose(0, 1) if turned else input, hx, flags, reset_to)
+            if turned:
+                others = {name: rows.transpose(0, 1) for name, rows in others.items()}
+                given = replace(given, resets=None if flags is None else flags.transpose(0, 1), inputs=others)
+            rows, state = self._loop(input.transpose(0, 1) if turned else input, given)
             y = rows.transpose(0, 1) if turned else rows
         return (y, state) if self.return_state else y
 
     def step(
-        self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None, reset_to: Any = None
+        self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None, reset_to: Any = None, **inputs: Tensor
     ) -> tuple[Tensor, Any]:
-        """One step, as the cell takes it; resets (batch,), or () without a batch."""
+        """One step, as the cell takes it; resets (batch,), or () without a batch, and inputs alike."""
         if resets is None and reset_to is not None:
             raise without_resets("Recurrence.step")
         flags = None if resets is None else flags_of(resets, input, "Recurrence.step")
         if isinstance(self.cell, Layer | Stack):
-            return self.cell.step(input, hx, resets=flags, reset_to=reset_to)
+            return self.cell.step(input, hx, resets=flags, reset_to=reset_to, **inputs)
         if flags is not None:
             hx = self._returned(flags, input, hx, reset_to)
         if hx is None:
             hx = self.initial_state(len(input) if input.dim() == 2 else None)
-        found = self.cell(input, hx)
+        found = self.cell(input, hx, **inputs)
         if isinstance(self.cell, nn.RNNCellBase):
             return (found[0] if isinstance(found, tuple) else found), found
         if not isinstance(found, tuple) or len(found) != 2:
@@ -110,14 +119,15 @@ class Recurrence(nn.Module):
             raise ValueError(f"Recurrence: the cell has no initial_state, so resets need {lacking}")
         return tree_map(lambda old, first: torch.where(flags[..., None] != 0, first, old), state, begin)
 
-    def _loop(
-        self, x: Tensor, state: Any, flags: Tensor | None, reset_to: Any, valid: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
+    def _loop(self, x: Tensor, given: Given, valid: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Step by step: x, and what is given beside it, with the time first."""
+        state, flags = given.hx, given.resets
         if len(x) == 0:
             raise RuntimeError("Recurrence: Expected sequence length to be larger than 0")
         outputs = []
         for t, x_t in enumerate(x):
-            options = {} if flags is None else {"resets": flags[t], "reset_to": reset_to}
+            options: dict[str, Any] = {name: rows_of(rows)[t] for name, rows in given.inputs.items()}
+            options |= {} if flags is None else {"resets": flags[t], "reset_to": given.reset_to}
             y_t, new = self.step(x_t, state, **options)
             if valid is not None and t:  # the first step counts for every sequence
                 new = tree_map(lambda one, old, now=valid[t]: torch.where(now, one, old), new, state)
@@ -125,15 +135,18 @@ class Recurrence(nn.Module):
             state = new
         return torch.stack(outputs), state
 
-    def _packed(
-        self, input: PackedSequence, hx: Any, flags: Tensor | None, reset_to: Any
-    ) -> tuple[PackedSequence, Any]:
+    def _packed(self, input: PackedSequence, given: Given) -> tuple[PackedSequence, Any]:
         """Sequences of different lengths: each keeps its state when it has ended."""
         x, lengths = pad_packed_sequence(input)
         valid = Lengths(lengths, len(x)).valid(x.device)
+        flags, longest = given.resets, int(lengths.argmax())
         if flags is not None and input.unsorted_indices is not None:
             flags = flags.index_select(1, input.unsorted_indices)
-        y, state = self._loop(filled(x, valid, int(lengths.argmax())), hx, flags, reset_to, valid > 0)
+        others = {}
+        for name, packed in given.inputs.items():
+            rows, _ = pad_packed_sequence(PackedSequence(rows_of(packed), *input[1:]))
+            others[name] = filled(rows.reshape(*rows.shape[:2], -1), valid, longest).view_as(rows)
+        y, state = self._loop(filled(x, valid, longest), replace(given, resets=flags, inputs=others), valid > 0)
         order = input.sorted_indices
         y = y if order is None else y.index_select(1, order)
         lengths = lengths if order is None else lengths[order.cpu()]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from rnngen.runtime.both import side_by_side
+from rnngen.runtime.inputs import rows_alike, rows_of
 
 
 @dataclass  # not frozen: torch.compile of torch 2.11 cannot trace how such a one is made
@@ -40,17 +41,10 @@ def flags_of(resets: object, input: Tensor | PackedSequence, title: str) -> Tens
 
     Raises TypeError for what cannot be flags, RuntimeError for those of another shape or device.
     """
+    flags = _checked(rows_alike(resets, input, "resets", title), rows_of(input), title)
     if not isinstance(input, PackedSequence):
-        if not isinstance(resets, Tensor):
-            kind = type(resets).__name__
-            raise TypeError(f"{title}: Expected resets to be a Tensor, as the input is, got {kind}")
-        return _checked(resets, input, title)
-    if not isinstance(resets, PackedSequence):
-        kind = type(resets).__name__
-        raise TypeError(f"{title}: Expected resets to be a PackedSequence, as the input is, got {kind}")
-    if not (torch.equal(input.batch_sizes, resets.batch_sizes) and _same(input.sorted_indices, resets.sorted_indices)):
-        raise RuntimeError(f"{title}: Expected resets of the same lengths and order as the packed input")
-    flags = (_checked(resets.data, input.data, title) != 0).to(torch.int32)
+        return flags
+    flags = (flags != 0).to(torch.int32)
     padded, _ = pad_packed_sequence(PackedSequence(flags[:, None], input.batch_sizes))
     return padded.squeeze(-1)
 
@@ -66,10 +60,6 @@ def _checked(flags: Tensor, x: Tensor, title: str) -> Tensor:
             f"{flags.device}"
         )
     return flags
-
-
-def _same(order: Tensor | None, other: Tensor | None) -> bool:
-    return order is other or (order is not None and other is not None and torch.equal(order, other))
 
 
 def without_resets(title: str) -> ValueError:

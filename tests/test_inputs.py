@@ -1,0 +1,255 @@
+"""What a step takes in beside x: declared in a cell, given to a layer by name, judged by equations written out."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from rnngen.runtime import Recurrence
+
+GATED = """
+name   = "gated"
+states = ["h"]
+inputs = { gate = { shape = ["hidden"] }, u = { shape = ["inputs"] } }
+step   = '''
+n  = tanh(W @ x + V @ u + U @ h + b)
+h' = gate * n + (1 - gate) * h
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+V = { shape = ["hidden", "inputs"], blocks = ["V"] }
+U = { shape = ["hidden", "hidden"], blocks = ["U"] }
+b = { shape = ["hidden"], blocks = ["b"] }
+"""
+# Hasani et al. 2022, as in ncps: tau is the time since the last step.
+CFC = """
+name   = "cfc"
+states = ["h"]
+inputs = { tau = { shape = [] } }
+step   = '''
+k  = 1.7159 * tanh(0.666 * (W_b @ x + U_b @ h + b_b))
+g  = sigmoid(U_c @ k + b_c - (U_a @ k + b_a) * tau)
+h' = tanh(U_p @ k + b_p) * (1 - g) + tanh(U_q @ k + b_q) * g
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_b"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_b"] }
+weight_kh = { shape = ["hidden", "hidden"], blocks = ["U_p", "U_q", "U_a", "U_c"] }
+bias      = { shape = ["hidden"], blocks = ["b_b", "b_p", "b_q", "b_a", "b_c"] }
+"""
+T, B, I, H = 6, 3, 4, 5
+
+
+def gated(layer, suffix: str, x: Tensor, h: Tensor, gate: Tensor, u: Tensor) -> Tensor:
+    W, V, U, b = (getattr(layer, f"{name}{suffix}") for name in "WVUb")
+    return gate * torch.tanh(x @ W.T + u @ V.T + h @ U.T + b) + (1 - gate) * h
+
+
+def cfc(layer, suffix: str, x: Tensor, h: Tensor, tau: Tensor) -> Tensor:
+    W, U = (getattr(layer, f"{name}{suffix}") for name in ("weight_ih", "weight_hh"))
+    P, Q, A, C = getattr(layer, f"weight_kh{suffix}").chunk(4)
+    b, p, q, a, c = getattr(layer, f"bias{suffix}").chunk(5)
+    k = 1.7159 * torch.tanh(0.666 * (x @ W.T + h @ U.T + b))
+    g = torch.sigmoid(-(k @ A.T + a) * tau[..., None] + k @ C.T + c)
+    return torch.tanh(k @ P.T + p) * (1 - g) + torch.tanh(k @ Q.T + q) * g
+
+
+STEPS = {GATED: gated, CFC: cfc}
+CELLS = pytest.mark.parametrize("cell", [pytest.param(GATED, id="gated"), pytest.param(CFC, id="cfc")])
+
+
+def given(cell: str, hidden: int = H, inputs: int = I) -> dict[str, Tensor]:
+    """What comes in at each step, by name."""
+    torch.manual_seed(2)
+    shapes = {"x": (inputs,)} | ({"tau": ()} if cell == CFC else {"gate": (hidden,), "u": (inputs,)})
+    return {name: torch.rand(T, B, *shape, dtype=torch.float64, requires_grad=True) for name, shape in shapes.items()}
+
+
+def written_out(layer, step, xs: dict[str, Tensor], first: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """All layers and directions by loops over the steps of each sequence; the padding of the output is zero."""
+    x, *others = xs.values()
+    last = []
+    for number in range(layer.num_layers):
+        outputs = []
+        for backwards in (False, True) if layer.bidirectional else (layer.reverse,):
+            suffix = f"_l{number}{'_reverse' if layer.bidirectional and backwards else ''}"
+            place = len(last)
+            rows, ends = [], []
+            for n, length in enumerate(lengths):
+                h, found = first[place, n], {}
+                for t in reversed(range(length)) if backwards else range(length):
+                    h = found[t] = step(layer, suffix, x[t, n], h, *(other[t, n] for other in others))
+                rows.append(torch.stack([found.get(t, torch.zeros_like(h)) for t in range(len(x))]))
+                ends.append(h)
+            outputs.append(torch.stack(rows, 1))
+            last.append(torch.stack(ends))
+        x = torch.cat(outputs, -1)
+    return x, torch.stack(last)
+
+
+def alike(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], leaves: list[Tensor]) -> None:
+    """Outputs, last states and all gradients."""
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    found, wanted = (torch.autograd.grad(y.sin().sum() + h.cos().sum(), leaves) for y, h in (ours, theirs))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+@CELLS
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reverse": True}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["forward", "reference"])
+def test_layers(layer_of, cell, options, method):
+    inputs = H * (1 + options.get("bidirectional", False)) if "num_layers" in options else I
+    layer = layer_of(cell)(inputs, H, dtype=torch.float64, **options)
+    xs, first = given(cell, inputs=inputs), torch.randn(layer._runs, B, H, dtype=torch.float64, requires_grad=True)
+    x, *others = xs.values()
+    named = dict(zip(list(xs)[1:], others, strict=True))
+    ours = getattr(layer, method)(x, first, **named)
+    alike(ours, written_out(layer, STEPS[cell], xs, first, [T] * B), [*xs.values(), first, *layer.parameters()])
+
+
+@CELLS
+def test_sequences_of_different_lengths(layer_of, cell):
+    layer, lengths = layer_of(cell)(I, H, bidirectional=True, dtype=torch.float64), [3, T, 1]
+    xs, first = given(cell), torch.randn(2, B, H, dtype=torch.float64, requires_grad=True)
+
+    def packed(rows: Tensor) -> PackedSequence:
+        return pack_padded_sequence(rows, torch.tensor(lengths), enforce_sorted=False)
+
+    x, *others = map(packed, xs.values())
+    y, last = layer(x, first, **dict(zip(list(xs)[1:], others, strict=True)))
+    theirs = written_out(layer, STEPS[cell], xs, first, lengths)
+    alike((pad_packed_sequence(y)[0], last), theirs, [*xs.values(), first, *layer.parameters()])
+
+
+@CELLS
+def test_every_form_of_a_call_is_the_same(layer_of, cell):
+    layer = layer_of(cell)(I, H, dtype=torch.float64)
+    xs = {name: rows.detach() for name, rows in given(cell).items()}
+    x, named = xs["x"], {name: rows for name, rows in xs.items() if name != "x"}
+    y, last = layer(x, **named)
+
+    one, end = layer(x[:, 0], **{name: rows[:, 0] for name, rows in named.items()})  # without a batch
+    torch.testing.assert_close((one, end), (y[:, 0], last[:, 0]))
+    turned = layer_of(cell)(I, H, batch_first=True, dtype=torch.float64)
+    turned.load_state_dict(layer.state_dict())
+    first, _ = turned(x.transpose(0, 1), **{name: rows.transpose(0, 1) for name, rows in named.items()})
+    torch.testing.assert_close(first.transpose(0, 1), y)
+    state = None
+    for t in range(T):
+        y_t, state = layer.step(x[t], state, **{name: rows[t] for name, rows in named.items()})
+        torch.testing.assert_close(y_t, y[t])
+    torch.testing.assert_close(state, last)
+    begin, middle = layer(x[:2], **{name: rows[:2] for name, rows in named.items()})
+    rest, end = layer(x[2:], middle, **{name: rows[2:] for name, rows in named.items()})
+    torch.testing.assert_close((torch.cat((begin, rest)), end), (y, last))
+
+
+@CELLS
+def test_resets_beside_other_inputs(layer_of, cell):
+    layer = layer_of(cell)(I, H, dtype=torch.float64)
+    xs = {name: rows.detach() for name, rows in given(cell).items()}
+    flags = torch.zeros(T, B, dtype=torch.bool)
+    flags[3] = True
+    x, named = xs["x"], {name: rows for name, rows in xs.items() if name != "x"}
+    y, last = layer(x, **named, resets=flags)
+    first, _ = layer(x[:3], **{name: rows[:3] for name, rows in named.items()})
+    second, end = layer(x[3:], **{name: rows[3:] for name, rows in named.items()})
+    torch.testing.assert_close((y, last), (torch.cat((first, second)), end))
+
+
+STACK = f"""
+name   = "model"
+inputs = {I}
+[[layers]]
+cell   = "lstm"
+hidden = {I}
+[[layers]]
+cell   = "cfc"
+hidden = {H}
+[cells.cfc]
+""" + CFC.split("\n", 2)[2].replace("[parameters]", "[cells.cfc.parameters]")
+
+
+def test_a_stack_gives_each_layer_its_own(module_of):
+    model = module_of(STACK).Model(batch_first=True, dtype=torch.float64)
+    xs = {name: rows.detach().transpose(0, 1) for name, rows in given(CFC).items()}
+    y, states = model(xs["x"], tau=xs["tau"])
+    lstm, cfc = model.layers
+    inner, _ = lstm(xs["x"].transpose(0, 1))
+    outer, last = cfc(inner, tau=xs["tau"].T)
+    torch.testing.assert_close((y.transpose(0, 1), states[1]), (outer, last))
+    torch.testing.assert_close(model.reference(xs["x"], tau=xs["tau"])[0], y)
+    state = None
+    for t in range(T):
+        y_t, state = model.step(xs["x"][:, t], state, tau=xs["tau"][:, t])
+        torch.testing.assert_close(y_t, y[:, t])
+    with pytest.raises(TypeError, match="Model: got an unexpected input 'dt'; its layers take tau"):
+        model(xs["x"], dt=xs["tau"])
+    with pytest.raises(TypeError, match="Cfc: missing 'tau': what each step is given beside x, by name"):
+        model(xs["x"])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_recurrence_gives_its_cell_what_a_step_is_given(layer_of, batch_first):
+    layer = layer_of(CFC)(I, H, dtype=torch.float64)
+    xs = {name: rows.detach() for name, rows in given(CFC).items()}
+    want, last = layer(xs["x"], tau=xs["tau"])
+    for cell in (layer, lambda x, h, tau: (new := cfc(layer, "_l0", x, h, tau), new)):
+        wrapped, hx = Recurrence(cell, batch_first), torch.zeros(1, B, H) if cell is layer else torch.zeros(B, H)
+        rows = {name: value.transpose(0, 1) if batch_first else value for name, value in xs.items()}
+        y, state = wrapped(rows["x"], hx.double(), tau=rows["tau"])
+        torch.testing.assert_close(y.transpose(0, 1) if batch_first else y, want)
+        torch.testing.assert_close(state.view(1, B, H), last)
+
+    def packed(value: Tensor) -> PackedSequence:
+        return pack_padded_sequence(value, torch.tensor([2, T, 4]), enforce_sorted=False)
+
+    y, state = Recurrence(layer)(packed(xs["x"]), tau=packed(xs["tau"]))
+    want, last = layer(packed(xs["x"]), tau=packed(xs["tau"]))
+    torch.testing.assert_close((y.data, state), (want.data, last))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_layer(layer_of, backend):
+    layer = layer_of(GATED)(I, H, dtype=torch.float64)
+    xs = given(GATED)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    named = {"gate": xs["gate"], "u": xs["u"]}
+    alike(compiled(xs["x"], **named), layer(xs["x"], **named), [*xs.values(), *layer.parameters()])
+
+
+def test_what_does_not_fit_is_refused(layer_of):
+    cell = layer_of(GATED)
+    layer = cell(I, H)
+    x, gate = torch.zeros(T, B, I), torch.zeros(T, B, H)
+    good = {"gate": gate, "u": x}
+    packed = pack_padded_sequence(x, torch.tensor([T, 2, 1]))
+    other = pack_padded_sequence(x, torch.tensor([T, 3, 1]))
+    same = pack_padded_sequence(gate, torch.tensor([T, 2, 1]))
+    for error, message, call in (
+        (TypeError, "missing 'gate', 'u'", lambda: layer(x)),
+        (TypeError, "missing 'u'", lambda: layer.step(x[0], gate=gate[0])),
+        (TypeError, "an unexpected input 'h0'; it takes gate, u", lambda: layer(x, h0=gate)),
+        (TypeError, "an unexpected input 'h0'; the cell has none but x", lambda: layer_of("rnn")(I, H)(x, h0=gate)),
+        (
+            TypeError,
+            "Expected gate to be a Tensor, as the input is, got float",
+            lambda: layer(x, **good | {"gate": 0.5}),
+        ),
+        (TypeError, "Expected gate to be a PackedSequence", lambda: layer(packed, gate=gate, u=packed)),
+        (RuntimeError, "Expected u of the same lengths and order", lambda: layer(packed, gate=same, u=other)),
+        (RuntimeError, r"Expected gate size \(6, 3, 5\), got \(6, 3, 4\)", lambda: layer(x, gate=x, u=x)),
+        (RuntimeError, r"not the same dtype, .* \(u\)", lambda: layer(x, **good | {"u": x.double()})),
+        (ValueError, "the x of the second layer has 5 features, that of the first 4", lambda: cell(I, H, num_layers=2)),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    numbers = layer_of(CFC)(I, H)
+    with pytest.raises(RuntimeError, match=r"Expected tau size \(6, 3\), got \(6, 3, 1\)"):
+        numbers(x, tau=x[..., :1])
