@@ -23,8 +23,10 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
     tensors = sum(facts.streams) + sum(facts.outputs)
     warps = next(warps for most, warps in _WARPS if tensors <= most)
-    if sizes.resets:
-        warps = min(2 * warps, 16)
+    if sizes.resets and tensors > 7:
+        block //= 2
+    elif sizes.resets:
+        warps *= 2
     programs = sizes.batch * -(-sizes.hidden // block)
     waves = -(-programs // (machine.processors * 3))
     bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
@@ -49,7 +51,8 @@ _BLOCK = {2: 16, 4: 16, 8: 8}
 # With 4 warps a cell of 4 states and 7 blocks spills 32 - 168 bytes in half precision and in float32; with 8 it does
 # not, and takes half the cycles. With 16 its adjoint, which has 9, takes 60 - 66 cycles instead of 98 - 113; in float64
 # that spills with either. With resets a scan has the flags beside a and b: with 4 warps a minGRU spills up to 24 bytes
-# then and takes 44 - 58 cycles, with 8 it takes 13 - 25.
+# then and takes 44 - 58 cycles, with 8 it takes 13 - 25. The adjoint of a BRC, of eight blocks, spills 16 bytes with 16
+# warps and takes 64 cycles, with half the units and 8 warps 40.
 _WARPS = ((6, 4), (8, 8), (math.inf, 16))
 
 

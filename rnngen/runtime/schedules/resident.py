@@ -72,13 +72,14 @@ def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
 @dataclass(frozen=True, slots=True)
 class _Case:
     """What the constants of a kernel depend on, beside the machine. tile: units, in bytes of `itemsize`. masked: by
-    lengths or by resets, which take as much.
+    lengths or by resets, which take as much in most cases.
     """
 
     facts: Facts
     tile: int
     itemsize: int
     masked: bool
+    resets: bool
 
     @property
     def stacked(self) -> bool:
@@ -92,9 +93,11 @@ class _Case:
 
     @property
     def holds(self) -> bool:
-        """Whether the registers hold the matrices, in half precision, beside all else: four of 64 units, or so much."""
+        """Whether the registers hold the matrices, in half precision, beside all else: of 64 units, or as much, four of
+        one product, or three of several, whose operands and sums are there too.
+        """
         rows = max(64, self.tile) if self.facts.backwards else self.tile
-        fits = self.tile >= 32 and self.facts.matrices * rows * self.tile <= 4 * 64 * 64
+        fits = self.tile >= 32 and self.facts.matrices * rows * self.tile <= (4 if self.full else 3) * 64 * 64
         return self.itemsize == 2 and fits and not self.summed
 
     @property
@@ -108,7 +111,7 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
     constants: dict[str, int | bool] = {"BD": tile, "BB": 8, "MP": max(1, 64 // tile)}
     constants |= {"WIDE": True, "HELD": False, "LATE": False, "STAGES": 3}
     options = {"num_warps": {16: 2, 32: 4, 64: 4, 128: 8}[tile]}
-    case = _Case(facts, tile, sizes.itemsize, sizes.masked or sizes.resets)
+    case = _Case(facts, tile, sizes.itemsize, sizes.masked or sizes.resets, sizes.resets)
     for where in dict.fromkeys(("any", machine.backend, machine.kin, machine.name)):
         for applies, changes in _TUNED.get(where, ()):
             if applies(case):
@@ -126,8 +129,8 @@ def _constants(facts: Facts, sizes: Sizes, machine: Machine, tile: int) -> tuple
 # with latency. Those of all warps for a step of a sequence on sm_90: of an LSTM of 12 heads of 64 units 272 with 8 of
 # the batch and 211 with 16, of its adjoint 180 and 150; of 24 heads of 32 units 133, 110 and 90 with 32, and 106, 84,
 # 74. A program that waits for its stores leaves the multiprocessor to another, and without LATE it has up to 7 % fewer
-# instructions and 43 % fewer registers; on sm_80 one with resets spills otherwise. Where units are
-# summed, 8 fill the registers.
+# instructions and 43 % fewer registers; on sm_80 one with resets spills otherwise. Where units are summed, 8 fill the
+# registers.
 _LARGER = ((16, 64), (32, 32))
 
 
@@ -154,9 +157,9 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # even spills for them: masked adjoints 16 bytes. With all registers a step takes 0.86 - 0.99 of the cycles.
         (lambda case: (case.itemsize, case.tile) == (2, 16), {"maxnreg": 255}),
         # So does a forward step of 32 units with a mask: 852 cycles of an LSTM on sm_80 instead of 1072, 667 on sm_90
-        # instead of 703.
+        # instead of 703. With resets one of 64 units spills 8 bytes on sm_120, an MI-RNN's.
         (
-            lambda case: (case.itemsize, case.tile) == (2, 32) and case.masked and not case.facts.backwards,
+            lambda case: case.itemsize == 2 and case.tile in (32, 64) and case.masked and not case.facts.backwards,
             {"maxnreg": 255},
         ),
         # For forward steps of 64 units in float32 it takes 128, and spills 8 bytes: of a GRU on sm_90, of some of the
@@ -177,6 +180,16 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
             lambda case: case.holds and not case.facts.backwards and (case.stacked if case.tile == 64 else case.full),
             {"HELD": True},
         ),
+        # More than four matrices of 64 units: forward steps take 0.54 - 1.02 of the cycles with 8 warps, and with 4 some
+        # of eight spill. Adjoints take up to 1.4 times as long, and with a mask spill with 4.
+        (
+            lambda case: (
+                (case.itemsize, case.tile) == (2, 64)
+                and case.facts.matrices > (7 if case.facts.backwards else 4)
+                and (case.masked or not case.facts.backwards)
+            ),
+            {"num_warps": 8},
+        ),
         # Stores wait for on-chip memory, beside the activations of the next step: an LSTM's forward step of 64 units
         # takes 961 cycles instead of 1163.
         (lambda case: case.itemsize == 2 and not case.facts.backwards, {"LATE": True}),
@@ -196,7 +209,11 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
     "sm_90": (
         # Products that read the matrices in on-chip memory wait for it: an LSTM's adjoint of 64 units takes 745 cycles,
         # not 1162. Wider ones spill, narrower ones take as long.
-        (lambda case: case.holds, {"HELD": True}),
+        # What resets have to return is there as well: an sLSTM's adjoint, which reads eight blocks, spills 8 bytes.
+        (
+            lambda case: case.holds and not (case.resets and case.facts.backwards and sum(case.facts.streams) > 7),
+            {"HELD": True},
+        ),
         # As on sm_80: 731 cycles instead of 868. One of 128 units has registers for twice the warps then: 2267 cycles
         # and not 2483, with a mask 2258 and not 3256. Smaller stacks are too small for so many.
         (lambda case: case.itemsize == 2 and not case.facts.backwards, {"LATE": True}),
@@ -230,7 +247,8 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     """On-chip memory of a resident program: what Triton 3.6 to 3.9 take at most, on NVIDIA nearly always exactly that.
 
     On NVIDIA the matrices stay there for the whole sequence, unless the registers hold them, beside the streams that
-    are loaded ahead and the largest stack on its way between the layouts of a product and of an access. On AMD the
+    are loaded ahead, the largest stack on its way between the layouts of a product and of an access, and of several
+    products the operands of all but one. On AMD the
     matrices are in registers: one stack of them or of sums is there at a time, on its way to them. Sums travel in full
     precision there, and on sm_100, where they come from tensor memory.
     """
@@ -251,12 +269,19 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
-    # An adjoint asks for the flags of resets at the end of a step, and what it loaded ahead lies there for longer.
-    flags = sizes.masked + sizes.resets * (2 if facts.backwards else 1)
+    # Flags that a step asks for late, or more than once, lie there for longer than they were loaded ahead.
+    flags = 2 * (sizes.masked + sizes.resets)
     streams = tiles * tile * batch * sizes.itemsize + flags * batch * 4 + facts.numbers * 64
-    inside = ahead * streams + stack + (machine.traits.barrier_bytes if full else 0)
+    operands = [
+        parts_of(run) if across.op == "matmul_t" else 1
+        for across in facts.products
+        for run in stacks_of(across.matrices)
+    ]
+    # Triton 3.6 has that of a single product forwards too.
+    others = (sum(operands) - (max(operands) if facts.backwards else 0)) * tile * batch * sizes.itemsize
+    inside = ahead * streams + stack + others + (machine.traits.barrier_bytes if full else 0)
     if constants["HELD"]:
-        return max(inside, _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0))
+        return inside + _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0)
     return sum(matrices) * tile * tile * sizes.itemsize + inside
 
 
