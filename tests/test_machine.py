@@ -132,6 +132,7 @@ def test_fewer_stages_where_memory_is_short():
 
 LSTM_ADJOINT = Facts(True, (Across("matmul_t", 4),), streams=(5, 1), outputs=(4,), levels=1)
 GRU_V3 = Facts(across=(Across("matmul", 2), Across("matmul", 1)), streams=(3,), outputs=(1, 3), levels=2)
+CFN = Facts(across=(Across("matmul", 2),), streams=(3,), outputs=(1, 3), levels=1)
 RNN_ADJOINT = Facts(True, (Across("matmul_t", 1),), streams=(1, 1), outputs=(1,), levels=1)
 
 
@@ -143,6 +144,7 @@ RNN_ADJOINT = Facts(True, (Across("matmul_t", 1),), streams=(1, 1), outputs=(1,)
         ("sm_90", LSTM, 64, 2, False, 18432),
         ("sm_90", LSTM_ADJOINT, 64, 2, True, 16448),
         ("sm_90", GRU_V3, 64, 2, True, 18432),
+        ("sm_80", CFN, 64, 2, True, 28736),
         ("sm_80", LSTM_ADJOINT, 16, 2, False, 12288),
         ("sm_80", RNN_ADJOINT, 16, 2, False, 3328),
         ("sm_80", GRU_V3, 32, 8, False, 40960),

@@ -180,8 +180,8 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
             lambda case: case.holds and not case.facts.backwards and (case.stacked if case.tile == 64 else case.full),
             {"HELD": True},
         ),
-        # More than four matrices of 64 units: forward steps take 0.54 - 1.02 of the cycles with 8 warps, and with 4 some
-        # of eight spill. Adjoints take up to 1.4 times as long, and with a mask spill with 4.
+        # More than four matrices of 64 units: forward steps take 0.54 - 1.02 of the cycles with 8 warps; with 4 some of
+        # eight spill. Adjoints take up to 1.4 times as long, and with a mask spill with 4.
         (
             lambda case: (
                 (case.itemsize, case.tile) == (2, 64)
@@ -281,7 +281,10 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     others = (sum(operands) - (max(operands) if facts.backwards else 0)) * tile * batch * sizes.itemsize
     inside = ahead * streams + stack + others + (machine.traits.barrier_bytes if full else 0)
     if constants["HELD"]:
-        return inside + _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0)
+        held = _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0) + flags * batch * 4
+        # On sm_80 the loads of the first steps do not wait for two matrices on their way.
+        pairs = all(across.op == "matmul" and across.matrices == 2 for across in facts.products)
+        return inside + held if machine.kin == "sm_80" and pairs else max(inside, held)
     return sum(matrices) * tile * tile * sizes.itemsize + inside
 
 
