@@ -39,3 +39,19 @@ def test_what_is_broken_at_what():
     assert broken("def f(a, b):") == ["def f(", "    a, b", "):"]
     assert broken("x = (a)") == ["x = (", "    a", ")"]  # no comma: it would be a tuple
     assert broken("x = y") == ["x = y"]
+    assert broken("x = f(a) * b / c") == ["x = (", "    f(a)", "    * b", "    / c", ")"]
+    assert broken("x = a * f(b)") == ["x = a * f(", "    b", ")"]
+
+
+def test_what_is_within_is_broken_as_far_as_it_is_long():
+    a, b = ("a" * 70, "b" * 70)
+    assert breaking.broken(f"x = sqrt(c + ({a} + {b}) / 2)").splitlines() == [
+        "x = sqrt(",
+        "    c",
+        "    + (",
+        f"        {a}",
+        f"        + {b}",
+        "    )",
+        "    / 2",
+        ")",
+    ]

@@ -10,6 +10,7 @@ _EQUATION = re.compile(r"( *# +)(.*)")
 _BRACKET = re.compile(r"[(\[{]|[)\]}]")
 _COMMA = re.compile(r"[(\[{]|[)\]}]|, ?")
 _SIGN = re.compile(r"[(\[{]|[)\]}]| (?=[+-] )")
+_FACTOR = re.compile(r"[(\[{]|[)\]}]| (?=[*/%@] )")
 
 
 def broken(text: str) -> str:
@@ -19,7 +20,7 @@ def broken(text: str) -> str:
 
 def broken_line(line: str) -> str:
     """A statement of one line on several: a sum by its terms, values by the commas between them, otherwise what its
-    last bracket holds or what it returns.
+    last bracket holds or what it returns, or a product by its factors; and so what is within, as long as it is long.
 
     One that has none of these stays as it is; an equation in a comment goes on in the next line.
     """
@@ -31,7 +32,7 @@ def broken_line(line: str) -> str:
         return line
     target, equals, value = line.partition(" = ")
     if equals and len(terms := _cut(value, _SIGN)) > 1:
-        return "\n".join([f"{target} = (", *(f"{indent}    {term}" for term in terms), f"{indent})"])
+        return _in_brackets(f"{target} = (", terms, ")", indent)
     if line.startswith(f"{indent}return ") and len(parts := _cut(line[len(f"{indent}return ") :], _COMMA)) > 1:
         return _within(f"{indent}return (", parts, ")", indent)
     if equals and len(parts := _cut(value, _COMMA)) > 1:
@@ -40,9 +41,11 @@ def broken_line(line: str) -> str:
         return _within(f"{indent}(", parts, f") = {value}", indent)
     end = next((end for end in (",", ":") if line.endswith(end)), "")
     statement = line.removesuffix(end)
-    if not statement.endswith((")", "]", "}")):
-        return line
     opening = _opening(statement)
+    if equals and not 0 < opening < WIDTH and len(factors := _cut(value, _FACTOR)) > 1:
+        return _in_brackets(f"{target} = (", factors, ")", indent)
+    if not opening:
+        return line
     parts = _cut(statement[opening + 1 : -1], _COMMA)
     return _within(statement[: opening + 1], parts, f"{statement[-1]}{end}", indent)
 
@@ -61,12 +64,28 @@ def fill(items: Sequence[str], indent: int) -> list[str]:
 
 
 def _within(opening: str, parts: Sequence[str], closing: str, indent: str) -> str:
-    inside = (f"{indent}    {line}" for line in fill(parts, len(indent) + 4))
+    return _in_brackets(opening, fill(parts, len(indent) + 4), closing, indent)
+
+
+def _in_brackets(opening: str, lines: Sequence[str], closing: str, indent: str) -> str:
+    inside = (part for line in lines for part in _parts(line, f"{indent}    "))
     return "\n".join([opening, *inside, f"{indent}{closing}"])
 
 
+def _parts(text: str, indent: str) -> list[str]:
+    """Lines of an expression within brackets."""
+    if len(indent) + len(text) <= WIDTH:
+        return [f"{indent}{text}"]
+    for mark in (_SIGN, _FACTOR):
+        if len(parts := _cut(text, mark)) > 1:
+            return [line for part in parts for line in _parts(part, indent)]
+    return broken_line(f"{indent}{text}").splitlines()
+
+
 def _opening(text: str) -> int:
-    """Where the last bracket of a text, which ends with it, is opened."""
+    """Where the last bracket of a text is opened if the text ends with it, otherwise 0."""
+    if not text.endswith((")", "]", "}")):
+        return 0
     opened: list[int] = []
     for bracket in _BRACKET.finditer(text):
         if bracket[0] in "([{":
