@@ -25,6 +25,7 @@ from rnngen.runtime.schedules import possible
 
 WIDTH = 100  # of what is printed on a terminal
 LEGEND = "I: inputs, H: units of a layer."
+WIDE_AS = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Entry:
         return self.cell.inputs["x"] == ("hidden",)
 
     @property
+    def inputs(self) -> str:
+        """What a step takes in, unless it is an x of any width alone."""
+        others = {name: shape for name, shape in self.cell.inputs.items() if name != "x"}
+        words = ["x, as wide as the states"] if self.wide else ["x"] if others else []
+        return "; ".join([*words, *(f"{name}, {WIDE_AS[shape]}" for name, shape in others.items())])
+
+    @property
     def parameters(self) -> str:
         """A line for each: its name, the shape of the tensor, its blocks, and how they begin."""
         rows = [(p.name, _shape(p), ", ".join(p.blocks), _beginning(p)) for p in self.cell.parameters]
@@ -88,7 +96,7 @@ class Entry:
         """A line for each of the others."""
         cell = self.cell
         found = [("states", ", ".join(cell.states)), ("output", cell.output)]
-        found += [("input", "x, as wide as the states" if self.wide else "")]
+        found += [("takes in", self.inputs)]
         found += [("constants", ", ".join(f"{name} = {number:g}" for name, number in cell.constants.items()))]
         found += [("activations", ", ".join(f"{name} = {function}" for name, function in cell.activations.items()))]
         found += [("parameters of a unit", self.numbers), ("recurrence", self.kind)]
@@ -127,6 +135,7 @@ class Entry:
             "year": cell.year,
             "note": cell.note,
             "states": list(cell.states),
+            "inputs": {name: list(shape) for name, shape in cell.inputs.items()},
             "output": cell.output,
             "equations": [equation.text for equation in cell.equations],
             "parameters": {

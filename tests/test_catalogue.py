@@ -67,8 +67,8 @@ def test_the_lines_of_python_run(name, module_of, monkeypatch):
 WIDE = """
 name   = "kept1"
 states = ["h"]
-inputs = { x = { shape = ["hidden"] } }
-step   = "h' = x + W @ x + U @ h + r * h"
+inputs = { x = { shape = ["hidden"] }, g = { shape = ["hidden"] }, v = { shape = ["inputs"] } }
+step   = "h' = x + W @ x + U @ h + r * h + g * v"
 [parameters]
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"], trained = false, init = "orthogonal" }
@@ -79,7 +79,8 @@ r         = { shape = ["hidden"], blocks = ["r"] }
 def test_what_no_cell_of_the_library_has_is_shown():
     (cell,) = describe(Source("kept1.toml", WIDE)).cells
     shown = as_text(replace(ENTRIES["rnn"], cell=cell))
-    for words in ("x, as wide as the states", " H + 1\n", "orthogonal, not trained", "layer = Kept1(64, 64)"):
+    taken = "x, as wide as the states; g, as wide as the states; v, as wide as the states"  # one width
+    for words in (taken, " H + 1\n", "orthogonal, not trained", "layer = Kept1(64, 64)"):
         assert words in shown
 
 
