@@ -15,6 +15,8 @@ from rnngen.description import describe, library
 from rnngen.ir import Program
 from rnngen.source import Source
 
+LIBRARY = {name: source.text for name, source in library().items()}
+
 INVENTED = {
     # Two states with one new value, and a learned scalar.
     "equal_states": """
@@ -61,9 +63,9 @@ weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 clock     = { shape = ["hidden"], blocks = ["period"], init = 2, trained = false }
 """,
-    "layer_norm_lstm": """
-name   = "layer_norm_lstm"
-about  = "LSTM with layer norms; Ba et al. 2016."
+    # As the LSTM of Ba et al. 2016, but with a norm of each gate for itself.
+    "normed_gates": """
+name   = "normed_gates"
 states = ["h", "c"]
 step   = '''
 i  = sigmoid(layer_norm(W_i @ x) * v_i + layer_norm(U_i @ h) * u_i + b_i)
@@ -690,43 +692,8 @@ bias      = { shape = ["hidden"], blocks = ["b_1", "b_2"] }
 
 # Of an input as wide as the states.
 AS_WIDE = {
-    # Collins et al. 2017.
-    "intersection": """
-name   = "intersection"
-states = ["h"]
-inputs = { x = { shape = ["hidden"] } }
-output = "y"
-step   = '''
-n_y = relu(W_y @ x + U_y @ h + b_y)
-n_h = tanh(W_h @ x + U_h @ h + b_h)
-g_y = sigmoid(W_q @ x + U_q @ h + b_q)
-g_h = sigmoid(W_k @ x + U_k @ h + b_k)
-y   = g_y * x + (1 - g_y) * n_y
-h'  = g_h * h + (1 - g_h) * n_h
-'''
-[parameters]
-weight_ih = { shape = ["hidden", "hidden"], blocks = ["W_y", "W_h", "W_q", "W_k"] }
-weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_y", "U_h", "U_q", "U_k"] }
-bias      = { shape = ["hidden"], blocks = ["b_y", "b_h", "b_q", "b_k"] }
-""",
-    # Lei et al. 2018.
-    "sru": """
-name      = "sru"
-states    = ["c"]
-inputs    = { x = { shape = ["hidden"] } }
-output    = "y"
-constants = { alpha = 1.5 }
-step      = '''
-f  = sigmoid(W_f @ x + v_f * c + b_f)
-r  = sigmoid(W_r @ x + v_r * c + b_r)
-c' = f * c + (1 - f) * (W @ x)
-y  = r * c' + (1 - r) * x * alpha
-'''
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "W_f", "W_r"] }
-weight_hh = { shape = ["hidden"], blocks = ["v_f", "v_r"] }
-bias      = { shape = ["hidden"], blocks = ["b_f", "b_r"] }
-""",
+    "intersection": LIBRARY["intersection_rnn"],
+    "sru": LIBRARY["sru"],
     # The first version, without peepholes: linear.
     "sru_linear": """
 name   = "sru_linear"
@@ -745,7 +712,6 @@ bias      = { shape = ["hidden"], blocks = ["b_f", "b_r"] }
 """,
 }
 
-LIBRARY = {name: source.text for name, source in library().items()}
 # The cells that much is asked of, so that no file of the library makes `make test` longer: all others are asked in
 # test_library.py and test_kernels_library.py.
 SAMPLE = ("gru", "gru_flux", "gru_v3", "indrnn", "lstm", "mingru", "rnn", "rnn_relu")
@@ -772,6 +738,13 @@ def program(text: str) -> Program:
 def heads_of(text: str) -> int:
     """2 for a cell that can have heads."""
     return 2 if program(text).cell.heads else 1
+
+
+def heads_for(text: str, schedule: str) -> int:
+    """The same, but dense and block-diagonal matrices together the resident schedule takes only as one head."""
+    found = program(text)
+    mixed = found.forward.facts.mixed or found.backward.facts.mixed
+    return 1 if schedule == "resident" and mixed else heads_of(text)
 
 
 @dataclass

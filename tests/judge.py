@@ -34,7 +34,8 @@ def compare(
     judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
     judge.load_state_dict(layer.state_dict())
     states = len(layer.cell.states)
-    x = torch.randn(time, batch, inputs).to(dtype)
+    widths = {"": (), "hidden": (hidden,), "inputs": (inputs,)}
+    xs = {name: torch.randn(time, batch, *widths[of]).to(dtype) for name, of in layer.cell.inputs.items()}
     runs = 2 if both else 1
     first = [torch.randn(runs, batch, hidden).to(dtype) for _ in range(states)]
     seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(runs, batch, hidden).to(dtype) for _ in first)]
@@ -47,12 +48,13 @@ def compare(
         def packed(rows):
             return pack_padded_sequence(rows, torch.tensor(lengths), enforce_sorted=False) if lengths else rows
 
-        leaves = [tensor.detach().clone().to(place, kind).requires_grad_() for tensor in (x, *first, *begins)]
-        given, state, returned = leaves[0], tuple(leaves[1 : 1 + states]), tuple(leaves[1 + states :])
+        leaves = [t.detach().clone().to(place, kind).requires_grad_() for t in (*xs.values(), *first, *begins)]
+        given = dict(zip(xs, map(packed, leaves), strict=False))
+        state, returned = tuple(leaves[len(xs) :][:states]), tuple(leaves[len(xs) + states :])
         if states == 1:
             (state,), returned = state, returned[0] if returned else ()
         options = {"resets": packed(flags.to(place)), "reset_to": returned} if resets else {}
-        y, last = function(packed(given), state, **options)
+        y, last = function(given.pop("x"), state, **options, **given)
         if lengths:
             y, _ = pad_packed_sequence(y)
         outputs = [y, *(last if isinstance(last, tuple) else (last,))]
@@ -62,7 +64,7 @@ def compare(
         found = [torch.zeros_like(leaf) for leaf in leaves]  # conditions may let nothing through at all
         if loss.requires_grad:
             found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        names = ["y", *(f"last {s}" for s in module.cell.states), "d x", *(f"d {s}" for s in module.cell.states)]
+        names = ["y", *(f"last {s}" for s in module.cell.states), *(f"d {name}" for name in (*xs, *module.cell.states))]
         names += [f"d first {s}" for s in module.cell.states] if resets else []
         named = zip([*names, *(f"d {name}" for name in parameters)], [*outputs, *found], strict=True)
         return {name: value.detach().cpu().double() for name, value in named}

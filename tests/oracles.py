@@ -1,8 +1,8 @@
 """What judges each cell of the library: one step by other people's code, and where none can be installed, the equations
 written down a second time.
 
-An oracle is one step: from the weights by name, x (batch, inputs) and the states (batch, hidden) to the output and the
-new states. Nothing of rnngen is in it. `ORACLES` has a line for each cell.
+An oracle is one step: from the weights by name, x (batch, inputs), the states (batch, hidden) and what else comes in to
+the output and the new states. Nothing of rnngen is in it. `ORACLES` has a line for each cell.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Oracle:
     """whose: the library whose code a step is, or what its equations were taken from."""
 
     whose: str
-    step: Callable[[Weights, Tensor, States], tuple[Tensor, States]]
+    step: Callable[..., tuple[Tensor, States]]
 
 
 def torch_nn(function: Callable) -> Oracle:
@@ -72,7 +72,7 @@ def torchrecurrent(name: str, renamed: Callable[[Weights], Weights] = dict, twic
         if isinstance(answer, Tensor):
             return answer, (answer,)
         y, last = answer
-        return y, last if isinstance(last, tuple) else answer[: len(states)]
+        return y, last if isinstance(last, tuple) else answer[-len(states) :]
 
     return Oracle(f"torchrecurrent {name}", step)
 
@@ -80,8 +80,8 @@ def torchrecurrent(name: str, renamed: Callable[[Weights], Weights] = dict, twic
 def equations(function: Callable, source: str) -> Oracle:
     """A function of this file, which takes the weights as attributes; source: where its equations stand."""
 
-    def step(weights: Weights, x: Tensor, states: States) -> tuple[Tensor, States]:
-        return function(SimpleNamespace(**weights), x, *states)
+    def step(weights: Weights, x: Tensor, states: States, **inputs: Tensor) -> tuple[Tensor, States]:
+        return function(SimpleNamespace(**weights), x, *states, **inputs)
 
     return Oracle(f"equations of {source}", step)
 
@@ -240,25 +240,137 @@ def wkv4(p, x, a, b, m):
     return y, (a / m.exp(), b / m.exp(), m)
 
 
+def sru(p, x, c):
+    """The highway with its x scaled so that the output keeps the variance of x."""
+    new, forget, reset = linear(x, p.weight_ih).chunk(3, -1)
+    forget = torch.sigmoid(forget + p.v_f * c + p.b_f)
+    reset = torch.sigmoid(reset + p.v_r * c + p.b_r)
+    c = torch.lerp(new, c, forget)
+    return torch.lerp(x * 3**0.5, c, reset), (c,)
+
+
+def mut1(p, x, h):
+    z = torch.sigmoid(linear(x, p.W_z, p.b_z))
+    r = torch.sigmoid(linear(x, p.W_r, p.b_r) + linear(h, p.U_r))
+    h = torch.lerp(h, torch.tanh(linear(r * h, p.U_n, p.b_n) + torch.tanh(x)), z)
+    return h, (h,)
+
+
+def mut2(p, x, h):
+    z = torch.sigmoid(linear(x, p.W_z, p.b_z) + linear(h, p.U_z))
+    r = torch.sigmoid(x + linear(h, p.U_r, p.b_r))
+    h = torch.lerp(h, torch.tanh(linear(r * h, p.U_n, p.b_n) + linear(x, p.W_n)), z)
+    return h, (h,)
+
+
+def normed(a, gain):
+    return F.layer_norm(a, gain.shape, gain)
+
+
+def layer_norm_lstm(p, x, h, c):
+    """One norm over the gates of x, one over those of h."""
+    *biases, bias_c = p.bias.chunk(5)
+    both = normed(linear(x, p.weight_ih), p.gain_ih) + normed(linear(h, p.weight_hh), p.gain_hh)
+    i, f, g, o = (both + torch.cat(biases)).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(normed(c, p.gain_c) + bias_c)
+    return h, (h, c)
+
+
+def layer_norm_gru(p, x, h):
+    """One norm over the two gates of x, one over those of h, and one of each candidate."""
+    of_x = normed(linear(x, torch.cat((p.W_z, p.W_r))), torch.cat((p.v_z, p.v_r)))
+    of_h = normed(linear(h, torch.cat((p.U_z, p.U_r))), torch.cat((p.u_z, p.u_r)))
+    z, r = torch.sigmoid(of_x + of_h + torch.cat((p.b_z, p.b_r))).chunk(2, -1)
+    n = torch.tanh(normed(linear(x, p.W_n), p.v_n) + p.b_n + r * (normed(linear(h, p.U_n), p.u_n) + p.bias_hh))
+    h = torch.lerp(h, n, z)
+    return h, (h,)
+
+
+def layer_norm_gru_haste(p, x, h):
+    of_x = normed(linear(x, p.weight_ih), p.gain_ih) + p.bias_ih
+    of_h = normed(linear(h, p.weight_hh), p.gain_hh)
+    (z, r, n), (h_z, h_r, h_n) = of_x.chunk(3, -1), of_h.chunk(3, -1)
+    n = torch.tanh(n + torch.sigmoid(r + h_r) * (h_n + p.bias_hh))
+    h = torch.lerp(n, h, torch.sigmoid(z + h_z))
+    return h, (h,)
+
+
+def layer_norm_indrnn(p, x, h):
+    h = torch.tanh(normed(linear(x, p.weight_ih), p.gain) + p.bias + p.weight_hh * h)
+    return h, (h,)
+
+
+def dreamer_gru(p, x, h):
+    """The hidden layer of what is put side by side: the state, and a layer of each."""
+
+    def layer(a, matrix, bias, gain):
+        return F.silu(F.rms_norm(linear(a, matrix, bias), gain.shape, gain, 1e-4))
+
+    features = torch.cat((h, layer(x, p.W, p.b_x, p.g_x), layer(h, p.U, p.b_h, p.g_h)), -1)
+    y = layer(features, torch.cat((p.R, p.V_x, p.V_h), 1), p.b, p.g)
+    reset, new, update = linear(y, torch.cat((p.R_r, p.R_n, p.R_z)), torch.cat((p.b_r, p.b_n, p.b_z))).chunk(3, -1)
+    h = torch.lerp(h, torch.tanh(torch.sigmoid(reset) * new), torch.sigmoid(update - 1))
+    return h, (h,)
+
+
+def cfc(p, x, h, tau):
+    first, *biases = p.bias.chunk(5)
+    k = linear(torch.cat((x, h), -1), torch.cat((p.W, p.U), 1), first)
+    k = 1.7159 * torch.tanh(0.666 * k)
+    one, other, a, c = linear(k, p.weight_kh, torch.cat(biases)).chunk(4, -1)
+    h = torch.lerp(torch.tanh(one), torch.tanh(other), torch.sigmoid(a * tau[:, None] + c))
+    return h, (h,)
+
+
+def phased_lstm(p, x, h, c, t):
+    """Where a unit is open, by the three pieces of its wave."""
+    i, f, g, o = (linear(x, p.weight_ih, p.bias) + linear(h, p.weight_hh)).chunk(4, -1)
+    new_c = torch.sigmoid(f + p.p_f * c) * c + torch.sigmoid(i + p.p_i * c) * torch.tanh(g)
+    new_h = torch.sigmoid(o + p.p_o * new_c) * torch.tanh(new_c)
+    phase = torch.remainder(t[:, None] - p.shift, p.period) / p.period
+    rises, falls = phase < 0.5 * p.on, (phase >= 0.5 * p.on) & (phase < p.on)
+    k = 0.001 * phase * ~(rises | falls) + 2 * phase / p.on * rises + (2 - 2 * phase / p.on) * falls
+    c, h = torch.lerp(c, new_c, k), torch.lerp(h, new_h, k)
+    return h, (h, c)
+
+
+def clockwork_rnn(p, x, h, k):
+    """Unit by unit: the matrix has no way to one from a faster one."""
+    heard = torch.stack([row * (p.period >= own) for row, own in zip(p.U, p.period, strict=True)])
+    h = torch.where(k == 0, torch.tanh(linear(x, p.W, p.b) + linear(h, heard)), h)
+    return h, (h, (k + 1) * (k + 1 < p.period))
+
+
 ORACLES = {
+    "antisymmetric_rnn": torchrecurrent("AntisymmetricRNN", epsilon=0.01, gamma=0.01),
     "atr": torchrecurrent("ATR"),
     "block_gru": torch_nn(torch.gru_cell),
     "block_lstm": torch_nn(torch.lstm_cell),
     "brc": torchrecurrent("BR"),
+    "cfc": equations(cfc, "ncps"),
     "cfn": torchrecurrent("CFN"),
+    "clockwork_rnn": equations(clockwork_rnn, "the paper"),
     "cornn": torchrecurrent("coRNN", dt=0.042, gamma=2.7, epsilon=4.7),
+    "dreamer_gru": equations(dreamer_gru, "the authors' code, by torch's rms_norm"),
     "dsgu": torchrecurrent("DSGU", gate_nonlinearity=HardSigmoid()),
     "fastgrnn": torchrecurrent("FastGRNN", nonlinearity="sigmoid"),
     "fastrnn": torchrecurrent("FastRNN"),
     "fs_lstm": equations(fs_lstm, "the paper, each LSTM by torch.nn"),
+    "gated_antisymmetric_rnn": torchrecurrent("GatedAntisymmetricRNN", epsilon=0.01, gamma=0.01),
     "gru": torch_nn(torch.gru_cell),
     "gru_flux": torch_nn(torch.gru_cell),
     "gru_v3": torchrecurrent("MUT2", opposite_update_gate),
     "hgrn_fla": equations(hgrn_fla, "flash-linear-attention"),
     "indrnn": torchrecurrent("IndRNN", lambda w: {"vector_u": w["weight_hh"]}),
+    "intersection_rnn": torchrecurrent("IntersectionRNN"),
     "irnn": torch_nn(torch.rnn_relu_cell),
     "janet": torchrecurrent("JANET", lambda w: {"beta": torch.tensor(1.0)}, twice=True),
     "janet_torchrecurrent": torchrecurrent("JANET", twice=True),
+    "layer_norm_gru": equations(layer_norm_gru, "the paper, by torch's layer_norm"),
+    "layer_norm_gru_haste": equations(layer_norm_gru_haste, "Haste, by torch's layer_norm"),
+    "layer_norm_indrnn": equations(layer_norm_indrnn, "Haste, by torch's layer_norm"),
+    "layer_norm_lstm": equations(layer_norm_lstm, "the paper, by torch's layer_norm"),
     "lem": equations(lem, "the paper; torchrecurrent's LEM reads the old z"),
     "lem_torchrecurrent": torchrecurrent("LEM"),
     "lightru": torchrecurrent("LightRU"),
@@ -275,7 +387,9 @@ ORACLES = {
     "miru2": torchrecurrent("MiRU2"),
     "mrnn": equations(mrnn, "the paper"),
     "multiplicative_lstm": torchrecurrent("MultiplicativeLSTM"),
+    "mut1": equations(mut1, "the paper"),
     "mut1_torchrecurrent": torchrecurrent("MUT1", lambda w: {"bias_hh": F.pad(w["bias_hh"], (len(w["bias_hh"]), 0))}),
+    "mut2": equations(mut2, "the paper"),
     "mut2_torchrecurrent": torchrecurrent("MUT2"),
     "mut3": torchrecurrent("MUT3"),
     "nas": torchrecurrent("NAS"),
@@ -283,6 +397,7 @@ ORACLES = {
     "original_lstm": equations(original_lstm, "the paper, appendix A"),
     "original_lstm_torchrecurrent": torchrecurrent("OriginalLSTM"),
     "peephole_lstm": torchrecurrent("PeepholeLSTM"),
+    "phased_lstm": equations(phased_lstm, "the paper"),
     "ran": torchrecurrent("RAN"),
     "residual_lstm": torchrecurrent("ResLSTM"),
     "rg_lru": equations(rg_lru, "the paper"),
@@ -297,6 +412,7 @@ ORACLES = {
     "slstm": equations(slstm, "the paper, before its stabiliser"),
     "slstm_flashrnn": equations(slstm_flashrnn, "FlashRNN"),
     "slstm_xlstm": equations(slstm_xlstm, "xlstm"),
+    "sru": equations(sru, "the paper"),
     "star": torchrecurrent("STAR"),
     "trnn": torchrecurrent("TRNN"),
     "ugrnn": torchrecurrent("UGRNN"),

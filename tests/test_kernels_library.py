@@ -5,7 +5,7 @@
 
 import pytest
 import torch
-from cells import ALL, LIBRARY, heads_of, program
+from cells import ALL, LIBRARY, heads_for, program
 from judge import compare
 
 from rnngen.runtime.language import interpreting
@@ -42,7 +42,8 @@ def exactest(name, schedule, heads) -> torch.dtype:
 
 @pytest.mark.parametrize(("name", "schedule"), CASES)
 def test_every_cell(layer_of, name, schedule):
-    heads = heads_of(LIBRARY[name])
+    heads = heads_for(LIBRARY[name], schedule)
     dtype = exactest(name, schedule, heads)
-    found = compare(layer_of(name), dtype, (T, B, I, H), schedule, heads=heads, lengths=(T, T - 1))
+    inputs = H * heads if layer_of(name).cell.inputs["x"] == "hidden" else I
+    found = compare(layer_of(name), dtype, (T, B, inputs, H), schedule, heads=heads, lengths=(T, T - 1))
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cells import ALL, LIBRARY, SAMPLE, heads_of, program
+from cells import ALL, LIBRARY, SAMPLE, heads_for, program
 from judge import TOLERANCES, compare
 from test_runtime import SLOW, SLOW_BY_A_CARRIED_VALUE, SLOW_WITH_A_PRODUCT, STEEP, check_carried, check_padding
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -59,13 +59,6 @@ def fewest(schedule, sizes, lengths):
     return (time, min(batch, most), *widths), lengths and lengths[-most:]
 
 
-def heads_for(name, schedule) -> int:
-    """Dense and block-diagonal matrices together: the resident schedule takes them only as one head."""
-    found = program(ALL[name])
-    mixed = found.forward.facts.mixed or found.backward.facts.mixed
-    return 1 if schedule == "resident" and mixed else heads_of(ALL[name])
-
-
 def test_what_has_a_product_is_resident_and_what_has_none_is_elementwise():
     for name in ALL:
         products = any(value.op in ACROSS for value in program(ALL[name]).scan.values)
@@ -78,7 +71,7 @@ def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=No
     scan = getattr(module_of(key), f"{layer_of(key).cell.name}_scan")
     assert scan.forward.kernels.keys() == {case for cell, case in cases([name])}
     sizes, lengths = fewest(schedule, sizes, lengths)
-    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads_for(name, schedule), lengths=lengths)
+    found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads_for(ALL[name], schedule), lengths=lengths)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
 
 
@@ -171,7 +164,7 @@ def sweeps(monkeypatch):
 def test_both_directions_at_once(layer_of, sweeps, name, schedule, lengths):
     """In one launch, where the cell is twice itself; heads come twice too, and units in blocks that are not whole."""
     layer = layer_of(ALL[name])
-    heads = heads_for(name, schedule)
+    heads = heads_for(ALL[name], schedule)
     sizes, lengths = fewest(schedule, (3, 3, 3, 6), lengths)
     found = compare(layer, torch.float64, sizes, schedule, heads=heads, lengths=lengths, both=True)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}

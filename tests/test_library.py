@@ -27,24 +27,32 @@ def test_every_cell_has_an_oracle():
 
 def new_layer(name, layer_of):
     torch.manual_seed(0)
-    heads = 2 if any(weight.heads for weight in layer_of(name).cell.weights) else 1
-    layer = layer_of(name)(I, H, heads=heads, dtype=torch.float64)
+    cell = layer_of(name).cell
+    inputs = H if cell.inputs["x"] == "hidden" else I
+    heads = 2 if any(weight.heads for weight in cell.weights) else 1
+    layer = layer_of(name)(inputs, H, heads=heads, dtype=torch.float64)
     with torch.no_grad():
         for parameter in layer.parameters():  # whatever a cell begins with: zeros would hide what is multiplied by them
             parameter.copy_(0.7 * torch.randn_like(parameter))
+        for buffer in layer.buffers():  # as periods of units
+            buffer.copy_(torch.arange(buffer.numel()).view_as(buffer) % 3 + 1)
     return layer
 
 
 def leaves_for(layer):
-    """x (time, batch, inputs) and the states (batch, hidden), none of them zero; a normaliser is positive."""
-    x = torch.randn(T, B, I, dtype=torch.float64)
+    """What comes in, by name, x (time, batch, inputs) first, and the states (batch, hidden), none of them zero; a
+    normaliser is positive.
+    """
+    widths = {"": (), "hidden": (H,), "inputs": (layer.input_size,)}
+    xs = {name: torch.randn(T, B, *widths[of], dtype=torch.float64) for name, of in layer.cell.inputs.items()}
     states = [torch.rand(B, H, dtype=torch.float64) + 0.5 for _ in layer.cell.states]
-    return x.requires_grad_(), [state.requires_grad_() for state in states]
+    return {name: x.requires_grad_() for name, x in xs.items()}, [state.requires_grad_() for state in states]
 
 
-def run(layer, x, states):
+def run(layer, xs, states):
     states = tuple(state[None] for state in states)
-    y, last = layer(x, states if len(states) > 1 else states[0])
+    x, others = xs["x"], {name: rows for name, rows in xs.items() if name != "x"}
+    y, last = layer(x, states if len(states) > 1 else states[0], **others)
     return [y, *(state[0] for state in flat(last))]
 
 
@@ -76,22 +84,23 @@ def assert_same(got, want, leaves, **tolerance):
 def test_the_oracle_agrees(name, layer_of):
     """Outputs, last states, and the gradients by x, the states and every parameter."""
     layer = new_layer(name, layer_of)
-    x, first = leaves_for(layer)
+    xs, first = leaves_for(layer)
     weights, states, outputs = weights_by_name(layer), tuple(first), []
-    for x_t in x:
-        y, states = ORACLES[name].step(weights, x_t, states)
+    for rows in zip(*xs.values(), strict=True):
+        y, states = ORACLES[name].step(weights, states=states, **dict(zip(xs, rows, strict=True)))
         outputs.append(y)
     want = [torch.stack(outputs), *states]
-    assert_same(run(layer, x, first), want, [x, *first, *layer.parameters()], **EXACT)
+    assert_same(run(layer, xs, first), want, [*xs.values(), *first, *layer.parameters()], **EXACT)
 
 
 @every_cell
 def test_two_calls_are_one(name, layer_of):
     layer = new_layer(name, layer_of)
-    x, states = leaves_for(layer)
-    y, *between = run(layer, x[:2], states)
-    rest, *last = run(layer, x[2:], between)
-    assert_same([torch.cat((y, rest)), *last], run(layer, x, states), [x, *states, *layer.parameters()], **EXACT)
+    xs, states = leaves_for(layer)
+    y, *between = run(layer, {name: x[:2] for name, x in xs.items()}, states)
+    rest, *last = run(layer, {name: x[2:] for name, x in xs.items()}, between)
+    leaves = [*xs.values(), *states, *layer.parameters()]
+    assert_same([torch.cat((y, rest)), *last], run(layer, xs, states), leaves, **EXACT)
 
 
 @every_cell
@@ -127,3 +136,19 @@ def test_what_cells_begin_with(layer_of):
         torch.testing.assert_close(block @ block.T, torch.eye(H, dtype=torch.float64))
     lasting = layer_of("janet")(I, H, init={"b_s": lambda b: b.uniform_(1, 99).log_()}).block("b_s")
     assert lasting.min() >= 0 and lasting.max() <= math.log(99)
+    rhythm = layer_of("phased_lstm")(I, H, init={"period": lambda p: p.uniform_(0, 6).exp_()}).block("period")
+    assert rhythm.min() >= 1 and rhythm.unique().numel() == H
+
+
+def test_units_of_a_clockwork_work_at_their_periods(layer_of):
+    """Set as the note says."""
+    periods = {"period": lambda p: p.copy_(2 ** (torch.arange(len(p)) * 3 // len(p)))}
+    layer = layer_of("clockwork_rnn")(I, 6, init=periods)
+    assert layer.block("period").tolist() == [1, 1, 2, 2, 4, 4]
+    y, _ = layer(torch.randn(9, B, I))
+    worked = torch.cat((y[:1], y)).diff(dim=0).ne(0).all(1)
+    for t, units in enumerate(worked[1:], 1):
+        assert units.tolist() == [t % period == 0 for period in (1, 1, 2, 2, 4, 4)]
+    layer.weight_hh_l0.grad = None
+    y[:, :, 4:].sum().backward()
+    assert not layer.weight_hh_l0.grad[4:, :4].any() and layer.weight_hh_l0.grad[4:, 4:].all()

@@ -95,7 +95,7 @@ def intersection(x, h, W_y, W_h, W_q, W_k, U_y, U_h, U_q, U_k, b_y, b_h, b_q, b_
 def sru(x, c, W, W_f, W_r, v_f, v_r, b_f, b_r):
     f, r = torch.sigmoid(x @ W_f.T + v_f * c + b_f), torch.sigmoid(x @ W_r.T + v_r * c + b_r)
     c = f * c + (1 - f) * (x @ W.T)
-    return r * c + (1 - r) * x * 1.5, (c,)
+    return r * c + (1 - r) * x * 3**0.5, (c,)
 
 
 def sru_linear(x, c, W, W_f, W_r, b_f, b_r):
@@ -316,7 +316,7 @@ def test_an_input_as_wide_as_the_states(layer_of):
         },
     }
     for message, options in wrong.items():
-        with pytest.raises(ValueError, match=f"Sru uses its input beside its state, so {message}"):
+        with pytest.raises(ValueError, match=f"SRU uses its input beside its state, so {message}"):
             class_(**{"input_size": H, "hidden_size": H} | options)
     assert class_(H, H, num_layers=3)(torch.randn(T, B, H))[0].shape == (T, B, H)
     assert class_(H, H, bidirectional=True)(torch.randn(T, B, H))[0].shape == (T, B, 2 * H)
