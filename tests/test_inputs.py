@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cells import LIBRARY
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -21,22 +22,7 @@ V = { shape = ["hidden", "inputs"], blocks = ["V"] }
 U = { shape = ["hidden", "hidden"], blocks = ["U"] }
 b = { shape = ["hidden"], blocks = ["b"] }
 """
-# Hasani et al. 2022, as in ncps: tau is the time since the last step.
-CFC = """
-name   = "cfc"
-states = ["h"]
-inputs = { tau = { shape = [] } }
-step   = '''
-k  = 1.7159 * tanh(0.666 * (W_b @ x + U_b @ h + b_b))
-g  = sigmoid(U_c @ k + b_c - (U_a @ k + b_a) * tau)
-h' = tanh(U_p @ k + b_p) * (1 - g) + tanh(U_q @ k + b_q) * g
-'''
-[parameters]
-weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_b"] }
-weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_b"] }
-weight_kh = { shape = ["hidden", "hidden"], blocks = ["U_p", "U_q", "U_a", "U_c"] }
-bias      = { shape = ["hidden"], blocks = ["b_b", "b_p", "b_q", "b_a", "b_c"] }
-"""
+CFC = LIBRARY["cfc"]
 T, B, I, H = 6, 3, 4, 5
 
 
@@ -50,7 +36,7 @@ def cfc(layer, suffix: str, x: Tensor, h: Tensor, tau: Tensor) -> Tensor:
     P, Q, A, C = getattr(layer, f"weight_kh{suffix}").chunk(4)
     b, p, q, a, c = getattr(layer, f"bias{suffix}").chunk(5)
     k = 1.7159 * torch.tanh(0.666 * (x @ W.T + h @ U.T + b))
-    g = torch.sigmoid(-(k @ A.T + a) * tau[..., None] + k @ C.T + c)
+    g = torch.sigmoid((k @ A.T + a) * tau[..., None] + k @ C.T + c)
     return torch.tanh(k @ P.T + p) * (1 - g) + torch.tanh(k @ Q.T + q) * g
 
 
@@ -172,8 +158,7 @@ hidden = {I}
 [[layers]]
 cell   = "cfc"
 hidden = {H}
-[cells.cfc]
-""" + CFC.split("\n", 2)[2].replace("[parameters]", "[cells.cfc.parameters]")
+"""
 
 
 def test_a_stack_gives_each_layer_its_own(module_of):
@@ -191,7 +176,7 @@ def test_a_stack_gives_each_layer_its_own(module_of):
         torch.testing.assert_close(y_t, y[:, t])
     with pytest.raises(TypeError, match="Model: got an unexpected input 'dt'; its layers take tau"):
         model(xs["x"], dt=xs["tau"])
-    with pytest.raises(TypeError, match="Cfc: missing 'tau': what each step is given beside x, by name"):
+    with pytest.raises(TypeError, match="CfC: missing 'tau': what each step is given beside x, by name"):
         model(xs["x"])
 
 
