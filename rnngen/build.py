@@ -11,7 +11,7 @@ from itertools import chain, count
 
 from rnngen.across import ACROSS, ShapeConflict, shown
 from rnngen.equations import Expression, parse_expression
-from rnngen.ir import CHOICES, LEAVES, Shape, Value, block_shape, blocks_of
+from rnngen.ir import CHOICES, LEAVES, CellGraph, Shape, Value, block_shape, blocks_of
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 
@@ -123,6 +123,16 @@ class Builder:
             if numbers is not None and (result := folded(value.op, numbers)) is not None:
                 return self.constant(result)
         return (rule(self, value, *value.operands) if rule else None) or value
+
+
+def renamed(graph: CellGraph, builder: Builder, names: dict[str, str]) -> CellGraph:
+    """The graph with the builder's values, its states and outputs following `names`."""
+    return replace(
+        graph,
+        values=tuple(builder.values.values()),
+        states=tuple(replace(state, update=names.get(state.update, state.update)) for state in graph.states),
+        outputs=tuple((label, names.get(value, value)) for label, value in graph.outputs),
+    )
 
 
 def _key(value: Value) -> tuple[object, ...]:

@@ -35,8 +35,7 @@ class OneOf(_Name):
         if value not in known:
             hint = self.meant and self.meant(value)
             several = f"{self.name}es" if self.name.endswith("s") else f"{self.name}s"
-            listed = f"the {several} are {', '.join(known)}" if known else "there are none yet"
-            hint = hint or did_you_mean(value, known) or listed
+            hint = hint or did_you_mean(value, known) or f"the {several} are {', '.join(known)}"
             self.fail(f"there is no {self.name} '{visible(value)}'; {hint}", param, ctx)
         return str(value)
 

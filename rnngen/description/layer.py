@@ -102,8 +102,7 @@ def _known_wrappers(names: Sequence[str], places: Places, mistakes: Mistakes) ->
     """The names, but those of nothing."""
     for number, name in enumerate(names):
         if name not in WRAPPERS:
-            known = f"the wrappers are {', '.join(WRAPPERS)}." if WRAPPERS else "there are none yet."
-            hint = did_you_mean(name, WRAPPERS) or known
+            hint = did_you_mean(name, WRAPPERS) or f"the wrappers are {', '.join(WRAPPERS)}."
             message = f"There is no wrapper {name!a}."
             mistakes.add("unknown-wrapper", message, places.value("with", number), hints=(hint,))
     return tuple(name for name in names if name in WRAPPERS)

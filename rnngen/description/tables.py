@@ -119,7 +119,7 @@ class LayerTable(Table):
     init: initialisers that take the place of the cell's: for the name of a block that block, and for the name of a
         parameter the whole stack at once, so that `xavier_uniform` counts the rows of all its blocks
     activations: functions that take the place of the cell's, by the names of its activations
-    with: wrappers, which change the step of the cell, the first innermost; there are none yet
+    with: wrappers, which change the step of the cell, the first innermost
     schedule: how the scan is laid on the machine
     """
 

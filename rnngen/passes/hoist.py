@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rnngen.across import ACROSS, REDUCTIONS
-from rnngen.build import Builder
+from rnngen.build import Builder, renamed
 from rnngen.ir import (
     LEAVES,
     VIEWS,
@@ -34,7 +34,6 @@ from rnngen.ir import (
     viewed,
 )
 from rnngen.ops import COMPARISONS, OPS
-from rnngen.passes.simplify import renamed
 from rnngen.runtime.plan import SAVED
 
 _SUMS = frozenset({"add", "sub"})

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rnngen.across import Across
-from rnngen.build import Builder
+from rnngen.build import Builder, renamed
 from rnngen.equations import parse_expression
 from rnngen.ir import CellGraph, Differentiated
 from rnngen.ops import OPS, Op
-from rnngen.passes.simplify import renamed
 
 _Rows = Mapping[str, Op] | Mapping[str, Across]
 

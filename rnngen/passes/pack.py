@@ -18,9 +18,8 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import groupby
 
-from rnngen.build import Builder
+from rnngen.build import Builder, renamed
 from rnngen.ir import CellGraph, Packed, Program, Shape, Value, block_diagonal, blocks_of, learned, prune, reaching
-from rnngen.passes.simplify import renamed
 
 _PRIME = "'"
 

@@ -7,7 +7,7 @@ h' = a * b + 0
 
 from dataclasses import replace
 
-from rnngen.build import Builder
+from rnngen.build import Builder, renamed
 from rnngen.ir import CellGraph, Program, prune
 
 _SYMMETRIC = frozenset({"max", "min"})
@@ -27,13 +27,3 @@ def simplify_graph(graph: CellGraph) -> CellGraph:
             value = replace(value, operands=value.operands[::-1])
         names[value.name] = builder.copy(value, names)
     return prune(renamed(graph, builder, names))
-
-
-def renamed(graph: CellGraph, builder: Builder, names: dict[str, str]) -> CellGraph:
-    """The graph with the builder's values, its states and outputs following `names`."""
-    return replace(
-        graph,
-        values=tuple(builder.values.values()),
-        states=tuple(replace(state, update=names.get(state.update, state.update)) for state in graph.states),
-        outputs=tuple((label, names.get(value, value)) for label, value in graph.outputs),
-    )

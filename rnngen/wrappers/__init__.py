@@ -19,5 +19,8 @@ letters and "_", and no name of a cell's functions begins with it.
 from collections.abc import Callable
 
 from rnngen.ir import Program
+from rnngen.wrappers.layer_norm import layer_norm
 
-WRAPPERS: dict[str, Callable[[Program], Program]] = {}
+WRAPPERS: dict[str, Callable[[Program], Program]] = {
+    "layer_norm": layer_norm,
+}
