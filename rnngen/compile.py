@@ -61,8 +61,7 @@ class Passes(Generic[_Form]):
 
 
 PASSES: Passes[Chained] = (
-    Passes(wrap)
-    .then(simplify)
+    Passes(simplify)
     .then(pack)
     .then(unfold)
     .then(hoist)
@@ -89,6 +88,8 @@ def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
     yield "resolve", program
     program = verify(infer(program, cell))
     yield "infer", program
+    program = verify(wrap(program, cell))
+    yield "wrap", program
     for step in PASSES.steps:
         program = verify(step(program))
         yield step.__name__, program

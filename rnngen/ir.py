@@ -28,6 +28,7 @@ Operations are the rows of `ops.OPS`, `across.ACROSS` and `matrices.MATRICES`, a
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from rnngen.runtime.drawn import Drawn
 from rnngen.source import Span
 
 Shape = tuple[str | int, ...]
@@ -116,7 +117,8 @@ class Equation:
 @dataclass(frozen=True)
 class CellGraph:
     """One step. outputs: (label, value) pairs. heads: names of the parameters that are block-diagonal. backwards:
-    whether it is an adjoint, which is scanned the other way. untrained: names of the parameters that have no gradient.
+    whether it is an adjoint, which is scanned the other way. untrained: names of the parameters that have no gradient,
+    and of the inputs.
     """
 
     name: str
@@ -169,7 +171,7 @@ class Binding:
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """cell: the step as a whole. output: its name for what it gives. wrappers: what `wrap` puts around it, the first
-    innermost.
+    innermost. drawn: what those need that is random.
     """
 
     cell: CellGraph
@@ -177,6 +179,7 @@ class Program:
     equations: tuple[Equation, ...] = ()
     output: str = ""
     wrappers: tuple[str, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
 
     def graphs(self) -> dict[str, CellGraph]:
         """The graphs that the next pass works on, by name, in the order in which a training step runs them."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnngen.ir import CellGraph, Shape, Value, block_shape, blocks_of
+from rnngen.runtime.drawn import Drawn
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
@@ -129,6 +130,7 @@ def layers(
     resets: Sequence[Collection[int]] = (),
     begins: _Named | None = None,
     others: _Named | None = None,
+    drawn: Callable[[str], _Named] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What layers of a cell give: the output, (time, batch, features), and the last states, in the form of the first.
 
@@ -136,7 +138,8 @@ def layers(
     width). parameters: by a layer's names for them, "weight_ih_l0_reverse"; a projection is "weight_hr_l0".
     lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it. resets: of
     each element of the batch the steps at which another sequence begins, with what `begins` has in the form of states.
-    others: what each layer takes in beside its input, by name, (time, batch, features) or (time, batch).
+    others: what each layer takes in beside its input, by name, (time, batch, features) or (time, batch). drawn: by what
+    stands behind the names of a layer's parameters, "_l0_reverse", the inputs that are drawn for it; asked in order.
     """
     suffixes = ("", "_reverse") if bidirectional else ("",)
     runs = len(next(iter(states.values())))
@@ -149,16 +152,53 @@ def layers(
             weights = {leaf.name: parameters[leaf.name + place] for leaf in graph.leaves("parameter")}
             first = {name: rows[layer * len(suffixes) + direction] for name, rows in states.items()}
             run_of = _Scan(graph, weights, reverse or direction == 1, parameters.get(f"weight_hr{place}"))
+            xs = {"x": x, **beside, **(drawn(place) if drawn else {})}
             if lengths or resets:
                 begin = {name: rows[layer * len(suffixes) + direction] for name, rows in (begins or states).items()}
-                y, after = run_of.one_by_one({"x": x, **beside}, first, begin, lengths, resets)
+                y, after = run_of.one_by_one(xs, first, begin, lengths, resets)
             else:
-                y, after = run_of({"x": x, **beside}, first)
+                y, after = run_of(xs, first)
             outputs.append(y)
             for name, state in after.items():
                 last[name].append(state)
         x = torch.cat(outputs, dim=-1)
     return x, {name: torch.stack(rows) for name, rows in last.items()}
+
+
+class Masks:
+    """What a layer draws in training, from torch's generator as the layer finds it, by the recipe of docs/layers.md.
+
+    drawn: what the cell has. rate: the one that all have. lengths: of the sequences, which a layer puts in order.
+    """
+
+    def __init__(self, drawn: Sequence[Drawn], rate: float, lengths: Sequence[int] = ()):
+        self.drawn, self.rate = drawn, rate
+        order = torch.sort(torch.tensor(lengths), descending=True).indices if lengths else None
+        self.places = None if order is None else torch.argsort(order)
+
+    def on(self, parameters: _Named, places: Sequence[str]) -> dict[str, Tensor]:
+        """The parameters of layers with their masks: of all, before a step is taken."""
+        found = dict(parameters)
+        for place in places:
+            for one in self.drawn:
+                if one.each == "parameter":
+                    weight = parameters[one.name + place]
+                    found[one.name + place] = weight * self._mask(weight.shape, one.scaled, weight)
+        return found
+
+    def over(self, time: int, states: Tensor) -> dict[str, Tensor]:
+        """The inputs of one layer and direction. states: a tensor like a state that has no projection, (batch, hidden)."""
+        found = {}
+        for one in self.drawn:
+            if one.each != "parameter":
+                rows = self._mask((time if one.each == "step" else 1, *states.shape), one.scaled, states)
+                rows = rows if self.places is None else rows[:, self.places]
+                found[one.name] = rows.expand(time, -1, -1)
+        return found
+
+    def _mask(self, shape: Sequence[int], scaled: bool, like: Tensor) -> Tensor:
+        zero = torch.rand(*shape, device=like.device) < self.rate
+        return like.new_full(shape, 1 / (1 - self.rate) if scaled else 1.0).masked_fill(zero, 0)
 
 
 @dataclass(frozen=True, slots=True)

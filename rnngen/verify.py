@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
 from rnngen.errors import visible
-from rnngen.ir import CellGraph
+from rnngen.ir import Program
 from rnngen.source import Source
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ _RUNS_WITH_HEADS = (
 # first of all where too few are found.
 _DRAWS = 4
 _SEEDS = 24
+_RATE = 0.3  # of wrappers that are random
 # An error may be so many times what rounding alone does to the judge, who rounds less often than a module and in
 # another order.
 _ROUNDINGS = 5
@@ -276,7 +277,7 @@ def _imported(file: str) -> ModuleType:
     return module
 
 
-def _described(model: str, wrappers: Sequence[str]) -> dict[str, CellGraph]:
+def _described(model: str, wrappers: Sequence[str]) -> dict[str, Program]:
     """The cells of a model file by name, as they were described: with shapes and what is around them, and no pass has
     changed them.
     """
@@ -284,7 +285,7 @@ def _described(model: str, wrappers: Sequence[str]) -> dict[str, CellGraph]:
     from rnngen.description import describe
 
     description = describe(Source("model.toml", Path(model).read_bytes().decode()), wrappers)
-    return {program.cell.name: program.cell for program in programs_of(description.cells, "wrap")}
+    return {program.cell.name: program for program in programs_of(description.cells, "wrap")}
 
 
 def _layers(module: ModuleType) -> list[type[Layer]]:
@@ -333,7 +334,7 @@ def _as_wide_as_its_output(run: _Run) -> _Run:
     return replace(run, inputs=directions * width) if layers > 1 else run
 
 
-def _case(layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:
+def _case(layer: type[Layer], described: Program, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:
     from rnngen.runtime.plan import NotPossible
 
     case = partial(Case, layer.__name__, schedule, dtype, str(run))
@@ -394,7 +395,7 @@ class _Trial:
     exact: outputs and gradients of the judge by name, in float64. plain: of the judge in the module's type.
     """
 
-    described: CellGraph
+    described: Program
     run: _Run
     made: Layer
     double: Layer
@@ -448,7 +449,7 @@ class _Trial:
 
 
 def _trials(
-    layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device
+    layer: type[Layer], described: Program, schedule: str, dtype: str, run: _Run, device: torch.device
 ) -> list[_Trial]:
     """Those that a case compares: see `_DRAWS`."""
     first: list[_Trial] = []
@@ -464,12 +465,13 @@ def _trials(
 
 
 def _trial(
-    layer: type[Layer], described: CellGraph, schedule: str, dtype: str, run: _Run, device: torch.device, seed: int
+    layer: type[Layer], described: Program, schedule: str, dtype: str, run: _Run, device: torch.device, seed: int
 ) -> _Trial:
     import torch
 
     torch.manual_seed(seed)
-    made = layer(run.inputs, run.hidden, schedule=schedule, dtype=torch.float64, **run.options)
+    rates: dict[str, Any] = {one.rate: _RATE for one in described.drawn}
+    made = layer(run.inputs, run.hidden, schedule=schedule, dtype=torch.float64, **run.options, **rates)
     with torch.no_grad():
         for tensor in _tensors(made).values():  # one that begins as zero would hide that it is not used
             spread = 0.3 / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 0.3
@@ -541,7 +543,7 @@ def _with_begins(states: list[Tensor], run: _Run) -> tuple[list[Tensor], list[Te
     return states[:count], states[count:]
 
 
-def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
+def _judge(layer: Layer, described: Program, run: _Run) -> _Answer:
     """The cell as it was described, with the parameters of the layer."""
     from rnngen import reference
 
@@ -554,16 +556,21 @@ def _judge(layer: Layer, described: CellGraph, run: _Run) -> _Answer:
             states = begins = [row.unsqueeze(1).expand(-1, run.batch, -1) for row in rows]
         directions = {key: run.options.get(key, False) for key in ("bidirectional", "reverse")}
         named, first = (dict(zip(names, group, strict=True)) for group in (states, begins or states))
+        masks = reference.Masks(described.drawn, _RATE, run.lengths)
+        layers, sides = run.options.get("num_layers", 1), ("", "_reverse") if directions["bidirectional"] else ("",)
+        places = [f"_l{number}{side}" for number in range(layers) for side in sides]
+        some = states[0].new_empty(run.batch, run.hidden)
         y, last = reference.layers(
-            described,
+            described.cell,
             xs["x"],
             named,
-            parameters,
+            masks.on(parameters, places),
             **directions,
             lengths=run.lengths,
             resets=run.resets,
             begins=first,
             others={name: rows for name, rows in xs.items() if name != "x"},
+            drawn=lambda place: masks.over(run.time, some),
         )
         return y, list(last.values())
 
@@ -578,6 +585,7 @@ def _answer_of(
 
     xs = {name: rows.detach().requires_grad_() for name, rows in xs.items()}
     states = [state.detach().requires_grad_() for state in states]
+    torch.manual_seed(len(states))  # by which all answers have what is drawn in common
     y, last = answer(xs, states)
     outputs = [y, *last]
     generator = torch.Generator().manual_seed(len(outputs))

@@ -21,7 +21,6 @@ from rnngen.description import CellLayer, describe, library
 from rnngen.description.names import LONGEST_NAME, NAME, is_part
 from rnngen.errors import ModelError
 from rnngen.explain import explain_model
-from rnngen.passes.wrap import wrap
 from rnngen.runtime.machine import MACHINES
 from rnngen.runtime.seal import renewal
 from rnngen.source import Source
@@ -74,7 +73,7 @@ def test_a_module_computes_the_wrapped_step(name, wrappers, tmp_path):
     layer = getattr(module, describe(library()[name], wrappers).cells[0].class_name)
     (wrapped,) = programs_of(describe(library()[name], wrappers).cells, "wrap")
     for run in (_Run(5, 3, 4, 2), _Run(4, 3, 5, 2, {"num_layers": 2, "bidirectional": True}, (4, 1, 3))):
-        case = _case(layer, wrapped.cell, "auto", "float64", run, CPU)
+        case = _case(layer, wrapped, "auto", "float64", run, CPU)
         assert not case.failure
         assert {"y", "d_x", OWN} < case.errors.keys()
         assert max(case.errors.values()) <= TOLERANCES["float64"].limit
@@ -84,7 +83,7 @@ def test_beside_the_step_without_its_wrapper_a_module_is_wrong(tmp_path):
     """So what judges can tell."""
     module = module_in(tmp_path, compile_model(library()["indrnn"], ["halved"]))
     (plain,) = programs_of(describe(library()["indrnn"]).cells, "wrap")
-    assert _case(module.IndRNNHalved, plain.cell, "auto", "float64", _Run(5, 3, 4, 2), CPU).errors["y"] > 0.01
+    assert _case(module.IndRNNHalved, plain, "auto", "float64", _Run(5, 3, 4, 2), CPU).errors["y"] > 0.01
 
 
 def test_half_a_state_is_half_a_state(tmp_path):
@@ -143,8 +142,8 @@ def test_the_command_verify_judges_by_the_wrapped_step(tmp_path):
 
 @pytest.mark.parametrize("name", cells.ALL)
 def test_without_a_wrapper_the_step_is_left_alone(name):
-    found = cells.forms(name)["infer"]
-    assert wrap(found) is found
+    found = cells.forms(name)
+    assert found["wrap"] is found["infer"]
 
 
 # What a file says.

@@ -32,7 +32,8 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
     return LayerView(
         weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
         states=tuple(s.name for s in graph.states),
-        inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input")},
+        inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input") if leaf.name not in graph.untrained},
+        drawn=program.drawn,
         output=state,
         width=str(definitions[output].shape[0]),
         narrow=bool(state) and all(uses) and state not in graph.roots(),

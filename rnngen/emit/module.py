@@ -14,7 +14,6 @@ from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
 from rnngen.emit.views import CellView, ModelView, RunView, ScanView, SweepView
-from rnngen.ir import CellGraph
 from rnngen.runtime.schedules import possible
 
 _LONGEST = 100  # of a line that makes a layer
@@ -127,7 +126,7 @@ def _run(program: Chained) -> RunView:
     once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
     return RunView(
         weights=tuple(names[parameter.name] for parameter in program.parameters),
-        before=(*_apart(program.described, names), *once.lines, *before.lines),
+        before=(*_apart(program, names), *once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
         outputs=tuple(names[name] for name in program.results),
@@ -140,7 +139,7 @@ def _reference(program: Chained) -> FunctionText:
     text = TorchText(program.described, equations=program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
     weights = tuple(text.names[parameter.name] for parameter in program.parameters)
-    opening = (*_apart(program.described, text.names), f"{tuple_text(states)[1:-1]} = states")
+    opening = (*_apart(program, text.names), f"{tuple_text(states)[1:-1]} = states")
     opening += (f"{tuple_text(weights)[1:-1]} = weights",)
     updates = tuple_text([text.text(state.update) for state in program.described.states])
     return FunctionText(
@@ -152,9 +151,11 @@ def _reference(program: Chained) -> FunctionText:
     )
 
 
-def _apart(graph: CellGraph, names: Names) -> tuple[str, ...]:
-    """The line that takes what comes in at a step apart, if it is more than x."""
-    x, *others = graph.leaves("input")
+def _apart(program: Chained, names: Names) -> tuple[str, ...]:
+    """The line that takes what comes in at a step apart, if it is more than x: what is given, then what is drawn."""
+    leaves = {leaf.name: leaf for leaf in program.described.leaves("input")}
+    drawn = [leaves.pop(one.name) for one in program.drawn if one.name in leaves]
+    x, *others = (*leaves.values(), *drawn)
     if not others:
         return ()
     targets = ", ".join(names[leaf.name] for leaf in (x, *others))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rnngen.runtime.drawn import Drawn
 from rnngen.runtime.plan import Facts
 
 
@@ -69,6 +70,7 @@ class LayerView:
     weights: tuple[WeightView, ...]
     states: tuple[str, ...]
     inputs: dict[str, str]
+    drawn: tuple[Drawn, ...]
     output: str
     width: str
     narrow: bool

@@ -146,6 +146,7 @@ def _extract(
     # What was made of block-diagonal matrices, or cut out of a stack of them, is block-diagonal too.
     heads = block_diagonal(graph) & {value.name for value in values if value.op == "parameter"}
     untrained = {value.name for value in values if value.op == "parameter"} - learned(graph)
+    untrained |= {value.name for value in values if value.op == "input"} & graph.untrained
     named = tuple((name, name) for name in outputs)
     return CellGraph(graph.name, values, states, named, frozenset(heads), untrained=frozenset(untrained))
 

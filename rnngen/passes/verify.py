@@ -83,7 +83,8 @@ def _verify_adjoint(program: Differentiated) -> None:
     must(len(program.stream_gradients) == len(streams), "an input has no entry for its adjoint")
     for stream, label in zip(streams, program.stream_gradients, strict=True):
         must(label is None or label in outputs, f"the adjoint of {stream.name} is missing")
-        must(label is not None or stream.name not in effective, f"{stream.name} has no adjoint")
+        idle = stream.name in scan.untrained or stream.name not in effective
+        must(label is not None or idle, f"{stream.name} has no adjoint")
         if label is not None:
             summed = stream.shape == () and outputs[label] == ("hidden",)  # behind the scan
             match(stream.name, () if summed else outputs[label], stream.shape)

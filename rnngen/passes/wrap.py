@@ -3,12 +3,24 @@
 h' = tanh(w + U @ h)      →      h' = tanh(w + U @ h), h'.halved = 0.5 * h'
 """
 
+from rnngen.cell import Cell
+from rnngen.errors import Mistakes
 from rnngen.ir import Program
 from rnngen.wrappers import WRAPPERS
+from rnngen.wrappers.refusal import NoEffect
 
 
-def wrap(program: Program) -> Program:
-    """The step with its wrappers around it; the same object if it has none."""
+def wrap(program: Program, cell: Cell) -> Program:
+    """The step with its wrappers around it; the same object if it has none.
+
+    Raises ModelError for a wrapper that would leave it as it is.
+    """
+    mistakes = Mistakes(cell.places.document.source)
     for name in program.wrappers:
-        program = WRAPPERS[name](program)
+        try:
+            program = WRAPPERS[name](program)
+        except NoEffect as reason:
+            message = f"The wrapper '{name}' would do nothing to the cell '{cell.name}': {reason}."
+            mistakes.add("no-effect", message, cell.places.key("step"), hints=("leave the wrapper out.",))
+    mistakes.check()
     return program

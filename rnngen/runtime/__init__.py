@@ -11,6 +11,7 @@ PUBLISHED = {
     "check_module": "seal",
     "Across": "plan",
     "Cell": "cell",
+    "Drawn": "drawn",
     "Facts": "plan",
     "Layer": "layer",
     "Recurrence": "recurrence",

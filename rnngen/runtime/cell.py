@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rnngen.runtime.drawn import Drawn
+
 if TYPE_CHECKING:
     from rnngen.runtime.scan import Scan
 
@@ -50,10 +52,11 @@ class Cell:
     """A cell as its layer sees it.
 
     states: their names. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, ""
-    of a number; of x "inputs", or "hidden" where it has to be as wide as the states. output: the state whose new value
-    is the output, "" if it is another value. width: of the output, "hidden" or "inputs". narrow: with a projection,
-    that is the state rather than what is projected. schedules: those that its kernels come in. nonlinearity: the
-    function of its only activation, "" if it has none or several.
+    of a number; of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer draws for
+    it; inputs that are drawn stand behind all others. output: the state whose new value is the output, "" if it is
+    another value. width: of the output, "hidden" or "inputs". narrow: with a projection, that is the state rather than
+    what is projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, ""
+    if it has none or several.
 
     both: whether two directions can be one scan of twice the units.
 
@@ -76,6 +79,7 @@ class Cell:
     nonlinearity: str = ""
     both: bool = False
     inputs: Mapping[str, str] = field(default_factory=lambda: {"x": "inputs"})
+    drawn: tuple[Drawn, ...] = ()
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

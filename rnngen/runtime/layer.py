@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -14,8 +13,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
+from rnngen.runtime.drawn import Rate, checked_rates, probability
 from rnngen.runtime.inputs import Given, Input, others_of, rows_of
 from rnngen.runtime.leaf import Leaf
+from rnngen.runtime.masks import with_drawn, with_drops
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
@@ -59,6 +60,7 @@ class Layer(Leaf):
         init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
         nonlinearity: str | None = None,
+        **rates: Rate,
     ):
         """A new layer, its weights drawn.
 
@@ -83,6 +85,8 @@ class Layer(Leaf):
             schedule: "auto", or the name of one to insist on.
             nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
                 has it, but by name only.
+            rates: of a cell that was compiled with wrappers which are random, `zoneout=0.1` and the like; where a state
+                has a rate of its own, `{"h": 0.1}` by its name. They are attributes of the layer and can be set.
 
         Raises TypeError or ValueError for arguments that cannot be, alone or together, as torch.nn does; warns of a
         dropout that a single layer would make nothing of.
@@ -105,6 +109,8 @@ class Layer(Leaf):
         self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
         self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
         self.schedule = schedule
+        for name, rate in checked_rates(rates, self.cell.drawn, self._title).items():
+            setattr(self, name, rate)
         if nonlinearity is not None:
             self._check_nonlinearity(nonlinearity)
         if self.cell.nonlinearity:
@@ -231,6 +237,11 @@ class Layer(Leaf):
             output = self.hidden_size if self.cell.width == "hidden" else inputs
             inputs = self._directions * (self.proj_size or output)
         return {"inputs": inputs, "hidden": self.hidden_size, "output": self.proj_size or self.hidden_size}
+
+    @property
+    def _rates(self) -> dict[str, Rate]:
+        """The rates by the names of the arguments."""
+        return {drawn.rate: getattr(self, drawn.rate) for drawn in self.cell.drawn}
 
     def _width(self, state: str) -> int:
         projected = self.proj_size and self.cell.narrow and state == self.cell.output
@@ -469,6 +480,7 @@ class Layer(Leaf):
         usual |= {"schedule": "auto"}
         parts = [f"{self.input_size}, {self.hidden_size}"]
         parts += [f"{name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name]]
+        parts += [f"{name}={rate!r}" for name, rate in self._rates.items() if rate != 0.0]
         parts += [f"initial_state={self.initial!r}"] if self.initial != "zeros" else []
         return f"{', '.join(parts)}, parameters={sum(parameter.numel() for parameter in self.parameters()):,}"
 
@@ -659,6 +671,8 @@ class Layer(Leaf):
         """All layers and directions. others: what each takes in beside x. given: whether a call brings the states."""
         given = given or self.initial != "zeros"
         weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
+        drawn, rates = self.cell.drawn, self._rates
+        weights = [with_drops(tensors, drawn, rates) for tensors in weights] if self.training else weights
         valid = None if lengths is None else lengths.valid(x.device)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
@@ -680,7 +694,8 @@ class Layer(Leaf):
                     backwards = self.reverse or len(outputs) == 1
                     begin = resets and resets.of(len(last))
                     scan = replace(common, weights=tensors, projection=projection, backwards=backwards, resets=begin)
-                    y, after = scan(x, [state[len(last)] for state in states], given)
+                    taken = with_drawn(x, drawn, rates, self.hidden_size, self.training)
+                    y, after = scan(taken, [state[len(last)] for state in states], given)
                     outputs.append(y)
                     last.append(after)
                 x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
@@ -717,14 +732,11 @@ def _check_types(values: Mapping[str, object], kind: type) -> None:
 
 def _checked_dropout(dropout: float, num_layers: int) -> float:
     """The probability. Raises ValueError if it is none; warns, as torch.nn does, where it would do nothing."""
-    if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise ValueError(
-            f"dropout should be a number in range [0, 1], the probability of an element being zeroed, got {dropout!r}"
-        )
+    checked = probability("dropout", dropout)
     if dropout > 0 and num_layers == 1:
         warnings.warn(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers "
             f"greater than 1, but got dropout={dropout} and num_layers={num_layers}",
             stacklevel=3,
         )
-    return float(dropout)
+    return checked

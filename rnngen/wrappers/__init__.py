@@ -19,8 +19,14 @@ letters and "_", and no name of a cell's functions begins with it.
 from collections.abc import Callable
 
 from rnngen.ir import Program
+from rnngen.wrappers.drop_connect import drop_connect
 from rnngen.wrappers.layer_norm import layer_norm
+from rnngen.wrappers.recurrent_dropout import recurrent_dropout
+from rnngen.wrappers.zoneout import zoneout
 
 WRAPPERS: dict[str, Callable[[Program], Program]] = {
     "layer_norm": layer_norm,
+    "zoneout": zoneout,
+    "recurrent_dropout": recurrent_dropout,
+    "drop_connect": drop_connect,
 }

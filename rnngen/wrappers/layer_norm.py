@@ -13,18 +13,21 @@ from dataclasses import replace
 
 from rnngen.build import Builder, renamed
 from rnngen.ir import CellGraph, Parameter, Program, Shape, Value, needed, reaching
+from rnngen.wrappers.refusal import NoEffect
 
 _Product = tuple[str, ...]  # a matrix and a vector, by name
 
 
 def layer_norm(program: Program) -> Program:
-    """The program with a cell whose products are normalised.
+    """The program with a cell whose products are normalised. Raises NoEffect if it has none.
 
     Gains of products with blocks of a parameter are blocks of one: with `U_i` of `weight_hh`, `gain_U_i` of `gain_hh`.
     """
     graph = program.cell
     varying = reaching(graph, {leaf.name for op in ("input", "state") for leaf in graph.leaves(op)})
     products = {v.name: v for v in graph.values if v.op == "matmul" and v.name in varying}
+    if not products:
+        raise NoEffect("it has no product with a matrix")
     stacks: dict[tuple[str, Shape], dict[_Product, str]] = defaultdict(dict)
     for product in products.values():
         parameter, block = _origin(graph, program.parameters, product.operands[0])

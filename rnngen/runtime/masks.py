@@ -1,0 +1,43 @@
+"""Zeros and ones at random, by torch's generator of the device: what `Drawn` describes.
+
+They are drawn in float32 whatever the type of a layer is, so that from one seed a layer has the same in every type.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rnngen.runtime.drawn import Drawn, Rate, rate_of
+
+
+def with_drawn(x: Tensor, drawn: Sequence[Drawn], rates: Mapping[str, Rate], hidden: int, training: bool) -> Tensor:
+    """x (time, batch, features) with the inputs that are drawn behind it, in their order."""
+    inputs = [one for one in drawn if one.each != "parameter"]
+    if not inputs:
+        return x
+    time, batch, _ = x.shape
+    found = []
+    for one in inputs:
+        rate, rows = rate_of(one, rates[one.rate]), time if one.each == "step" else 1
+        if training and rate:
+            mask = _mask((rows, batch, hidden), rate, one.scaled, x)
+        else:
+            mask = x.new_full((1, 1, 1), 1.0 if one.scaled else 1 - rate)
+        found.append(mask.expand(time, batch, hidden))
+    return torch.cat((x, *found), -1)
+
+
+def with_drops(weights: dict[str, Tensor], drawn: Sequence[Drawn], rates: Mapping[str, Rate]) -> dict[str, Tensor]:
+    """Weights by name, those that are drawn with some of their entries zero, as they are in training."""
+    found = dict(weights)
+    for one in drawn:
+        rate = rate_of(one, rates[one.rate])
+        if one.each == "parameter" and rate:
+            found[one.name] = weights[one.name] * _mask(weights[one.name].shape, rate, one.scaled, weights[one.name])
+    return found
+
+
+def _mask(shape: Sequence[int], rate: float, scaled: bool, like: Tensor) -> Tensor:
+    kept = (torch.rand(shape, device=like.device) >= rate).to(like.dtype)
+    return kept / (1 - rate) if scaled and rate < 1 else kept
