@@ -344,5 +344,4 @@ LAYER_KEYS = {
     "use_bias": "did you mean 'bias'?",
     "go_backwards": "did you mean 'reverse'?",
     "return_sequences": "without it the output is that of all steps; last_only = true keeps the last alone.",
-    "recurrent_dropout": "there is no dropout within a step yet; dropout works between the layers of num_layers.",
 }

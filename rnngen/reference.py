@@ -187,7 +187,7 @@ class Masks:
         return found
 
     def over(self, time: int, states: Tensor) -> dict[str, Tensor]:
-        """The inputs of one layer and direction. states: a tensor like a state that has no projection, (batch, hidden)."""
+        """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden)."""
         found = {}
         for one in self.drawn:
             if one.each != "parameter":

@@ -2,6 +2,7 @@
 the wrapper means is done to it here, in plain torch.
 """
 
+import copy
 from collections.abc import Callable
 
 import cells
@@ -10,12 +11,15 @@ import torch
 from conftest import imported
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from rnngen import reference
 from rnngen.compile import compile_model
 from rnngen.description import describe
 from rnngen.ir import CellGraph, Value, needed, reaching
+from rnngen.runtime.drawn import RATES as drawn_rates
 from rnngen.source import Source
+from rnngen.wrappers import WRAPPERS
 
 SOME = (*cells.SAMPLE, "nas", "rhn", "part_of_heads", "cascade", "product_carried", "product_of_products", "beside")
 
@@ -207,3 +211,163 @@ def test_drop_connect(name, training, wrapped, monkeypatch):
         return plain(x, states, monkeypatch, weights={n: masks[n] * w for n, w in weights.items()})
 
     compared(layer, dropped, len(plain.states))
+
+
+# What is random, as a layer has it.
+
+RANDOM = ("zoneout", "recurrent_dropout", "drop_connect")
+RATES = dict.fromkeys(RANDOM, 0.3)
+
+
+@pytest.fixture
+def lstm(wrapped) -> Callable:
+    """An LSTM with all that is random, and layer norms in the middle."""
+    made = wrapped("lstm", "zoneout", "recurrent_dropout", "layer_norm", "drop_connect")
+
+    def layer(**options) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return made(3, 4, **(RATES | options))
+
+    return layer
+
+
+X = torch.linspace(-2, 2, 5 * 2 * 3).sin().view(5, 2, 3)
+
+
+def seeded(call: Callable, *arguments, seed: int = 1, **options):
+    torch.manual_seed(seed)
+    return call(*arguments, **options)
+
+
+def test_rates_are_of_wrappers():
+    """The runtime, which knows no compiler, names the command that makes a class with a rate."""
+    drawn = {name: WRAPPERS[name](cells.forms("lstm")["infer"]).drawn for name in WRAPPERS}
+    assert [name for name in WRAPPERS if drawn[name]] == list(drawn_rates)
+    assert all(one.rate == name for name in WRAPPERS for one in drawn[name])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.2}, {"proj_size": 2}])
+def test_a_seed_says_all(lstm, options):
+    layer = lstm(**options)
+    y, _ = seeded(layer, X)
+    torch.testing.assert_close(seeded(layer, X)[0], y, rtol=0, atol=0)
+    torch.testing.assert_close(seeded(layer.reference, X)[0], y)
+    assert not torch.allclose(seeded(layer, X, seed=2)[0], y)
+    torch.testing.assert_close(seeded(layer.double(), X.double())[0].float(), y)
+    layer.eval()
+    state = torch.get_rng_state()
+    y, _ = layer(X.double())
+    assert torch.get_rng_state().equal(state)
+    torch.testing.assert_close(layer.reference(X.double())[0], y)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_at_the_rate_zero_nothing_is_drawn(name, wrapped):
+    torch.manual_seed(0)
+    layer = wrapped("lstm", name)(3, 4, dtype=torch.float64)
+    torch.manual_seed(0)
+    plain = torch.nn.LSTM(3, 4, dtype=torch.float64)
+    state = torch.get_rng_state()
+    torch.testing.assert_close(layer(X.double())[0], plain(X.double())[0])
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_at_the_rate_one_all_is_zero(name, wrapped):
+    layer = wrapped("rnn", name)(3, 4, **{name: 1.0})
+    want = torch.zeros(5, 2, 4)
+    if name != "zoneout":  # without a state
+        want = torch.nn.functional.linear(X, layer.weight_ih_l0, layer.bias_ih_l0 + layer.bias_hh_l0).tanh()
+    torch.testing.assert_close(layer(X)[0], want)
+
+
+def test_what_is_drawn_how_often(wrapped):
+    """A mask of zoneout for each step, one of dropout for a call."""
+    slow = wrapped("rnn", "zoneout")(3, 64, zoneout=0.5)
+    y = torch.cat((torch.zeros(1, 2, 64), slow(X)[0]))
+    kept = y[1:].eq(y[:-1]).float()
+    assert 0.4 < kept.mean() < 0.6
+    assert not kept[1].equal(kept[2])
+    layer = wrapped("rnn", "recurrent_dropout")(3, 64, recurrent_dropout=0.5)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.zero_()
+        layer.weight_hh_l0.copy_(torch.eye(64))
+        layer.bias_hh_l0.fill_(0.1)
+    reset = layer(X)[0].eq(torch.tensor(0.1).tanh())  # the unit forgets
+    assert reset[1].equal(reset[2]) and reset[1].equal(reset[4])
+    assert 0.3 < reset[1].float().mean() < 0.7
+
+
+def test_a_step_draws_each_time(lstm):
+    layer = lstm()
+    torch.manual_seed(1)
+    first, state = layer.step(X[0])
+    second, _ = layer.step(X[1], state)
+    assert not torch.allclose(first, layer.step(X[0])[0])
+    torch.testing.assert_close(first, seeded(layer, X[:1])[0][0])
+    assert second.shape == first.shape
+
+
+def test_the_order_of_dimensions_is_no_matter(lstm):
+    layer = lstm()
+    y = seeded(layer, X)[0]
+    other = lstm(batch_first=True)
+    torch.testing.assert_close(seeded(other, X.transpose(0, 1))[0].transpose(0, 1), y)
+    packed = torch.nn.utils.rnn.pack_sequence([X[:, 0], X[:3, 1]])
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(seeded(layer, packed)[0])
+    torch.testing.assert_close(padded[:, 0], y[:, 0])
+    torch.testing.assert_close(padded[:3, 1], y[:3, 1])
+
+
+def gradients(call: Callable, layer: torch.nn.Module) -> list[Tensor]:
+    x = X.clone().requires_grad_()
+    y, _ = seeded(call, x)
+    return [y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])]
+
+
+def test_checkpoints_and_compiled_graphs_draw_the_same(lstm):
+    layer = lstm(num_layers=2)
+    want = gradients(layer, layer)
+    for call in (
+        lambda x: checkpoint(layer, x, use_reentrant=False),
+        torch.compile(layer, backend="aot_eager", fullgraph=True),
+    ):
+        for ours, theirs in zip(gradients(call, layer), want, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_rates_are_seen_set_and_refused(lstm, wrapped):
+    layer = lstm(zoneout={"c": 0.5})
+    assert "zoneout={'c': 0.5}, recurrent_dropout=0.3, drop_connect=0.3" in repr(layer)
+    assert "zoneout" not in repr(lstm(zoneout=0.0))
+    one = seeded(layer, X)[0]
+    layer.zoneout = 0.0
+    assert not torch.allclose(seeded(layer, X)[0], one)
+    again = copy.deepcopy(layer)
+    torch.testing.assert_close(seeded(again, X)[0], seeded(layer, X)[0], rtol=0, atol=0)
+    for name in RANDOM:
+        for wrong in (1.5, -0.1, "a", None, True):
+            with pytest.raises(ValueError, match=rf"^{name} should be a number in range \[0, 1\], the probability"):
+                lstm(**{name: wrong})
+        with pytest.raises(TypeError, match=f"LSTM: .* '{name}'; `rnngen compile NAME --with {name}` makes a class"):
+            wrapped("lstm")(3, 4, **{name: 0.1})
+    with pytest.raises(ValueError, match="zoneout: there is no state 'hh'; there are h, c"):
+        lstm(zoneout={"hh": 0.1})
+    with pytest.raises(ValueError, match=r"zoneout\['h'\] should be a number in range"):
+        lstm(zoneout={"h": 2})
+    with pytest.raises(ValueError, match="drop_connect should be a number"):
+        lstm(drop_connect={"h": 0.1})
+    with pytest.raises(TypeError, match=r"an unexpected keyword argument 'hiden'$"):
+        lstm(hiden=1)
+
+
+def test_a_file_has_rates(tmp_path):
+    layer = 'hidden = 4\nwith = ["zoneout", "drop_connect"]\nzoneout = { c = 1 }\ndrop_connect = 0.25'
+    text = f'name = "model"\ninputs = 3\n[[layers]]\ncell = "lstm"\n{layer}\n'
+    (tmp_path / "rated.py").write_text(compile_model(Source("model.toml", text)).text)
+    model = imported(tmp_path / "rated.py", "rated").Model()
+    (found,) = model.layers
+    assert (found.zoneout, found.drop_connect) == ({"c": 1.0}, 0.25)
+    assert seeded(model, X)[1][0][1].eq(0).all()
+    torch.testing.assert_close(seeded(model, X)[0], seeded(model.reference, X)[0])

@@ -10,6 +10,7 @@ from rnngen.description.activations import with_activations
 from rnngen.description.cell import library_cell
 from rnngen.description.initialisers import as_float, check_initialiser
 from rnngen.description.names import PROJECTION
+from rnngen.description.rates import described_rates
 from rnngen.description.records import CellLayer, DenseLayer, DropoutLayer, Layer
 from rnngen.description.tables import LAYERS, DenseTable, DropoutTable, LayerTable
 from rnngen.description.validate import keys_of, validated
@@ -17,6 +18,7 @@ from rnngen.document import Places
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.library import library
+from rnngen.runtime.drawn import RATES
 from rnngen.source import Span
 from rnngen.wrappers import WRAPPERS
 
@@ -44,6 +46,7 @@ def described_layer(
             _check_heads(layer, cell, places, mistakes)
             _check_keys(layer, places, mistakes)
             wrappers = _known_wrappers(layer.wrappers, places, mistakes)
+            rates = described_rates(layer, layer.wrappers, cell, places, mistakes)
             if cell:
                 _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
@@ -51,7 +54,8 @@ def described_layer(
                 cell = with_activations(cell, layer.activations, places, mistakes)
                 cell = replace(cell, wrappers=wrappers)
             init = {name: as_float(value) for name, value in layer.init.items()}
-            options = layer.model_dump(exclude={"cell", "activations", "wrappers"}) | {"init": init}
+            options = layer.model_dump(exclude={"cell", "activations", "wrappers", *RATES})
+            options |= {"init": init, "rates": rates}
             return CellLayer(cell, width, **options) if cell else None
     return None
 

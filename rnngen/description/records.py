@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rnngen.cell import Cell
+from rnngen.runtime.drawn import Rate
 from rnngen.source import Source
 
 
 @dataclass(frozen=True)
 class CellLayer:
-    """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments."""
+    """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments.
+
+    rates: of its wrappers, by their keys.
+    """
 
     cell: Cell
     inputs: int
@@ -25,6 +29,7 @@ class CellLayer:
     last_only: bool
     init: Mapping[str, str | float]
     schedule: str
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
     @property
     def directions(self) -> int:

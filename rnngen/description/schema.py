@@ -85,6 +85,8 @@ def _fill(properties: dict[str, dict[str, Any]]) -> None:
     for name in ("LayerTable", "CellTable", "CellFile"):
         properties[name]["activations"]["additionalProperties"] = {"enum": list(OF_ONE_ARGUMENT)}
     layer["cell"]["anyOf"] = [{"enum": list(library())}, {"type": "string"}]
+    rate = {"type": "number", "minimum": 0, "maximum": 1}
+    layer["zoneout"]["anyOf"] = [rate, {"type": "object", "additionalProperties": rate}]
     layer["with"]["items"] = {"enum": list(WRAPPERS)}
     model["layers"]["items"] = _either(*LAYERS.items())
     model["cells"]["additionalProperties"] = _reference(CellTable)

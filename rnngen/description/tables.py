@@ -120,6 +120,10 @@ class LayerTable(Table):
         parameter the whole stack at once, so that `xavier_uniform` counts the rows of all its blocks
     activations: functions that take the place of the cell's, by the names of its activations
     with: wrappers, which change the step of the cell, the first innermost
+    zoneout: of that wrapper: the probability, in training, that a unit keeps its old value at a step; for all states,
+        or for some by their names
+    recurrent_dropout: of that wrapper: the probability of a zero, in training, before the recurrent matrices
+    drop_connect: of that wrapper: the probability of a zero, in training, in the recurrent matrices
     schedule: how the scan is laid on the machine
     """
 
@@ -137,6 +141,9 @@ class LayerTable(Table):
     init: dict[str, Any] = {}  # looked at with the layer
     activations: dict[str, str] = {}
     wrappers: list[str] = Field(default=[], alias="with", max_length=MOST_WRAPPERS)
+    zoneout: Any = 0.0  # looked at with the layer, as `init` is
+    recurrent_dropout: float = Field(default=0.0, ge=0, le=1)
+    drop_connect: float = Field(default=0.0, ge=0, le=1)
     schedule: Schedule = "auto"
 
 

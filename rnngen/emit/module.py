@@ -172,6 +172,7 @@ def _layer(layer: Layer) -> tuple[str, ...]:
         case CellLayer():
             values = {key: getattr(layer, key) for key in _USUAL}
             given = [f"{key}={literal(value)}" for key, value in values.items() if value != _USUAL[key]]
+            given += [f"{name}={literal(rate)}" for name, rate in layer.rates.items()]
             arguments = [str(layer.inputs), str(layer.hidden), *given, "**options"]
             line = f"{layer.cell.class_name}({', '.join(arguments)})"
             if len(line) <= _LONGEST:
