@@ -3,6 +3,7 @@
 Below them is what tests of graphs share: programs by name, random values for them, and the forward graphs in a row.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -723,10 +724,16 @@ WIDER = (
 ALL = {name: LIBRARY[name] for name in (*SAMPLE, *WIDER)} | INVENTED
 
 
+def wrappers_of(text: str) -> tuple[str, ...]:
+    """What a text says of itself in a comment: `# with zoneout, layer_norm`."""
+    found = re.search("^# with (.+)$", text, re.MULTILINE)
+    return tuple(found[1].split(", ")) if found else ()
+
+
 @cache
 def forms(text: str) -> dict[str, Program]:
     """The only cell of a file, or the cell of that name, after each pass."""
-    (cell,) = describe(Source("cell.toml", ALL.get(text, text))).cells
+    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text)).cells
     return dict(forms_of(cell))
 
 

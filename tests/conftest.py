@@ -63,13 +63,15 @@ class Modules:
 
         Raises ModelError if the text is rejected.
         """
+        from cells import wrappers_of
+
         from rnngen.compile import compile_model
         from rnngen.description import library
         from rnngen.source import Source
 
         if cell not in self.known:
             source = library().get(cell) or Source("cell.toml", cell)
-            generated = compile_model(source)
+            generated = compile_model(source, wrappers_of(cell))
             name = f"generated_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
             path = self.folder / f"{name}.py"
             path.write_text(generated.text)

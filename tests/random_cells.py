@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from cells import wrappers_of
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -22,10 +23,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnngen import reference
 from rnngen.compile import programs_of
 from rnngen.description import describe
-from rnngen.ir import CellGraph
+from rnngen.ir import Program
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
+from rnngen.wrappers import WRAPPERS
 
 _Inputs = dict[str, Tensor]  # what comes in at each step, by name
 FOUND = Path(__file__).parent / "found"
@@ -39,6 +41,7 @@ SHAPES = {
     "b": '["hidden"]',
     "k": "[]",
 }
+RATE = 0.3  # of wrappers that are random
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
 _BLOCK = re.compile(r"\b[WURMbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
@@ -337,6 +340,9 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         for number, group in enumerate(group for group in (blocks[cut:], blocks[:cut]) if group):
             trained = ", trained = false" if draw(st.integers(0, 9)) == 9 else ""
             found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads}{trained} }}")
+    if draw(st.integers(0, 5)) == 5:
+        names = st.sampled_from(sorted(WRAPPERS)) if "U_" in step else st.sampled_from(("layer_norm", "zoneout"))
+        found.append(f"# with {', '.join(draw(st.lists(names, min_size=1, max_size=3)))}")
     return "\n".join(found) + "\n"
 
 
@@ -420,10 +426,10 @@ class Trial:
         return found
 
     @cached_property
-    def described(self) -> CellGraph:
-        (cell,) = describe(Source("cell.toml", self.text)).cells
-        (program,) = programs_of([cell], "infer")
-        return program.cell
+    def described(self) -> Program:
+        (cell,) = describe(Source("cell.toml", self.text), wrappers_of(self.text)).cells
+        (program,) = programs_of([cell], "wrap")
+        return program
 
     def schedules(self, call: Call) -> list[str]:
         """What this process can run: the CPU path, or every schedule where kernels are interpreted."""
@@ -448,7 +454,8 @@ def check(trial: Trial, call: Call) -> list[str]:
     dtype = getattr(torch, call.dtype)
     torch.manual_seed(0)
     cell = trial.layer_class.cell
-    exact = trial.layer_class(call.inputs, call.hidden, dtype=dtype, **call.options).double()
+    options = call.options | {one.rate: RATE for one in trial.described.drawn}
+    exact = trial.layer_class(call.inputs, call.hidden, dtype=dtype, **options).double()
     widths = {"": (), "inputs": (call.inputs,), "hidden": (call.hidden,)}
     shapes = {name: (call.time, call.batch, *widths[of]) for name, of in cell.inputs.items()}
     xs = {name: torch.randn(shape).to(dtype).double() for name, shape in shapes.items()}
@@ -466,7 +473,7 @@ def check(trial: Trial, call: Call) -> list[str]:
     for path in [*trial.schedules(call), "reference"]:
         kind = torch.float64 if path == "reference" else dtype
         schedule = path if path in cell.schedules else "auto"
-        layer = trial.layer_class(call.inputs, call.hidden, dtype=kind, schedule=schedule, **call.options)
+        layer = trial.layer_class(call.inputs, call.hidden, dtype=kind, schedule=schedule, **options)
         layer.load_state_dict(exact.state_dict())
         method = layer.reference if path == "reference" else layer
         try:
@@ -526,17 +533,22 @@ _Method = Callable[[_Inputs, list[Tensor], list[Tensor]], tuple[Tensor, list[Ten
 def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
     def method(xs: _Inputs, states: list[Tensor], begins: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         begins = begins or [torch.zeros_like(state) for state in states]
+        masks = reference.Masks(trial.described.drawn, RATE, call.lengths)
+        sides = ("", "_reverse") if call.bidirectional else ("",)
+        places = [f"_l{number}{side}" for number in range(call.num_layers) for side in sides]
+        parameters = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
         y, last = reference.layers(
-            trial.described,
+            trial.described.cell,
             xs["x"],
             dict(zip(layer.cell.states, states, strict=True)),
-            {**dict(layer.named_parameters()), **dict(layer.named_buffers())},
+            masks.on(parameters, places),
             bidirectional=call.bidirectional,
             reverse=call.reverse,
             lengths=call.lengths,
             resets=call.resets,
             begins=dict(zip(layer.cell.states, begins, strict=True)),
             others={name: rows for name, rows in xs.items() if name != "x"},
+            drawn=lambda place: masks.over(call.time, xs["x"].new_empty(call.batch, call.hidden)),
         )
         return y, list(last.values())
 
@@ -570,6 +582,7 @@ def _answer(
     """Every output and every gradient by name."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (*xs.values(), *states, *begins)]
     own, others = leaves[: len(xs)], leaves[len(xs) :]
+    torch.manual_seed(1)  # by which all answers have what is drawn in common
     y, last = method(dict(zip(xs, own, strict=True)), others[: len(states)], others[len(states) :])
     found = dict(zip(("y", *(f"last {name}" for name in layer.cell.states)), (y, *last), strict=True))
     loss = sum((t * torch.linspace(-1, 2, t.numel(), dtype=t.dtype).view(t.shape)).sum() for t in found.values())

@@ -16,6 +16,7 @@ from rnngen.errors import ModelError
 from rnngen.ir import CHOICES, VIEWS, Program, origin
 from rnngen.runtime import choose
 from rnngen.runtime.machine import MACHINES
+from rnngen.wrappers import WRAPPERS
 
 NOT_OURS = "/home/me/rnngen/tests/random_cells.py"  # where a checkout has the name of the package
 FOUND = {name: (text, call) for name, text, call in found_cases()}
@@ -100,6 +101,8 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a scaled bias": lambda t, c, p: "* b_" in t,
     "no number at padding": lambda t, c, p: COUNTER in [state.name for state in p.scan.states] and bool(c.lengths),
     "an output as wide as the input": lambda t, c, p: "M_" in t,
+    **{f"with {name}": lambda t, c, p, name=name: name in p.wrappers for name in WRAPPERS},
+    "two wrappers": lambda t, c, p: len(p.wrappers) > 1,
     "several steps": lambda t, c, p: c.time > 1,
     "lengths": lambda t, c, p: bool(c.lengths),
     "resets": lambda t, c, p: bool(c.resets),

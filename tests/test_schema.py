@@ -123,7 +123,10 @@ LAYER = {
     "last_only": False,
     "init": {"W": 1.0},
     "activations": {"act": "relu"},
-    "with": [],
+    "with": ["zoneout", "recurrent_dropout", "drop_connect"],
+    "zoneout": {"h": 0.5},
+    "recurrent_dropout": 0.5,
+    "drop_connect": 0.5,
     "schedule": "stepwise",
 }
 MODEL = {

@@ -9,6 +9,7 @@ from rnngen.description.validate import WRONG_TYPE, kind_of
 from rnngen.document import Places
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.runtime.drawn import RATES, Rate
+from rnngen.wrappers import WRAPPERS
 
 
 def described_rates(
@@ -22,11 +23,11 @@ def described_rates(
         rate = getattr(layer, key)
         if key not in wrappers:
             message = f"The key '{key}' is the rate of a wrapper that is not around this layer's cell."
-            names = ", ".join(f'"{name}"' for name in (*layer.wrappers, key))
+            names = ", ".join(f'"{name}"' for name in (*filter(WRAPPERS.__contains__, wrappers), key))
             mistakes.add("no-effect", message, places.key(key), hints=(f"write with = [{names}] beside it.",))
-        elif isinstance(rate, dict):
+        if isinstance(rate, dict):
             found[key] = {state: _checked(value, places, (key, state), mistakes) for state, value in rate.items()}
-            if cell:
+            if cell and key in wrappers:
                 _check_states(cell, rate, key, places, mistakes)
         else:
             found[key] = _checked(rate, places, (key,), mistakes)

@@ -1,6 +1,6 @@
 """What a layer draws at random for its cell, and the rates at which it does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -39,9 +39,9 @@ def checked_rates(given: Mapping[str, Any], drawn: Sequence[Drawn], title: str) 
 
     Raises TypeError for an argument that the class does not take, ValueError for what is no rate.
     """
-    parts: dict[str, list[str]] = {}
+    parts: dict[str, dict[str, None]] = {}
     for one in drawn:
-        parts.setdefault(one.rate, []).extend([one.part] if one.part else [])
+        parts.setdefault(one.rate, {}).update(dict.fromkeys([one.part] if one.part else []))
     for name in given:
         if name not in parts:
             remedy = f"; `rnngen compile NAME --with {name}` makes a class that takes it" if name in RATES else ""
@@ -49,7 +49,7 @@ def checked_rates(given: Mapping[str, Any], drawn: Sequence[Drawn], title: str) 
     return {name: _checked(name, given.get(name, 0.0), known) for name, known in parts.items()}
 
 
-def _checked(name: str, rate: Any, parts: Sequence[str]) -> Rate:
+def _checked(name: str, rate: Any, parts: Collection[str]) -> Rate:
     if not (parts and isinstance(rate, Mapping)):
         return probability(name, rate)
     for part in rate:

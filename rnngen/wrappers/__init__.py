@@ -10,7 +10,10 @@ function in a file of its name here, and name it in `WRAPPERS`; the language, th
 * where the output is the new value of a state, it stays that of the state;
 * a parameter that is added is a leaf of the graph and one of `parameters`, a state a leaf and one of `states`; torch
   knows both by name, so it is of letters, digits and "_", and new to the cell: `fresh(name, "_")`;
+* what a layer draws is a leaf of the graph, an input, of `untrained` and of `drawn`;
 * within the recurrence every vector is hidden wide.
+
+One that would leave the step of a cell as it is raises NoEffect.
 
 The name of a wrapper ends those of the cells and classes that it makes, as in `lstm_halved`: it is lower case, of
 letters and "_", and no name of a cell's functions begins with it.
