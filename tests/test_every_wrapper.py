@@ -362,6 +362,18 @@ def test_rates_are_seen_set_and_refused(lstm, wrapped):
         lstm(hiden=1)
 
 
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapper_twice(name, wrapped):
+    """Its names are new to the cell each time."""
+    options = {name: 0.3} if name in RANDOM else {}
+    layer = wrapped("gru_v3", name, name)(3, 4, dtype=torch.float64, **options)
+    y = seeded(layer, X.double())[0]
+    torch.testing.assert_close(seeded(layer.reference, X.double())[0], y)
+    once = wrapped("gru_v3", name)(3, 4, dtype=torch.float64, **options)
+    once.load_state_dict({n: tensor for n, tensor in layer.state_dict().items() if n in once.state_dict()})
+    assert not torch.allclose(seeded(once, X.double())[0], y)
+
+
 def test_a_file_has_rates(tmp_path):
     layer = 'hidden = 4\nwith = ["zoneout", "drop_connect"]\nzoneout = { c = 1 }\ndrop_connect = 0.25'
     text = f'name = "model"\ninputs = 3\n[[layers]]\ncell = "lstm"\n{layer}\n'

@@ -43,9 +43,8 @@ def layer_norm(program: Program) -> Program:
     for value in graph.values:
         to.keep(replace(value, operands=tuple(names.get(operand, operand) for operand in value.operands)))
         if value.name in products:
-            normed = to.keep(Value(f"{value.name}.normed", "layer_norm", (value.name,), value.shape))
-            scaled = Value(f"{value.name}.scaled", "mul", (gains[value.operands], normed), value.shape)
-            names[value.name] = to.keep(scaled)
+            normed = to.make(to.fresh(f"{value.name}.normed"), "layer_norm", value.name)
+            names[value.name] = to.make(to.fresh(f"{value.name}.scaled"), "mul", gains[value.operands], normed)
     return replace(program, cell=renamed(graph, to, names), parameters=(*program.parameters, *parameters))
 
 
