@@ -362,6 +362,17 @@ def test_rates_are_seen_set_and_refused(lstm, wrapped):
         lstm(hiden=1)
 
 
+def test_any_order_computes_the_same(wrapped):
+    """One wrapper draws at a time, so that the masks are the same too."""
+    rates = {"zoneout": {"h": 0.3}, "recurrent_dropout": 0.0, "drop_connect": 0.0}
+    first, second = (wrapped("gru_v3", *names)(3, 4, **rates) for names in (WRAPPERS, tuple(WRAPPERS)[::-1]))
+    second.load_state_dict(first.state_dict())
+    for name in RANDOM:
+        for layer in (first, second):
+            layer.zoneout, layer.recurrent_dropout, layer.drop_connect = (0.3 * (name == other) for other in RANDOM)
+        torch.testing.assert_close(seeded(first, X), seeded(second, X))
+
+
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_twice(name, wrapped):
     """Its names are new to the cell each time."""
