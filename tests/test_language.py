@@ -13,6 +13,7 @@ from rnngen.description.tables import SCHEDULE_NAMES, Table
 from rnngen.matrices import CALLS
 from rnngen.ops import OPS
 from rnngen.source import Source
+from rnngen.wrappers import WRAPPERS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "language.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -23,8 +24,8 @@ TABLES = [
 ]
 
 
-def test_there_are_four_examples():
-    assert len(EXAMPLES) == 4
+def test_there_are_five_examples():
+    assert len(EXAMPLES) == 5
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split('"')[1])
@@ -65,7 +66,7 @@ def test_every_operation_is_explained(op):
         assert f"`{op.name}({', '.join(op.operands.split())})`" in PAGE
 
 
-@pytest.mark.parametrize("name", [*INITIALISERS, *SCHEDULE_NAMES])
+@pytest.mark.parametrize("name", [*INITIALISERS, *SCHEDULE_NAMES, *WRAPPERS])
 def test_every_choice_is_named(name):
     assert re.search(rf'`"?{name}"?`', PAGE)
 
