@@ -12,6 +12,7 @@ compiles to a layer class whose sizes are free. Each of these files imports only
     variants       names for cells that are compiled otherwise than they are described
     size           how many parameters and operations are too many
     cell           a cell: its step and its parameters
+    rates          of the wrappers around a layer's cell
     layer          a layer of a stack
     stack          a stack of layers, and the cells of its file
     file           one cell alone, or a stack
