@@ -1,5 +1,7 @@
 """What a step takes in beside x: declared in a cell, given to a layer by name, judged by equations written out."""
 
+import re
+
 import pytest
 import torch
 from cells import LIBRARY
@@ -238,3 +240,18 @@ def test_what_does_not_fit_is_refused(layer_of):
     numbers = layer_of(CFC)(I, H)
     with pytest.raises(RuntimeError, match=r"Expected tau size \(6, 3\), got \(6, 3, 1\)"):
         numbers(x, tau=x[..., :1])
+
+
+@pytest.mark.parametrize("name", ["inputs_apart", "states", "weights", "streams", "rows", "options"])
+def test_any_name_can_be_that_of_an_input(layer_of, name):
+    text = re.sub(r"\bgate\b", name, GATED).replace('"gated"', f'"gated_by_{name}"')
+    layer = layer_of(text)(I, H, dtype=torch.float64)
+    xs = {name if key == "gate" else key: rows.detach() for key, rows in given(GATED).items()}
+    x, named = xs["x"], {key: rows for key, rows in xs.items() if key != "x"}
+    torch.testing.assert_close(layer(x, **named), layer.reference(x, **named))
+
+
+def test_a_recurrence_refuses_what_has_other_steps():
+    cell = Recurrence(lambda x, h, dt: (x, h))
+    with pytest.raises(RuntimeError, match=r"Recurrence: Expected dt size \(6, 3, ...\), got \(9, 3\)"):
+        cell(torch.zeros(T, B, I), dt=torch.zeros(9, B))

@@ -31,7 +31,8 @@ _USUAL = {
     "init": {},
     "schedule": "auto",
 }
-_RUN_NAMES = SPELLING.reserved | {"x", "states", "weights", "valid", "scan", "streams", "options", "filled", "rows"}
+_STEP_NAMES = SPELLING.reserved | {"states", "weights", "inputs_apart"}
+_RUN_NAMES = _STEP_NAMES | {"x", "valid", "scan", "streams", "options", "filled", "rows"}
 
 
 def cell_view(program: Chained, cell: Cell) -> CellView:
@@ -136,7 +137,7 @@ def _run(program: Chained) -> RunView:
 
 
 def _reference(program: Chained) -> FunctionText:
-    text = TorchText(program.described, equations=program.equations)
+    text = TorchText(program.described, Names([program.described], _STEP_NAMES), program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
     weights = tuple(text.names[parameter.name] for parameter in program.parameters)
     opening = (*_apart(program, text.names), f"{tuple_text(states)[1:-1]} = states")

@@ -240,8 +240,9 @@ class Layer(Leaf):
 
     @property
     def _rates(self) -> dict[str, Rate]:
-        """The rates by the names of the arguments."""
-        return {drawn.rate: getattr(self, drawn.rate) for drawn in self.cell.drawn}
+        """The rates by the names of the arguments. Raises as the constructor does for what has been set since."""
+        rates = {drawn.rate: getattr(self, drawn.rate) for drawn in self.cell.drawn}
+        return checked_rates(rates, self.cell.drawn, self._title) if rates else rates
 
     def _width(self, state: str) -> int:
         projected = self.proj_size and self.cell.narrow and state == self.cell.output

@@ -64,6 +64,11 @@ class Recurrence(nn.Module):
         if resets is None and reset_to is not None:
             raise without_resets("Recurrence")
         others = {name: rows_alike(rows, input, name, "Recurrence") for name, rows in inputs.items()}
+        for name, rows in others.items():
+            wanted = rows_of(input).shape[:-1]
+            if rows.shape[: len(wanted)] != wanted:
+                begins = ", ".join(map(str, wanted))
+                raise RuntimeError(f"Recurrence: Expected {name} size ({begins}, ...), got {tuple(rows.shape)}")
         given = Given(hx, flags, reset_to, others)
         if isinstance(input, PackedSequence):
             y, state = self._packed(input, given)

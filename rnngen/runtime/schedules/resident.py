@@ -210,9 +210,8 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
     ),
     "sm_90": (
         # Products that read the matrices in on-chip memory wait for it: an LSTM's adjoint of 64 units takes 745 cycles,
-        # not 1162. Wider ones spill, narrower ones take as long.
-        # What resets have to return is there as well: an sLSTM's adjoint, which reads eight blocks, spills 8 bytes; and
-        # so is what a number at each step takes: that of a phased LSTM spills up to 192.
+        # not 1162. Wider ones spill, narrower ones take as long. Two adjoints have no room for them beside all else: of
+        # eight blocks with resets one, an sLSTM's, spills 8 bytes, and with a number a step one, a phased LSTM's, 192.
         (
             lambda case: (
                 case.holds
@@ -255,9 +254,8 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
 
     On NVIDIA the matrices stay there for the whole sequence, unless the registers hold them, beside the streams that
     are loaded ahead, the largest stack on its way between the layouts of a product and of an access, and of several
-    products the operands of all but one. On AMD the
-    matrices are in registers: one stack of them or of sums is there at a time, on its way to them. Sums travel in full
-    precision there, and on sm_100, where they come from tensor memory.
+    products the operands of all but one. On AMD the matrices are in registers: one stack of them or of sums is there at
+    a time, on its way to them. Sums travel in full precision there, and on sm_100, where they come from tensor memory.
     """
     tile, batch = constants["BD"], constants["BB"]
     matrices: list[int] = []
