@@ -63,8 +63,8 @@ class Passes(Generic[_Form]):
 PASSES: Passes[Chained] = (
     Passes(simplify)
     .then(pack)
-    .then(hoist)
     .then(unfold)
+    .then(hoist)
     .then(differentiate)
     .then(expand)
     .then(mask)
