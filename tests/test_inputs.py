@@ -222,6 +222,11 @@ def test_what_does_not_fit_is_refused(layer_of):
     for error, message, call in (
         (TypeError, "missing 'gate', 'u'", lambda: layer(x)),
         (TypeError, "missing 'u'", lambda: layer.step(x[0], gate=gate[0])),
+        (
+            RuntimeError,
+            r"step: Expected u size \(3, 4\), got \(4,\)",
+            lambda: layer.step(x[0], gate=gate[0], u=x[0, 0]),
+        ),
         (TypeError, "an unexpected input 'h0'; it takes gate, u", lambda: layer(x, h0=gate)),
         (TypeError, "an unexpected input 'h0'; the cell has none but x", lambda: layer_of("rnn")(I, H)(x, h0=gate)),
         (

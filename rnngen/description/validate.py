@@ -1,5 +1,6 @@
 """A table of a file as a record, or what is wrong with it: pydantic's errors in the words of this language."""
 
+import json
 import re
 from collections import defaultdict
 from typing import Any, TypeVar
@@ -203,6 +204,12 @@ def kind_of(value: Any) -> str:
 
 def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     """The hint for the right value in the wrong writing."""
+    if (
+        kind == "model_type"
+        and isinstance(given, list)
+        and all(dimension in ("hidden", "inputs") for dimension in given)
+    ):
+        return f"write {key} = {{ shape = {json.dumps(given)} }}."
     if key == "inputs" and kind == "dict_type":
         return f"{idioms.AS_WIDE}; numbers are given to the class."
     if key == "layers" and isinstance(given, dict):

@@ -451,9 +451,10 @@ class Layer(Leaf):
         time = 1 if self.batch_first and batched else 0
         if resets is not None:
             resets = flags_of(resets, input, f"{self._title}.step").unsqueeze(time)
-        others = {n: value.unsqueeze(time) if isinstance(value, Tensor) else value for n, value in inputs.items()}
-        given = Given(hx, resets, reset_to, others)
-        y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), given, {"schedule": self.schedule})
+        others = self._others(inputs, input, f"{self._title}.step")
+        others = None if others is None else others.unsqueeze(time)
+        given, options = Given(hx, resets, reset_to), {"schedule": self.schedule}
+        y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), others, given, options)
         return (y if self.last_only else y.squeeze(time)), state
 
     def initial_state(self, batch: int | None = None) -> State:
@@ -493,13 +494,14 @@ class Layer(Leaf):
             return self._call_packed(run, input, given, options)
         if not isinstance(input, Tensor):
             raise TypeError(f"{self._title}: Expected a Tensor or a PackedSequence, got {type(input).__name__}")
-        return self._call_tensor(run, input, given, options)
-
-    def _call_tensor(
-        self, run: Callable[..., Result], input: Tensor, given: Given, options: dict[str, str]
-    ) -> tuple[Tensor, State]:
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._title}: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        return self._call_tensor(run, input, self._others(given.inputs, input, self._title), given, options)
+
+    def _call_tensor(
+        self, run: Callable[..., Result], input: Tensor, others: Tensor | None, given: Given, options: dict[str, str]
+    ) -> tuple[Tensor, State]:
+        """others: what the cell takes in beside x, in the shape of the input but for the features."""
         batched = input.dim() == 3
 
         def turned(rows: Tensor) -> Tensor:
@@ -507,7 +509,6 @@ class Layer(Leaf):
 
         x = turned(input)
         self._check_input(x)
-        others = self._others(given, input)
         others = None if others is None else turned(others)
         states = self._states(given.hx, x, batched)
         flags = None if given.resets is None else turned(flags_of(given.resets, input, self._title))
@@ -531,7 +532,7 @@ class Layer(Leaf):
         if data.dim() != 2:
             raise RuntimeError(f"{self._title}: Expected packed data to be 2D, got {data.dim()}D instead")
         self._check_input(data)
-        others = self._others(given, input)
+        others = self._others(given.inputs, input, self._title)
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
         others = None if others is None else pad_packed_sequence(PackedSequence(others, sizes))[0]
         states = self._states(given.hx, x, True)
@@ -568,18 +569,18 @@ class Layer(Leaf):
                 f"Convert input: input.to({some.dtype}){other}"
             )
 
-    def _others(self, given: Given, input: Input) -> Tensor | None:
-        """What the cell takes in beside x, side by side; None if that is nothing.
+    def _others(self, given: Mapping[str, Input], input: Input, title: str) -> Tensor | None:
+        """What the cell takes in beside x, given by name, side by side; None if that is nothing.
 
         Raises as `others_of` does, and RuntimeError for what is of another type or device than x.
         """
-        if len(self.cell.inputs) == 1 and not given.inputs:
+        if len(self.cell.inputs) == 1 and not given:
             return None
         widths = {"": 0, "hidden": self.hidden_size, "inputs": self.input_size}
         of_cell = {name: widths[dimension] for name, dimension in self.cell.inputs.items() if name != "x"}
-        found = others_of(given.inputs, input, of_cell, self._title)
+        found = others_of(given, input, of_cell, title)
         for name, tensor in zip(of_cell, found, strict=True):
-            self._check_fit(tensor, rows_of(input), "other", name)
+            self._check_fit(tensor, rows_of(input), name, name)
         return torch.cat(found, -1)
 
     def _resets(
