@@ -1,6 +1,6 @@
 """The library as a person looks through it: what each cell is, what it costs, and which schedules run it.
 
-What a cell says of itself stands in its file. Everything else follows from its scan, as `hoist` leaves it: neither
+What a cell says of itself stands in its file. Everything else follows from its scan, as `unfold` leaves it: neither
 gradients nor kernels are needed for that, so that all cells of the library are looked at in a fraction of a second.
 """
 
@@ -153,7 +153,7 @@ def entries(names: Iterable[str]) -> list[Entry]:
     sources = [library()[name] for name in names]
     cells = [describe(source).cells[0] for source in sources]
     found = []
-    for cell, source, program in zip(cells, sources, programs_of(cells, "hoist"), strict=True):
+    for cell, source, program in zip(cells, sources, programs_of(cells, "unfold"), strict=True):
         assert isinstance(program, Split)
         scan = chain(program.scan)
         products = sum(any(across.matrices for across in link.across) for link in scan.links)

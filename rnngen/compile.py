@@ -63,8 +63,8 @@ class Passes(Generic[_Form]):
 PASSES: Passes[Chained] = (
     Passes(simplify)
     .then(pack)
-    .then(unfold)
     .then(hoist)
+    .then(unfold)
     .then(differentiate)
     .then(expand)
     .then(mask)

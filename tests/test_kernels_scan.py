@@ -69,7 +69,9 @@ def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=No
     key = name if name in LIBRARY else ALL[name]
     scan = getattr(module_of(key), f"{layer_of(key).cell.name}_scan")
     assert scan.forward.kernels.keys() == {case for cell, case in cases([name])}
-    sizes, lengths = fewest(schedule, sizes, lengths)
+    # A norm over few units divides by next to nothing now and then, and what two sequences give is chance.
+    if "norm(" not in ALL[name]:
+        sizes, lengths = fewest(schedule, sizes, lengths)
     found = compare(layer_of(key), dtype, sizes, schedule, reverse, heads_for(ALL[name], schedule), lengths=lengths)
     assert not {name: pair for name, pair in found.items() if not pair[0] <= pair[1]}
 

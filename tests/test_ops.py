@@ -340,3 +340,22 @@ def test_a_wrong_partial_is_found(op):
 def test_a_wrong_definition_is_found(op):
     with pytest.raises(AssertionError):
         check_definition(replace(op, definition=f"1.0001 * ({op.definition})"))
+
+
+@pytest.mark.parametrize("norm, size", [("layer_norm", 300), ("rms_norm", 1000), ("softmax", 300)])
+def test_a_norm_of_large_inputs_holds_in_half_precision(layer_of, norm, size):
+    """Squares of more than 256 are infinite there."""
+    text = f"""
+    name   = "large_{norm}"
+    states = ["h"]
+    step   = "h' = tanh({norm}(W @ x) + U @ h)"
+    [parameters]
+    W = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}
+    U = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}
+    """
+    torch.manual_seed(0)
+    layer = layer_of(text)(8, 16).half().float()
+    x = (size * torch.randn(6, 3, 8)).half()
+    exact, _ = layer(x.float())
+    found, _ = layer.half()(x)
+    torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.02)

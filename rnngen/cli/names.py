@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 PASSES = (
-    "resolve", "infer", "wrap", "simplify", "pack", "unfold", "hoist", "differentiate", "expand", "mask", "save",
+    "resolve", "infer", "wrap", "simplify", "pack", "hoist", "unfold", "differentiate", "expand", "mask", "save",
     "lower", "cut",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rnngen.across import ACROSS, REDUCTIONS
+from rnngen.across import ACROSS
 from rnngen.build import Builder, renamed
 from rnngen.ir import (
     LEAVES,
@@ -74,8 +74,9 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
     """The graph that each value belongs to; "leaf" and "view" values belong to every graph that uses them."""
     rank = _ranks(graph)
     across = {v.name for v in graph.values if v.op in ACROSS}
+    products = {v.name for v in graph.values if v.op == "matmul"}
     # What is made of a reduction stays with it: within the loop its gradient would take a reduction at every step.
-    reduced = reaching(graph, {v.name for v in graph.values if v.op in REDUCTIONS and rank[v.name] == 1})
+    reduced = reaching(graph, {name for name in across - products if rank[name] == 1})
     before = needed(graph, biased | {name for name in across | reduced if rank[name] == 1})
     recurrent = needed(graph, {state.update for state in graph.states})
     after = reaching(graph, {name for name in across if rank[name] == 2 and name not in recurrent})

@@ -2,18 +2,18 @@
 
 y = rms_norm(h)      →      y = h * (1 / sqrt(mean(h * h) + eps))
 
-A reduction of what the input alone makes leaves the loop, and its pointwise neighbours move as others do. So this comes
-before a step is split, and the described step keeps the operations as they were written.
+Only where the kernels are: before the loop and after it torch has them as they are, and computes their sums in full
+precision whatever the type is.
 """
 
 from dataclasses import replace
 
 from rnngen.across import ACROSS
-from rnngen.ir import Packed
+from rnngen.ir import Split
 from rnngen.passes.lower import written_out
 
 
-def unfold(program: Packed) -> Packed:
-    """The program with a cell whose operations across units are primitives; the same object if they were."""
-    cell = written_out(program.cell, ACROSS)
-    return program if cell is program.cell else replace(program, cell=cell)
+def unfold(program: Split) -> Split:
+    """The program with a scan whose operations across units are primitives; the same object if they were."""
+    scan = written_out(program.scan, ACROSS)
+    return program if scan is program.scan else replace(program, scan=scan)
