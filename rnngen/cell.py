@@ -16,8 +16,8 @@ from rnngen.source import Span
 class Cell:
     """A described cell. `places` finds its equations and names in the file again.
 
-    inputs: what a step takes in, by name, x first, with the shape of each: of x ("inputs",), or ("hidden",) where it is
-    as wide as the states; of a number ().
+    states: what is carried from step to step, by name, with the shape of each. inputs: what a step takes in, by name, x
+    first, with the shape of each: of x ("inputs",), or ("hidden",) where it is as wide as the states; of a number ().
     wrappers: what it is compiled with, by name, the first innermost.
     """
 
@@ -27,7 +27,7 @@ class Cell:
     paper: str
     year: int | None
     note: str
-    states: tuple[str, ...]
+    states: Mapping[str, tuple[str, ...]]
     inputs: Mapping[str, tuple[str, ...]]
     output: str
     constants: Mapping[str, float]
@@ -168,7 +168,7 @@ def _report_missing(
             hint = f"add an equation: {state}' = ..."
             if elsewhere:
                 hint = f"write {state}' in the place of {elsewhere[0]}."
-            mistakes.add("never-updated", message, cell.places.value("states", number), hints=(hint,))
+            mistakes.add("never-updated", message, cell.places.entry("states", number, state), hints=(hint,))
     output = cell.output.removesuffix("'")
     if cell.output not in definitions and output not in lost and (output == cell.output or output not in cell.states):
         hint = did_you_mean(cell.output, definitions) or f"the equations are {', '.join(definitions)}."

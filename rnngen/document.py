@@ -379,6 +379,10 @@ class Places:
         """The place of a value, or of the table that lacks it."""
         return self.document.value_span(self._existing(path))
 
+    def entry(self, key: str, number: int, name: str) -> Span:
+        """The place of an entry of a list, or of a key of the table that may stand in its place."""
+        return self.key(key, name) if isinstance(self.table.get(key), dict) else self.value(key, number)
+
     def inline(self, *path: str | int) -> bool:
         """Whether a table stands in { }, or the one that lacks it: no line can be added to it."""
         return self.document.is_inline(self._existing(path))

@@ -197,6 +197,7 @@ class Packed(Program):
 class Split(Packed):
     """once: what is computed once a call. before, after: what is computed for all rows at once. scan: the loop.
 
+    The states of `before` are the `delays`: there too a state's leaf is its value at t-1.
     results: what `after` calls the outputs of the scan, in their order.
     """
 
@@ -260,6 +261,38 @@ def reaching(graph: CellGraph, seeds: set[str]) -> set[str]:
     return found
 
 
+def delays(graph: CellGraph) -> tuple[State, ...]:
+    """The states that take no part in the recurrence: no state has a part in their new value, but others of these.
+
+    Their old values over all steps are their new ones, one step later, so that they need no loop. But a loop has an
+    input at each step, and a state: where it would have none, those that are hidden wide stay in it.
+    """
+    found = _delays(graph, frozenset())
+    left = {state.update for state in graph.states if state.name not in found}
+    if found and needed_over_time(graph, left).isdisjoint(leaf.name for leaf in graph.leaves("input")):
+        found = _delays(graph, frozenset(leaf.name for leaf in graph.leaves("state") if leaf.shape == ("hidden",)))
+    return tuple(state for state in graph.states if state.name in found)
+
+
+def carried(graph: CellGraph) -> tuple[State, ...]:
+    """The states of the recurrence: all but `delays`."""
+    outside = delays(graph)
+    return tuple(state for state in graph.states if state not in outside)
+
+
+def _delays(graph: CellGraph, kept: frozenset[str]) -> set[str]:
+    """Names of such states, `kept` aside."""
+    inputs = {leaf.name for leaf in graph.leaves("input")}
+    found: set[str] = set()
+    while True:
+        varying = reaching(graph, inputs | found)
+        recurrent = reaching(graph, {state.name for state in graph.states} - found)
+        more = {s.name for s in graph.states if s.update in varying and s.update not in recurrent} - kept
+        if more == found:
+            return found
+        found = more
+
+
 def block_diagonal(graph: CellGraph) -> set[str]:
     """Names of the matrices that are block-diagonal: parameters, and what is made of them."""
     found = set(graph.heads)
@@ -280,6 +313,15 @@ def needed(graph: CellGraph, roots: set[str]) -> set[str]:
     for value in reversed(graph.values):
         if value.name in found:
             found.update(value.operands)
+    return found
+
+
+def needed_over_time(graph: CellGraph, roots: set[str]) -> set[str]:
+    """Names of the values that `roots` depend on, at this step or at an earlier one."""
+    found: set[str] = set()
+    while found != roots:
+        found = roots
+        roots = needed(graph, found | {state.update for state in graph.states if state.name in found})
     return found
 
 

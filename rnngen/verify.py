@@ -312,7 +312,7 @@ def _cases(
     )
     if layer.cell.inputs["x"] == "hidden":
         runs = tuple(map(_with_equal_widths, runs))
-    elif list(layer.cell.inputs.values()).count("inputs") > 1:
+    elif [*layer.cell.inputs.values(), *layer.cell.widths.values()].count("inputs") > 1:
         runs = tuple(map(_as_wide_as_its_output, runs))
     for schedule in schedules:
         for dtype in dtypes:

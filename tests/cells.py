@@ -786,7 +786,8 @@ def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hid
         if parameter.heads:
             shape = [len(parameter.blocks) * heads, hidden // heads, hidden // heads]
         weights[parameter.name] = drawn(*shape, scale=0.7).requires_grad_(parameter.trained)
-    states = {state.name: drawn(batch, hidden) for state in found.cell.states}
+    widths = {leaf.name: leaf.shape for leaf in found.cell.leaves("state")}
+    states = {s.name: drawn(batch, *(sizes[of] for of in widths[s.name]) or [1]) for s in found.cell.states}
     return Values(drawn(time, batch, inputs), states, weights)
 
 
@@ -801,9 +802,13 @@ def in_parts(found: Program, values: Values, reverse: bool = False, scan=referen
     """The same by the graphs that `hoist` makes of it, with another way to run the scan if there is one."""
     once, _ = reference.run(found.once, {}, {}, values.weights)
     parameters = values.weights | once
-    before, _ = reference.run(found.before, {"x": values.x}, {}, parameters)
+    if found.before.states:  # step by step, as states are
+        own = {state.name: values.states[state.name] for state in found.before.states}
+        before, remembered = reference.scan(found.before, {"x": values.x}, own, parameters, reverse)
+    else:
+        before, remembered = reference.run(found.before, {"x": values.x}, {}, parameters)
     streams = before | {"x": values.x}
     outputs, last = scan(found.scan, streams, values.states, parameters, reverse)
     named = {name: outputs[label] for name, (label, _) in zip(found.results, found.scan.outputs, strict=False)}
     results, _ = reference.run(found.after, streams | named, {}, parameters)
-    return results["y"], last
+    return results["y"], {state.name: (last | remembered)[state.name] for state in found.cell.states}

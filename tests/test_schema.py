@@ -135,6 +135,7 @@ MODEL = {
     "layers": [LAYER, {"dropout": 0.5}, {"dense": 3, "bias": True}],
     "cells": {"cell1": {key: value for key, value in CELL.items() if key != "name"}},
 }
+SHAPED = CELL | {"states": {"h": {"shape": ["hidden"]}, "p": {"shape": ["inputs"]}}}
 OTHERS = [True, 3, -1, 2.5, 10**9, "text", "", [], ["text"], [3], {}, {"a": 3}, {"a": "text"}, date(2000, 1, 1)]
 
 
@@ -187,11 +188,11 @@ def test_the_documents_have_every_key():
     found = {key for whole in (CELL, MODEL) for path in paths(whole) for key in path}
     for table in TABLES:
         assert {info.alias or name for name, info in table.model_fields.items()} <= found
-    for whole in (CELL, MODEL):
+    for whole in (CELL, SHAPED, MODEL):
         assert mistakes(text_of(whole)) == [] and JUDGE.is_valid(whole)
 
 
-@pytest.mark.parametrize("whole", [CELL, MODEL], ids=["cell", "model"])
+@pytest.mark.parametrize("whole", [CELL, SHAPED, MODEL], ids=["cell", "shaped", "model"])
 def test_a_changed_document_is_right_or_wrong_for_both(whole):
     count = {True: 0, False: 0}
     for document in changed(whole):

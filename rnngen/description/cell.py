@@ -1,5 +1,6 @@
 """A cell of a file or of the library: its table, its step and its parameters."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -51,6 +52,7 @@ def described_cell(
     class_name = table.class_name or class_name_of(name)
     _check_class(class_name, name, table, places, span, mistakes)
     inputs = _inputs(table, places, mistakes)
+    states = _states(table, inputs["x"])
     names = claim_names(name, table, [*step.equations, *step.faulty], places, mistakes)
     cell = Cell(
         name,
@@ -59,9 +61,9 @@ def described_cell(
         " ".join(table.paper.split()),
         table.year,
         " ".join(table.note.split()),
-        tuple(table.states),
+        states,
         inputs,
-        table.output or f"{table.states[0]}'",
+        table.output or f"{next(iter(states))}'",
         table.constants,
         activations,
         tuple(step.equations),
@@ -103,6 +105,18 @@ def _step(text: Any, activations: dict[str, str], places: Places, mistakes: Mist
     return step
 
 
+def _states(table: CellTable, x: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The shapes of the states by name. x: the shape of the input."""
+    if isinstance(table.states, list):
+        return dict.fromkeys(table.states, ("hidden",))
+    return {name: _as_wide(entry.shape, x) for name, entry in table.states.items()}
+
+
+def _as_wide(shape: Iterable[str], x: tuple[str, ...]) -> tuple[str, ...]:
+    """A shape whose "inputs" is the width of x, "hidden" where x is as wide as the states."""
+    return tuple(x[0] if dimension == "inputs" else dimension for dimension in shape)
+
+
 def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, tuple[str, ...]]:
     """The shapes of the inputs by name, x first. One that is as wide as x is hidden wide if x is."""
     shapes: dict[str, tuple[str, ...]] = {name: tuple(entry.shape) for name, entry in table.inputs.items()}
@@ -111,7 +125,7 @@ def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, t
         message = "The input 'x' is a vector at each step, so it has a width."
         hint = 'write shape = ["inputs"], or ["hidden"] if it is as wide as the states.'
         mistakes.add("wrong-shape", message, places.value("inputs", "x", "shape"), hints=(hint,))
-    return {"x": x} | {name: x if shape == ("inputs",) else shape for name, shape in shapes.items() if name != "x"}
+    return {"x": x} | {name: _as_wide(shape, x) for name, shape in shapes.items() if name != "x"}
 
 
 def _parameter(name: str, table: ParameterTable, x: tuple[str, ...], places: Places, mistakes: Mistakes) -> Parameter:
@@ -122,8 +136,7 @@ def _parameter(name: str, table: ParameterTable, x: tuple[str, ...], places: Pla
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
     bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
-    shape = tuple(x[0] if dimension == "inputs" else dimension for dimension in table.shape)
-    return Parameter(name, shape, tuple(table.blocks), inits, table.heads, bias, table.trained)
+    return Parameter(name, _as_wide(table.shape, x), tuple(table.blocks), inits, table.heads, bias, table.trained)
 
 
 def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:

@@ -145,11 +145,12 @@ def _check_bias(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistake
 
 
 def _check_inputs(layer: LayerTable, cell: Cell, width: int, places: Places, mistakes: Mistakes) -> None:
-    """What is as wide as x goes to all layers of num_layers, so that each needs an x of one width."""
+    """What is as wide as x is one tensor for all layers of num_layers, so that each needs an x of one width."""
     second = (layer.proj_size or layer.hidden) * (2 if layer.bidirectional else 1)
-    wide = [name for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
+    wide = [f"input '{name}'" for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
+    wide += [f"state '{name}'" for name, shape in cell.states.items() if shape == ("inputs",)]
     if wide and layer.num_layers > 1 and second != width:
-        message = f"The input '{wide[0]}' of the cell '{cell.name}' is as wide as x, which these layers do not share."
+        message = f"The {wide[0]} of the cell '{cell.name}' is as wide as x, which these layers do not share."
         note = f"the x of the first has {width} features, that of the second {second}."
         hint = "put each of them under a [[layers]] of its own, with a cell that fits."
         mistakes.add("conflict", message, places.key("num_layers"), notes=(note,), hints=(hint,))

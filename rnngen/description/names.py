@@ -109,7 +109,7 @@ def claim_names(
         owners[name] = kind
 
     for number, state in enumerate(table.states):
-        claim(state, "state", places.value("states", number))
+        claim(state, "state", places.entry("states", number, state))
     for name in table.inputs:
         if name != "x":
             claim(name, "input", places.key("inputs", name))

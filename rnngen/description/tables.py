@@ -4,7 +4,7 @@ docstrings say of a key, `docs/language.md` says in the same words, and an edito
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from rnngen.equations import LARGEST
 from rnngen.runtime.schedules import SCHEDULES
@@ -41,6 +41,24 @@ class InputTable(Table):
     shape: list[Dimension] = Field(max_length=1)
 
 
+class StateTable(Table):
+    """[states.NAME] of a cell.
+
+    shape: `["hidden"]` a vector as wide as the layer, `["inputs"]` one as wide as x, `[]` a number
+    """
+
+    shape: list[Dimension] = Field(max_length=1)
+
+
+MOST_STATES = 16
+# Told apart before anything in them is looked at, so that a mistake is one of a list, or of a table.
+States = Annotated[
+    Annotated[dict[str, StateTable], Field(min_length=1, max_length=MOST_STATES), Tag("table")]
+    | Annotated[list[str], Field(min_length=1, max_length=MOST_STATES), Tag("list")],
+    Discriminator(lambda given: "table" if isinstance(given, dict) else "list"),
+]
+
+
 class ParameterTable(Table):
     """[parameters.NAME] of a cell.
 
@@ -68,7 +86,7 @@ class CellTable(Table):
     paper: who published the cell, when and where; stands below `about`
     year: when it was published
     note: what a user has to know, as how other forms of the cell differ; stands below `paper`
-    states: the values carried from step to step, each a vector hidden wide
+    states: the values carried from step to step, by name; in a list each is a vector hidden wide
     inputs: what a step takes in beside x, each by its name, and how wide x is
     output: which equation is the output
     constants: numbers with names; they are not learned
@@ -82,7 +100,7 @@ class CellTable(Table):
     paper: str = Field(default="", max_length=MOST_CHARACTERS)
     year: int | None = Field(default=None, ge=1900, le=2100)
     note: str = Field(default="", max_length=MOST_CHARACTERS)
-    states: list[str] = Field(min_length=1, max_length=16)
+    states: States
     inputs: dict[str, InputTable] = Field(default={}, max_length=16)
     output: str = ""
     constants: dict[str, Number] = Field(default={}, max_length=64)

@@ -9,7 +9,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rnngen import idioms
-from rnngen.description.tables import CellFile, CellTable, InputTable, LayerTable, ModelFile, ParameterTable, Table
+from rnngen.description.tables import (
+    CellFile,
+    CellTable,
+    InputTable,
+    LayerTable,
+    ModelFile,
+    ParameterTable,
+    StateTable,
+    Table,
+)
 from rnngen.document import KeyPath, Places
 from rnngen.equations import FLOAT32
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
@@ -54,7 +63,7 @@ def validated(schema: type[Validated], data: dict[str, Any], places: Places, mis
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        faults = [_without_kind(fault) for fault in error.errors(include_url=False)]
         strangers: dict[KeyPath, list[str]] = defaultdict(list)
         for fault in faults[:MOST_MISTAKES]:
             if fault["type"] == "extra_forbidden":
@@ -73,6 +82,12 @@ def validated(schema: type[Validated], data: dict[str, Any], places: Places, mis
             elif not misspelt and not (fault["type"] == "missing" and not table and key in swallowed):
                 _add_schema_mistake(schema, fault, places, mistakes)
         return None
+
+
+def _without_kind(fault: ErrorDetails) -> ErrorDetails:
+    """A fault whose path is one of the file: pydantic puts "list" or "table" behind "states"."""
+    path = fault["loc"]
+    return {**fault, "loc": (path[0], *path[2:])} if path[:1] == ("states",) and len(path) > 1 else fault
 
 
 def _swallowed(schema: type[Table], data: dict[str, Any]) -> set[str]:
@@ -165,14 +180,16 @@ def _title(path: KeyPath) -> str:
             return f"the parameter {name!a}"
         case (*_, "inputs", name):
             return f"the input {name!a}"
+        case (*_, "states", name):
+            return f"the state {name!a}"
         case _:
             return f"the cell {path[-1]!a}"
 
 
 def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
     """The keys that the table has in which the last key of a path stands."""
-    inner = InputTable if path[0] == "inputs" else ParameterTable
-    table = inner if len(path) > 1 else schema
+    inner: dict[str | int, type[Table]] = {"inputs": InputTable, "states": StateTable}
+    table = inner.get(path[0], ParameterTable) if len(path) > 1 else schema
     return [info.alias or name for name, info in table.model_fields.items()]
 
 

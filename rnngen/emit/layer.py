@@ -32,6 +32,7 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
     return LayerView(
         weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
         states=tuple(s.name for s in graph.states),
+        widths={s.name: width for s in graph.states if (width := dimension_of(definitions[s.name])) != "hidden"},
         inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input") if leaf.name not in graph.untrained},
         drawn=program.drawn,
         output=state,
@@ -44,7 +45,7 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
 
 
 def dimension_of(leaf: Value) -> str:
-    """What an input is as wide as, "" of a number."""
+    """What an input or a state is as wide as, "" of a number."""
     return "".join(map(str, leaf.shape))
 
 

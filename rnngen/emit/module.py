@@ -32,7 +32,7 @@ _USUAL = {
     "schedule": "auto",
 }
 _STEP_NAMES = SPELLING.reserved | {"states", "weights", "inputs_apart"}
-_RUN_NAMES = _STEP_NAMES | {"x", "valid", "scan", "streams", "options", "filled", "rows"}
+_RUN_NAMES = _STEP_NAMES | {"x", "valid", "scan", "streams", "options", "filled", "rows", "delayed"}
 
 
 def cell_view(program: Chained, cell: Cell) -> CellView:
@@ -124,13 +124,19 @@ def _sources(program: Chained) -> dict[str, tuple[str, ...]]:
 def _run(program: Chained) -> RunView:
     graphs = (program.once, program.before, program.scan, program.after)
     names = Names((program.described, *graphs), _RUN_NAMES - {"x"})
-    once, before, after = (TorchText(graph, names) for graph in (program.once, program.before, program.after))
+    places = {state.name: place for place, state in enumerate(program.cell.states)}
+    once, after = (TorchText(graph, names) for graph in (program.once, program.after))
+    before = TorchText(program.before, names, places=places)
+    carried = program.scan.states if program.before.states else ()
     return RunView(
         weights=tuple(names[parameter.name] for parameter in program.parameters),
         before=(*_apart(program, names), *once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
         outputs=tuple(names[name] for name in program.results),
+        places=tuple(places[state.name] for state in carried),
+        last=tuple(before.last(state.name) for state in carried),
+        states=tuple(map(before.last, places)) if carried else (),
         after=tuple(after.lines),
         output=after.text(program.after.outputs[0][1]),
     )
@@ -160,7 +166,8 @@ def _apart(program: Chained, names: Names) -> tuple[str, ...]:
     if not others:
         return ()
     targets = ", ".join(names[leaf.name] for leaf in (x, *others))
-    return (f"{targets} = inputs_apart(x, states[0], {literal(tuple(map(dimension_of, others)))})",)
+    wide = [state.name for state in program.cell.states].index(program.scan.states[0].name)
+    return (f"{targets} = inputs_apart(x, states[{wide}], {literal(tuple(map(dimension_of, others)))})",)
 
 
 def _layer(layer: Layer) -> tuple[str, ...]:

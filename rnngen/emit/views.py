@@ -39,13 +39,20 @@ class ScanView:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """The function that runs a cell over a sequence: lines before the scan, its call, lines after it."""
+    """The function that runs a cell over a sequence: lines before the scan, its call, lines after it.
+
+    places: of the states of the scan among those of the cell, () where these are all. last: what its last ones are
+    called then; states: what those of the cell are.
+    """
 
     weights: tuple[str, ...]
     before: tuple[str, ...]
     streams: tuple[str, ...]
     parameters: tuple[str, ...]
     outputs: tuple[str, ...]
+    places: tuple[int, ...]
+    last: tuple[str, ...]
+    states: tuple[str, ...]
     after: tuple[str, ...]
     output: str
 
@@ -69,6 +76,7 @@ class LayerView:
 
     weights: tuple[WeightView, ...]
     states: tuple[str, ...]
+    widths: dict[str, str]
     inputs: dict[str, str]
     drawn: tuple[Drawn, ...]
     output: str

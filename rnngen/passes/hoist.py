@@ -3,11 +3,13 @@
 A step falls into four graphs:
 
     once      expressions of parameters alone: evaluated once a call
-    before    products and reductions of the input, with the biases added to them: one GEMM over all rows
+    before    products and reductions of the input, with the biases added to them: one GEMM over all rows; states whose
+              new value no state has a part in: their old values are the new ones, shifted by a step
     scan      the recurrence, and the pointwise work around it, which costs less there than the memory it would pass
     after     products and reductions that no state needs: one GEMM over all rows
 
     pre = W @ x + U @ h + b      →      before: w = W @ x + b        scan: pre = w + U @ h
+    p' = x,  g = V @ p           →      before: v = V @ p            scan: g = v
 """
 
 from collections import defaultdict
@@ -27,6 +29,8 @@ from rnngen.ir import (
     block_diagonal,
     block_shape,
     blocks_of,
+    carried,
+    delays,
     learned,
     needed,
     prune,
@@ -45,12 +49,14 @@ def hoist(program: Packed) -> Split:
     phase = _phases(graph, biased)
     output = graph.outputs[0][1]
     after = _extract(graph, phase, "after", (), [output])
-    old = {state.name for state in graph.states}
+    states = carried(graph)
+    old = {state.name for state in states}
     from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan" or leaf.name in old]
-    from_scan = from_scan or [graph.states[0].update]  # the adjoint needs a gradient over time to run along
-    scan = _extract(graph, phase, "scan", graph.states, from_scan)
+    from_scan = from_scan or [states[0].update]  # the adjoint needs a gradient over time to run along
+    scan = _extract(graph, phase, "scan", states, from_scan)
     later = [leaf.name for g in (scan, after) for leaf in g.leaves("input")]
-    before = _extract(graph, phase, "before", (), [n for n in dict.fromkeys(later) if phase[n] == "before"])
+    wanted = [name for name in dict.fromkeys(later) if phase[name] == "before"]
+    before = _after_their_updates(_extract(graph, phase, "before", delays(graph), wanted))
     leaves = [leaf.name for g in (before, scan, after) for leaf in g.leaves("parameter")]
     once = _extract(graph, phase, "once", (), [n for n in dict.fromkeys(leaves) if phase[n] == "once"])
     scan = replace(scan, outputs=tuple((_label(name, output), name) for name in from_scan))
@@ -64,9 +70,9 @@ def _label(name: str, output: str) -> str:
 
 
 def _ranks(graph: CellGraph) -> dict[str, int]:
-    """0 for what depends on parameters alone, 1 for what depends on inputs too, 2 for a state."""
-    with_input = reaching(graph, {leaf.name for leaf in graph.leaves("input")})
-    with_state = reaching(graph, {state.name for state in graph.states})
+    """0 for what depends on parameters alone, 1 for what depends on inputs too, or on what they were, 2 for a state."""
+    with_input = reaching(graph, {leaf.name for leaf in graph.leaves("input")} | {s.name for s in delays(graph)})
+    with_state = reaching(graph, {state.name for state in carried(graph)})
     return {v.name: 2 if v.name in with_state else 1 if v.name in with_input else 0 for v in graph.values}
 
 
@@ -77,12 +83,16 @@ def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
     products = {v.name for v in graph.values if v.op == "matmul"}
     # What is made of a reduction stays with it: within the loop its gradient would take a reduction at every step.
     reduced = reaching(graph, {name for name in across - products if rank[name] == 1})
+    delayed = {state.name: state.update for state in delays(graph)}
     before = needed(graph, biased | {name for name in across | reduced if rank[name] == 1})
-    recurrent = needed(graph, {state.update for state in graph.states})
+    before |= needed(graph, set(delayed.values()))
+    recurrent = needed(graph, {state.update for state in carried(graph)})
     after = reaching(graph, {name for name in across if rank[name] == 2 and name not in recurrent})
     phase = {}
     for value in graph.values:
-        if value.op in LEAVES:
+        if value.name in delayed:
+            phase[value.name] = "before"
+        elif value.op in LEAVES:
             phase[value.name] = "leaf"
         elif value.op in COMPARISONS:  # no tensor of conditions passes from one graph to another
             phase[value.name] = "view"
@@ -150,6 +160,22 @@ def _extract(
     untrained |= {value.name for value in values if value.op == "input"} & graph.untrained
     named = tuple((name, name) for name in outputs)
     return CellGraph(graph.name, values, states, named, frozenset(heads), untrained=frozenset(untrained))
+
+
+def _after_their_updates(graph: CellGraph) -> CellGraph:
+    """The graph with each state behind its new value, of which the old ones are made."""
+    definitions, updates = graph.by_name(), {state.name: state.update for state in graph.states}
+    order: dict[str, Value] = {}
+
+    def bring(name: str) -> None:
+        if name not in order:
+            for other in (*definitions[name].operands, *filter(None, [updates.get(name)])):
+                bring(other)
+            order[name] = definitions[name]
+
+    for name in definitions:
+        bring(name)
+    return replace(graph, values=tuple(order.values()))
 
 
 def _regrouped(graph: CellGraph) -> CellGraph:

@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen import idioms
@@ -8,10 +8,10 @@ from rnngen.across import ACROSS, ShapeConflict, is_flat, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
-from rnngen.ir import LEAVES, CellGraph, Program, Shape, Value, needed, reaching
+from rnngen.ir import LEAVES, CellGraph, Program, Shape, State, Value, carried, needed, reaching
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
-from rnngen.passes.resolve import report_unused
+from rnngen.passes.resolve import report_aside, report_unused
 from rnngen.source import Span
 
 _OF_A_SHAPE = {op.name for op in MATRICES.values() if op.like}
@@ -28,10 +28,11 @@ def infer(program: Program, cell: Cell) -> Program:
         inference.add(value)
     inference.check_ends()
     inference.mistakes.check()
+    graph = inference.graph()
+    report_aside(cell, graph, inference.mistakes)
     report_unused(cell, program.cell, inference.mistakes)
     inference.mistakes.check()
 
-    graph = inference.graph()
     fixed = _fixed(graph, inference.numbers)
     _report_divided_by_zero(graph, fixed, inference)
     _report_untrained(graph, fixed, inference)
@@ -131,7 +132,7 @@ class _Inference:
             case "input":
                 return self.cell.inputs[value.name]
             case "state":
-                return ("hidden",)
+                return self.cell.states[value.name]
             case "parameter":
                 return self.declared[value.name]
         return shape_of(value, tuple(self.values[operand].shape for operand in operands))
@@ -194,10 +195,11 @@ class _Inference:
         return self.values[operand].origin if "." in operand else user.origin
 
     def check_ends(self) -> None:
-        """The new values of the states are hidden wide, and in a model the output too, for the next layer."""
+        """New values have the shapes of their states; in a model the output is hidden wide, for the next layer."""
         for state in self.program.cell.states:
-            self._check_end(state.update, f"The new value of the state '{state.name}'", [("hidden",)])
-        if self.cell.output not in [state.update for state in self.program.cell.states]:
+            shape = self.cell.states[state.name]
+            self._check_end(state.update, f"The new value of the state '{state.name}'", [shape])
+        if self.cell.states.get(self.cell.output.removesuffix("'")) != ("hidden",):
             alone = self.cell.places.path == ()
             allowed: list[Shape] = [("hidden",), ("inputs",)] if alone else [("hidden",)]
             self._check_end(self.cell.output, f"The output '{self.cell.output}'", allowed)
@@ -209,13 +211,13 @@ class _Inference:
         equation = next(equation for equation in self.cell.equations if equation.target == name)
         span = self.cell.places.text(equation.offset, len(name))
         shape = self.values[meaning].shape
-        wanted = " or ".join(map(shown, allowed))
+        wanted = f"{'a vector ' * all(allowed)}{' or '.join(map(shown, allowed))}"
         if meaning in self.comparisons:
-            message = f"{subject} must be a vector {wanted}, and this is a comparison."
+            message = f"{subject} must be {wanted}, and this is a comparison."
             hint = "to have numbers, write where(..., 1, 0) around it."
             self.mistakes.add("condition", message, span, hints=(hint,))
         elif shape not in allowed:
-            message = f"{subject} must be a vector {wanted}, and this is {shown(shape)}."
+            message = f"{subject} must be {wanted}, and this is {shown(shape)}."
             remedy = None if shape else "multiply a vector by this number, or add it to one."
             self.mistakes.add("shape", message, span, hints=(remedy,))
 
@@ -297,16 +299,35 @@ def _fixed(graph: CellGraph, numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _check_widths(graph: CellGraph, inference: _Inference) -> None:
-    """A scan holds vectors of one width; what only the output needs is computed after it."""
-    carried = reaching(graph, {state.name for state in graph.states})
-    carried &= needed(graph, {state.update for state in graph.states})
-    inside = [value for value in graph.values if value.name in carried and value.op not in LEAVES]
+    """A scan holds vectors of one width; what only the output needs is computed after it, and `delays` before it."""
+    states = carried(graph)
+    names = reaching(graph, {state.name for state in states}) & needed(graph, {state.update for state in states})
+    inside = [value for value in graph.values if value.name in names and value.op not in LEAVES]
     wrong = [value for value in inside if value.shape not in (("hidden",), ()) and len(value.shape) < 2]
     for value in _first(wrong):
         message = f"'{inference.text(value.name)}' is {shown(value.shape)}, which is not supported here: "
         message += "inside the recurrence every vector is hidden wide."
         note = "it depends on a state, and the new value of a state depends on it."
         inference.mistakes.add("not-supported", message, value.origin, notes=(note,))
+    if not wrong:
+        _check_states(graph, states, inference)
+
+
+def _check_states(graph: CellGraph, states: Collection[State], inference: _Inference) -> None:
+    """States of the recurrence are hidden wide, and there is one."""
+    places, definitions = inference.cell.places, graph.by_name()
+    for number, state in enumerate(graph.states):
+        shape = definitions[state.name].shape
+        if state in states and shape != ("hidden",):
+            message = f"The state '{state.name}' is {shown(shape)}, which is not supported here: "
+            message += "inside the recurrence every state is hidden wide."
+            note = "its new value depends on a state, or on parameters alone."
+            span = places.entry("states", number, state.name)
+            inference.mistakes.add("not-supported", message, span, notes=(note,))
+    if not states:
+        message = "No state of this cell is part of a recurrence: what they hold is what they were given a step before."
+        hint = "add a state that is hidden wide, or write the layer in PyTorch, as a convolution over time."
+        inference.mistakes.add("not-supported", message, places.key("states"), hints=(hint,))
 
 
 def _check_matrices(graph: CellGraph, inference: _Inference) -> None:

@@ -6,7 +6,7 @@ from itertools import count
 from rnngen.cell import Cell
 from rnngen.equations import Assignment, Expression
 from rnngen.errors import Mistakes
-from rnngen.ir import CellGraph, Equation, Program, State, Value, needed
+from rnngen.ir import CellGraph, Equation, Program, State, Value, carried, needed, needed_over_time
 from rnngen.source import Span
 
 
@@ -124,7 +124,6 @@ def _add(
 def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     """What nothing uses. The shapes come before: a wrong name that fits no shape is why another one is idle."""
     leaves = _leaves(cell)
-    _report_aside(cell, graph, mistakes)
     alive = needed(graph, set(graph.roots()))
 
     def unused(message: str, span: Span | None, hint: str) -> None:
@@ -146,7 +145,7 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
         if state in idle:
             message = f"No equation uses the old value of the state '{state}'."
             hint = "a value that is not carried to the next step is an equation, not a state."
-            unused(message, cell.places.value("states", number), hint)
+            unused(message, cell.places.entry("states", number, state), hint)
     for name in cell.constants:
         if name in idle:
             hint = "use it, or leave it out."
@@ -164,13 +163,13 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
                 unused(message, span, "use it, or leave it out.")
 
 
-def _report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
-    """A scan has an input at each step; without one it would not know how many steps there are."""
-    if not needed(graph, {cell.output}) & {"x", *cell.states}:
+def report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
+    """A scan has an input at each step; without one it would not know how many steps there are. graph: with shapes."""
+    if not needed(graph, {value for _, value in graph.outputs}) & {"x", *cell.states}:
         message = f"The output '{cell.output}' depends neither on the input nor on a state."
         span = cell.places.value("output")
         mistakes.add("input-aside", message, span, hints=("name an equation that varies over time.",))
-    recurrent = needed(graph, {state.update for state in graph.states})
+    recurrent = needed_over_time(graph, {state.update for state in carried(graph)})
     uses = [name for equation in cell.equations for name in equation.expression.names() if name.name == "x"]
     if uses and "x" not in recurrent:
         message = "The input 'x' takes no part in the recurrence: no new value of a state depends on it."

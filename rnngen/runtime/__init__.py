@@ -20,6 +20,7 @@ PUBLISHED = {
     "Scan": "scan",
     "Sweep": "sweep",
     "blocks": "linear",
+    "delayed": "delay",
     "detach": "stack",
     "filled": "direction",
     "inputs_apart": "inputs",

@@ -51,17 +51,18 @@ class Weight:
 class Cell:
     """A cell as its layer sees it.
 
-    states: their names. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, ""
-    of a number; of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer draws for
-    it; inputs that are drawn stand behind all others. output: the state whose new value is the output, "" if it is
-    another value. width: of the output, "hidden" or "inputs". narrow: with a projection, that is the state rather than
-    what is projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, ""
-    if it has none or several.
+    states: their names. widths: of those that are not hidden wide the dimension that they are as wide as, "" of a
+    number. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, "" of a number;
+    of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer draws for it; inputs that
+    are drawn stand behind all others. output: the state whose new value is the output, "" if it is another value.
+    width: of the output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is
+    projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, "" if it
+    has none or several.
 
     both: whether two directions can be one scan of twice the units.
 
     run(x, states, weights, valid, *, resets, first, reverse, both, last_only, schedule) gives the output over time and
-    the last states, x being (time, batch, inputs) with what comes in beside it behind it, states (batch, hidden) each;
+    the last states, x being (time, batch, inputs) with what comes in beside it behind it, states (batch, width) each;
     see `Scan` for the others.
     reference(x, states, weights, valid, *, resets, first, reverse) is the same in plain torch, as it was described.
     """
@@ -80,6 +81,7 @@ class Cell:
     both: bool = False
     inputs: Mapping[str, str] = field(default_factory=lambda: {"x": "inputs"})
     drawn: tuple[Drawn, ...] = ()
+    widths: Mapping[str, str] = field(default_factory=dict)
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

@@ -86,7 +86,7 @@ class Direction:
             return self._scan(x, states, self.weights)
         if not (self.cell.narrow and given):
             # A state of zeros is its own projection, but for its width.
-            states = [_filled(state, projection) for state in states] if self.cell.narrow else states
+            states = self._with_filled(states) if self.cell.narrow else states
             return self._projected(*self._scan(x, states, self._seeing(projection)), projection)
         if self.backwards and self.lengths is not None:
             resets = self.resets
@@ -106,9 +106,9 @@ class Direction:
         if self.resets is not None:
             begins = list(self.resets.states)
             if self.projection is not None and self.cell.narrow:  # they are zero, see `Layer`
-                begins = [_filled(state, self.projection) for state in begins]
+                begins = self._with_filled(begins)
             options["resets"] = self.resets.boundaries[skip : skip + x.shape[0] + 1]
-            options["first"] = torch.cat(begins, -1)
+            options["first"] = begins
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[weight.name] for weight in self.cell.weights]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
@@ -130,13 +130,19 @@ class Direction:
             for weight in self.cell.weights
             for tensor in [self.weights[weight.name]]
         }
-        y, last = self._scan(first, [_filled(state, projection) for state in states], filled, skip=before)
+        y, last = self._scan(first, self._with_filled(states), filled, skip=before)
         if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
         others, last = self._scan(rest, last, self._seeing(projection), skip=0 if self.backwards else 1)
         if self.last_only:
             return others, last
         return torch.cat((others, y) if self.backwards else (y, others)), last
+
+    def _with_filled(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The states of a narrow cell, with zeros behind the one that is a projection."""
+        assert self.projection is not None
+        place = self.cell.states.index(self.cell.output)
+        return [_filled(state, self.projection) if n == place else state for n, state in enumerate(states)]
 
     def _seeing(self, projection: Tensor) -> dict[str, Tensor]:
         """The weights, with U @ R for each matrix U that is to be applied to the projection."""

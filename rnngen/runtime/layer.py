@@ -33,8 +33,9 @@ class Layer(Leaf):
         The input is (time, batch, input_size), or (time, input_size) without a batch, or a PackedSequence; the output
         alike with D * hidden_size features (D * proj_size with a projection), without the time if `last_only`.
         A state is (num_layers * D, batch, hidden_size), or (num_layers * D, hidden_size) without a batch; a tuple of
-        these where the cell has several. A state given as (hidden_size,) holds for all layers and the whole batch. With
-        a projection, the state that is the output is proj_size wide if the cell has no other use for it than products.
+        these where the cell has several. Some are input_size wide, or 1, as the cell says. A state given as
+        (hidden_size,) holds for all layers and the whole batch. With a projection, the state that is the output is
+        proj_size wide if the cell has no other use for it than products.
     """
 
     cell: ClassVar[Cell]
@@ -156,10 +157,11 @@ class Layer(Leaf):
         if not self.bias and all(weight.bias for weight in self.cell.weights):
             raise ValueError(f"without bias {self._title} has no weights at all")
         second = self._sizes(1)["inputs"]
-        as_wide = list(self.cell.inputs.values()).count("inputs") > 1
+        as_wide = "takes in more" if list(self.cell.inputs.values()).count("inputs") > 1 else ""
+        as_wide = as_wide or ("carries a state" if "inputs" in self.cell.widths.values() else "")
         if as_wide and self.num_layers > 1 and second != self.input_size:
             raise ValueError(
-                f"{self._title} takes in more that is as wide as x, and with num_layers={self.num_layers} the x of the "
+                f"{self._title} {as_wide} that is as wide as x, and with num_layers={self.num_layers} the x of the "
                 f"second layer has {second} features, that of the first {self.input_size}"
             )
         if self.schedule not in (schedules := ("auto", *self.cell.schedules)):
@@ -245,8 +247,10 @@ class Layer(Leaf):
         return checked_rates(rates, self.cell.drawn, self._title) if rates else rates
 
     def _width(self, state: str) -> int:
-        projected = self.proj_size and self.cell.narrow and state == self.cell.output
-        return self.proj_size if projected else self.hidden_size
+        """Of a state, which has the same in all layers."""
+        if self.proj_size and self.cell.narrow and state == self.cell.output:
+            return self.proj_size
+        return {"": 1, **self._sizes(0)}[self.cell.widths.get(state, "hidden")]
 
     # Weights.
 

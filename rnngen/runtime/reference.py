@@ -14,21 +14,20 @@ def loop(
     valid: Tensor | None = None,
     reverse: bool = False,
     resets: Tensor | None = None,
-    first: Tensor | None = None,
+    first: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs).
 
     Where valid, (time, batch, 1), is 0 no step is taken: the states stay as they are, and the output is zero. Where a
-    boundary of resets, (time + 1, batch, 1), is crossed the states are those of `first`, (batch, states * width).
+    boundary of resets, (time + 1, batch, 1), is crossed the states are those of `first`, (batch, width) each.
     """
     order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
         if resets is not None and first is not None:
-            firsts = first.chunk(len(states), -1)
             anew = resets[t + reverse] > 0
-            states = tuple(torch.where(anew, f.to(s.dtype), s) for f, s in zip(firsts, states, strict=True))
+            states = tuple(torch.where(anew, f.to(s.dtype), s) for f, s in zip(first, states, strict=True))
         if valid is None:
             outputs[t], new = step(x[t], states, weights)
             states = tuple(map(like_state, new, states))

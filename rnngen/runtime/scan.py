@@ -71,8 +71,9 @@ class Scan:
         parameters: Sequence[Tensor],
         valid: Tensor | None = None,
         *,
+        places: Sequence[int] | None = None,
         resets: Tensor | None = None,
-        first: Tensor | None = None,
+        first: Sequence[Tensor] | None = None,
         reverse: bool = False,
         both: bool = False,
         last_only: bool = False,
@@ -80,18 +81,22 @@ class Scan:
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Run over a sequence.
 
-        streams (time, batch, blocks * width), states (batch, width), all of one dtype and device. Gives the outputs,
+        streams (time, batch, blocks * width), states (batch, width), all of one dtype and device; places: which of the
+        states are those of this scan, None if all are, and which of `first`. Gives the outputs,
         (time, batch, blocks * width), and the states after the last step; with `reverse` time runs backwards.
         With `both` it does for the second half of the units and heads, on devices with kernels only.
         valid, (time, batch, 1) in int32, is 0 where a step does not count: there states stay as they are. With
         `last_only` outputs are those after the last step, (batch, width), and each must be a state's new value.
         resets, (time + 1, batch, 1) in int32, is 1 at a boundary between steps where another sequence begins: a scan
-        that crosses it goes on from `first`, the states side by side as (batch, states * width); both or neither.
+        that crosses it goes on from `first`, (batch, width) for each state; both or neither.
         Under autocast everything but float64 is cast to its dtype. Raises RuntimeError if dtypes differ, and
         NotImplementedError for derivatives in forward mode or by torch.func, which takes none of torch's custom
         operators.
         """
-        begins = [] if first is None else [first]
+        if places is not None:
+            states = [states[place] for place in places]
+            first = None if first is None else [first[place] for place in places]
+        begins = [] if first is None else [torch.cat(list(first), -1)]
         tensors = [*streams, *states, *parameters, *begins]
         device = tensors[0].device.type
         direction = "both" if both else "backwards" if reverse else "forwards"
@@ -115,9 +120,9 @@ class Scan:
         # A trace is checked, and may be used, in another mode than the one that it was made in.
         save = _wants_gradient(tensors) or torch.jit.is_tracing()
         given = tensors[: len(tensors) - len(begins)]
-        first = tensors[-1] if begins else None
+        begin = tensors[-1] if begins else None
         try:
-            results = self.forward_op(*given, valid, resets, first, direction, save, save or not last_only, schedule)
+            results = self.forward_op(*given, valid, resets, begin, direction, save, save or not last_only, schedule)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise

@@ -10,7 +10,7 @@ The step stays as it is: a layer gives its scan other matrices.
 
 from dataclasses import replace
 
-from rnngen.ir import Program, needed, reaching
+from rnngen.ir import Program, carried, needed, reaching
 from rnngen.runtime.drawn import Drawn
 from rnngen.wrappers.refusal import NoEffect
 
@@ -18,8 +18,8 @@ from rnngen.wrappers.refusal import NoEffect
 def drop_connect(program: Program) -> Program:
     """The program with a mask for each parameter of recurrent matrices. Raises NoEffect if there is none."""
     graph = program.cell
-    varying = reaching(graph, {state.name for state in graph.states})
-    recurrent = needed(graph, {state.update for state in graph.states})
+    varying = reaching(graph, {state.name for state in carried(graph)})
+    recurrent = needed(graph, {state.update for state in carried(graph)})
     matrices = {
         value.operands[0]
         for value in graph.values

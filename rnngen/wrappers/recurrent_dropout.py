@@ -11,7 +11,7 @@ something made of a state, as to r * h. Elsewhere the state is whole.
 from dataclasses import replace
 
 from rnngen.build import Builder, renamed
-from rnngen.ir import Program, Value, needed, reaching
+from rnngen.ir import Program, Value, carried, needed, reaching
 from rnngen.runtime.drawn import Drawn
 from rnngen.wrappers.refusal import NoEffect
 
@@ -19,8 +19,8 @@ from rnngen.wrappers.refusal import NoEffect
 def recurrent_dropout(program: Program) -> Program:
     """The program with a cell that has a mask before its recurrent matrices. Raises NoEffect where it has none."""
     graph = program.cell
-    varying = reaching(graph, {state.name for state in graph.states})
-    recurrent = needed(graph, {state.update for state in graph.states})
+    varying = reaching(graph, {state.name for state in carried(graph)})
+    recurrent = needed(graph, {state.update for state in carried(graph)})
     definitions = graph.by_name()
     products = {
         value.name

@@ -40,6 +40,7 @@ _CALLS = {
     "eye": "torch.triu(torch.tril(torch.ones_like({0})))",
     "slice": "blocks({0}, {of}, {at[0]}, {at[1]})",
     "stack": "torch.cat(({*}), dim=-1)",
+    "delayed": "delayed({0}, states, {at}, valid, **options)",
     "join": "torch.cat([{*}])",
 }
 # The reference keeps derived operations, in torch's own functions: another definition than the one in `ops`.

@@ -4,11 +4,11 @@ A pack of k vectors is one tensor with the blocks side by side in its last dimen
 one `F.linear`; a pack of a parameter's blocks has them one after another in dimension 0, as torch.nn stores them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rnngen.emit.render import render
-from rnngen.emit.statements import Names, statements
+from rnngen.emit.statements import Names, identifier, statements
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation, Value, blocks_of, prune
 
@@ -43,8 +43,10 @@ class TorchText:
         names: Names | None = None,
         equations: tuple[Equation, ...] = (),
         apart: bool = False,
+        places: Mapping[str, int] | None = None,
     ):
-        self.graph = _in_torch(graph)
+        """places: of the states of a graph for all rows at once, among those that its function is given."""
+        self.graph = _in_torch(_with_delays(graph, places) if places else graph)
         self.values = self.graph.by_name()
         self.users = self.graph.users()
         self.names = names or Names([self.graph], SPELLING.reserved)
@@ -53,12 +55,18 @@ class TorchText:
             if leaf.op in ("input", "parameter"):
                 self.lines += self._unpacked(leaf)
         for statement in statements(self.graph, SPELLING, self.names, self._atom, equations, apart):
-            self.lines += statement.lines
-            self.lines += self._unpacked(statement.value)
+            *comment, line = statement.lines
+            if statement.value.op == "delayed":
+                line = f"{statement.target}, {self.last(statement.value.name)} = {statement.text}"
+            self.lines += [*comment, line, *self._unpacked(statement.value)]
 
     def arguments(self, *ops: str) -> list[str]:
         """Names of the function's arguments: the leaves of these kinds, in order."""
         return [self.names[leaf.name] for op in ops for leaf in self.graph.leaves(op)]
+
+    def last(self, state: str) -> str:
+        """The value of a state of a graph for all rows after the last step."""
+        return self.names.made((state, "last"), f"{identifier(state)}_last")
 
     @property
     def mask(self) -> str:
@@ -99,6 +107,18 @@ class TorchText:
             return [f"{blocks[0]} = {whole}"]
         along = "" if value.op == "parameter" else ", dim=-1"
         return [f"{', '.join(blocks)} = {whole}.chunk({count}{along})"]
+
+
+def _with_delays(graph: CellGraph, places: Mapping[str, int]) -> CellGraph:
+    """A graph for all rows at once, with the old values of its states made of the new ones."""
+    updates = {state.name: state.update for state in graph.states}
+    values = [
+        replace(value, op="delayed", operands=(updates[value.name],), attribute=places[value.name])
+        if value.name in updates
+        else value
+        for value in graph.values
+    ]
+    return replace(graph, values=tuple(values), states=())
 
 
 def _in_torch(graph: CellGraph) -> CellGraph:
