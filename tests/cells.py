@@ -269,6 +269,42 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 """,
+    # States that need no loop, of every width, and one of them behind another.
+    "remembering": """
+name   = "remembering"
+output = "y"
+step   = '''
+e' = tanh(W_e @ x + V_e @ q)
+q' = p
+h' = tanh(W @ x + V @ p + U @ h + n * e + b)
+n' = mean(x) + 0.5
+p' = x
+y  = D @ (h' * e) + V_y @ q
+'''
+[states]
+p = { shape = ["inputs"] }
+q = { shape = ["inputs"] }
+h = { shape = ["hidden"] }
+n = { shape = [] }
+e = { shape = ["hidden"] }
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "V", "W_e", "V_e", "V_y"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "D"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # One as wide as the units, so that both directions are one scan.
+    "held": """
+name   = "held"
+states = ["a", "h"]
+output = "h'"
+step   = '''
+a' = sigmoid(W_a @ x)
+h' = a * h + (1 - a') * tanh(W @ x + U @ h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_a", "W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+""",
     # The output needs no state.
     "bypass": """
 name   = "bypass"
@@ -756,7 +792,7 @@ def heads_for(text: str, schedule: str) -> int:
 
 @dataclass
 class Values:
-    """Random numbers for a cell: x (time, batch, inputs), states (batch, hidden), weights as a layer stores them."""
+    """Random numbers for a cell: x (time, batch, inputs), states (batch, width), weights as a layer stores them."""
 
     x: Tensor
     states: dict[str, Tensor]
@@ -786,8 +822,8 @@ def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hid
         if parameter.heads:
             shape = [len(parameter.blocks) * heads, hidden // heads, hidden // heads]
         weights[parameter.name] = drawn(*shape, scale=0.7).requires_grad_(parameter.trained)
-    widths = {leaf.name: leaf.shape for leaf in found.cell.leaves("state")}
-    states = {s.name: drawn(batch, *(sizes[of] for of in widths[s.name]) or [1]) for s in found.cell.states}
+    widths = {leaf.name: [sizes[of] for of in leaf.shape] or [1] for leaf in found.cell.leaves("state")}
+    states = {state.name: drawn(batch, *widths[state.name]) for state in found.cell.states}
     return Values(drawn(time, batch, inputs), states, weights)
 
 
@@ -808,7 +844,8 @@ def in_parts(found: Program, values: Values, reverse: bool = False, scan=referen
     else:
         before, remembered = reference.run(found.before, {"x": values.x}, {}, parameters)
     streams = before | {"x": values.x}
-    outputs, last = scan(found.scan, streams, values.states, parameters, reverse)
+    inside = {state.name: values.states[state.name] for state in found.scan.states}
+    outputs, last = scan(found.scan, streams, inside, parameters, reverse)
     named = {name: outputs[label] for name, (label, _) in zip(found.results, found.scan.outputs, strict=False)}
     results, _ = reference.run(found.after, streams | named, {}, parameters)
     return results["y"], {state.name: (last | remembered)[state.name] for state in found.cell.states}

@@ -35,10 +35,11 @@ def compare(
     judge.load_state_dict(layer.state_dict())
     states = len(layer.cell.states)
     widths = {"": (), "hidden": (hidden,), "inputs": (inputs,)}
+    own = [widths[layer.cell.widths.get(name, "hidden")] or (1,) for name in layer.cell.states]
     xs = {name: torch.randn(time, batch, *widths[of]).to(dtype) for name, of in layer.cell.inputs.items()}
     runs = 2 if both else 1
-    first = [torch.randn(runs, batch, hidden).to(dtype) for _ in range(states)]
-    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn(runs, batch, hidden).to(dtype) for _ in first)]
+    first = [torch.randn(runs, batch, *width).to(dtype) for width in own]
+    seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn_like(state) for state in first)]
     begins = [torch.randn_like(state) for state in first] if resets else []
     flags = torch.zeros(time, batch, dtype=torch.bool)
     for place in resets:

@@ -182,7 +182,7 @@ def test_both_directions_at_once_in_one_graph(layer_of, sweeps):
     assert [both for _, both in sweeps] == [True] * len(sweeps) != []
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn"])
+@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn", "held"])
 def test_both_directions_one_after_the_other(layer_of, sweeps, name):
     """By a schedule that cannot run them at once, and was asked to."""
     cell = layer_of(ALL[name]).cell

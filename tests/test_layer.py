@@ -46,7 +46,7 @@ def one_width(layer, index: int) -> int:
 @every_cell
 def test_layers_and_directions_are_single_ones(name, layer_of):
     layer = new_layer(name, layer_of, num_layers=2, bidirectional=True)
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 4, B, H)
+    x, state = random(T, B, layer.input_size).requires_grad_(), state_for(layer, 4, B)
     got = layer(x, state)
     y, last = x, []
     for index in range(2):
@@ -71,7 +71,7 @@ def test_the_last_step_alone(name, layer_of, options, packed):
     whole = new_layer(name, layer_of, **options)
     last = new_layer(name, layer_of, last_only=True, **options)
     last.load_state_dict(whole.state_dict())
-    x = random(T, B, I).requires_grad_()
+    x = random(T, B, whole.input_size).requires_grad_()
     ends = LENGTHS - 1 if packed else torch.full((B,), T - 1)
 
     def given():
@@ -110,7 +110,7 @@ def test_without_bias_they_are_zero(name, layer_of):
     assert full.state_dict().keys() - layer.state_dict().keys() == biases
     zeros = {key: torch.zeros_like(value) for key, value in full.state_dict().items() if key in biases}
     full.load_state_dict(layer.state_dict() | zeros)
-    x = random(T, B, I)
+    x = random(T, B, layer.input_size)
     got, want = layer(x), full(x)
     assert_equal(got, want)
     named = [dict(layer.named_parameters()), {k: v for k, v in full.named_parameters() if k not in biases}]
@@ -120,21 +120,22 @@ def test_without_bias_they_are_zero(name, layer_of):
 @every_cell
 def test_dropout_is_between_layers(name, layer_of):
     layer = new_layer(name, layer_of, num_layers=2, dropout=1.0)
-    x = random(T, B, I)
+    x = random(T, B, layer.input_size)
     upper = copy.deepcopy(layer.eval())
     below, _ = layer(x)
     assert_equal(upper(x)[0], below, 0, 0)  # no dropout while it is judged
     nothing, _ = layer.train()(x)
-    other, _ = layer(random(T, B, I, seed=7))
+    other, _ = layer(random(T, B, layer.input_size, seed=7))
     assert_equal(nothing, other, 0, 0)  # everything that the lower layer gives is dropped
 
 
 @every_cell
 def test_a_row_is_a_state_for_all(name, layer_of):
     layer = new_layer(name, layer_of, num_layers=2, bidirectional=True)
-    rows = tuple(random(H, seed=n).requires_grad_() for n in range(len(layer.cell.states)))
-    wide = tuple(row.expand(4, B, H) for row in rows)
-    x = random(T, B, I)
+    widths = [rows.shape[-1] for rows in flat(layer.initial_state())]
+    rows = tuple(random(width, seed=n).requires_grad_() for n, width in enumerate(widths))
+    wide = tuple(row.expand(4, B, -1) for row in rows)
+    x = random(T, B, layer.input_size)
     got = layer(x, rows if len(rows) > 1 else rows[0])
     want = layer(x, wide if len(wide) > 1 else wide[0])
     assert_equal(got, want)
@@ -174,7 +175,7 @@ def test_a_batch_of_states_is_as_large_as_torch_allows(layer_of, initial):
 @every_cell
 def test_steps_make_the_whole(name, layer_of, options):
     layer = new_layer(name, layer_of, **options)
-    x, state, rows = random(T, B, I), None, []
+    x, state, rows = random(T, B, layer.input_size), None, []
     y, last = layer(x.transpose(0, 1) if "batch_first" in options else x)
     for row in x:
         one, state = layer.step(row, state)

@@ -248,10 +248,11 @@ def test_the_scan_has_only_products_of_the_state(name):
 @every_cell
 def test_nothing_before_the_scan_knows_the_state(name):
     found = cells.program(name)
-    for graph in (found.once, found.before):
-        assert not graph.leaves("state") and not graph.states
-    assert not found.once.leaves("input")
+    assert not found.once.states and not found.once.leaves("input")
     assert {leaf.name for leaf in found.before.leaves("input")} <= {"x"}
+    states = {state.name for state in found.before.states}
+    assert states.isdisjoint(state.name for state in found.scan.states)
+    assert states | {state.name for state in found.scan.states} == {state.name for state in found.cell.states}
 
 
 @every_cell

@@ -33,7 +33,7 @@ class Leaky(nn.Module):
 def test_of_a_generated_cell(name, layer_of):
     layer = new_layer(name, layer_of)
     wrapped = Recurrence(layer)
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B)
     leaves = [x, *layer.parameters()]
     got, want = wrapped(x, state), layer(x, state)
     assert_equal(got, want)

@@ -44,8 +44,12 @@ def layer(name, layer_of):
 
 
 def new_layer(name: str, layer_of, dtype=torch.float64, inputs: int = I, hidden: int = H, **options) -> Layer:
+    """A layer of a cell; its input is as wide as that of a second layer where the cell wants that."""
     torch.manual_seed(0)
-    return layer_of(cells.ALL[name])(inputs, hidden, heads=cells.heads_of(name), dtype=dtype, **options)
+    made = layer_of(cells.ALL[name])
+    if "inputs" in made.cell.widths.values() and options.get("num_layers", 1) > 1:
+        inputs = hidden * (2 if options.get("bidirectional") else 1)
+    return made(inputs, hidden, heads=cells.heads_of(name), dtype=dtype, **options)
 
 
 def random(*shape: int, dtype=torch.float64, seed: int = 1) -> torch.Tensor:
@@ -54,7 +58,9 @@ def random(*shape: int, dtype=torch.float64, seed: int = 1) -> torch.Tensor:
 
 
 def state_for(layer: Layer, *shape: int, dtype=torch.float64):
-    states = tuple(random(*shape, seed=10 + n, dtype=dtype) for n in range(len(layer.cell.states)))
+    """Random states, (rows, batch, width) each."""
+    widths = [rows.shape[-1] for rows in flat(layer.initial_state())]
+    states = tuple(random(*shape, width, seed=10 + n, dtype=dtype) for n, width in enumerate(widths))
     return states if len(states) > 1 else states[0]
 
 
@@ -84,7 +90,7 @@ def assert_equal(got, want, rtol: float = 1e-10, atol: float = 1e-12) -> None:
 @every_cell
 def test_equals_its_reference(name, layer_of, reverse):
     layer = new_layer(name, layer_of, reverse=reverse)
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B)
     leaves = [x, *flat(state), *layer.parameters()]
     for tensor in leaves:
         tensor.requires_grad_()
@@ -111,7 +117,7 @@ def test_equals_the_graph_as_it_was_described(name, layer):
 
 @every_library_cell
 def test_derivatives(name, layer):
-    x, state = random(3, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(3, B, I).requires_grad_(), state_for(layer, 1, B)
     states = [tensor.requires_grad_() for tensor in flat(state)]
     weights = dict(layer.named_parameters())
 
@@ -150,7 +156,7 @@ def test_each_gradient_has_the_shape_of_its_parameter(name, layer_of, monkeypatc
 
 @every_cell
 def test_pieces_make_the_whole(name, layer):
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B)
     y, last = layer(x, state)
     parts, after = [], state
     for piece in (x[:2], x[2:3], x[3:]):
@@ -163,7 +169,7 @@ def test_pieces_make_the_whole(name, layer):
 
 @every_cell
 def test_steps_make_the_whole(name, layer):
-    x, state = random(T, B, I), state_for(layer, 1, B, H)
+    x, state = random(T, B, I), state_for(layer, 1, B)
     y, last = layer(x, state)
     rows = []
     for row in x:
@@ -267,7 +273,8 @@ def test_an_empty_batch(name, layer):
     x = random(T, 0, I).requires_grad_()
     y, last = layer(x)
     assert y.shape[:2] == (T, 0)
-    assert all(state.shape == (1, 0, H) for state in flat(last))
+    begin = flat(layer.initial_state(0))
+    assert [state.shape for state in flat(last)] == [state.shape for state in begin]
     for gradient, tensor in zip(gradients((y, last), [x, *layer.parameters()]), [x, *layer.parameters()], strict=True):
         assert gradient.shape == tensor.shape and not gradient.any()
 
@@ -310,7 +317,7 @@ def packed(path, x, state):
 @every_cell
 def test_packed_sequences(name, layer_of, reverse):
     layer = new_layer(name, layer_of, reverse=reverse)
-    x, state = random(T, 4, I), state_for(layer, 1, 4, H)
+    x, state = random(T, 4, I), state_for(layer, 1, 4)
     leaves = [x, *flat(state), *layer.parameters()]
     for tensor in leaves:
         tensor.requires_grad_()
@@ -432,12 +439,12 @@ def test_learned_initial_state(name, layer_of):
     layer = new_layer(name, layer_of, initial_state="learned")
     plain = new_layer(name, layer_of)
     with torch.no_grad():
-        for number, state in enumerate(layer.cell.states):
-            getattr(layer, f"initial_{state}").copy_(random(1, H, seed=number))
-    initial = [getattr(layer, f"initial_{state}") for state in layer.cell.states]
+        initial = [getattr(layer, f"initial_{state}") for state in layer.cell.states]
+        for number, row in enumerate(initial):
+            row.copy_(random(*row.shape, seed=number))
     plain.load_state_dict({key: value for key, value in layer.state_dict().items() if key.endswith("_l0")})
     x = random(T, B, I)
-    given = tuple(row.detach()[None].expand(1, B, H).clone().requires_grad_() for row in initial)
+    given = tuple(row.detach()[None].expand(1, B, -1).clone().requires_grad_() for row in initial)
     got, want = layer(x), plain(x, given if len(given) > 1 else given[0])
     assert_equal(got, want)
     for gradient, wanted in zip(gradients(got, initial), gradients(want, given), strict=True):
@@ -490,7 +497,7 @@ def test_wrong_input(name, layer):
 
 @some_cells
 def test_wrong_state(name, layer):
-    states = flat(state_for(layer, 1, B, H))
+    states = flat(state_for(layer, 1, B))
     with pytest.raises(RuntimeError, match=f"Expected {len(states)} state tensor"):
         layer(random(T, B, I), (*states, states[0]))
     for number, state in enumerate(layer.cell.states):
@@ -711,7 +718,7 @@ def test_vmap_over_inputs(name, layer):
 @some_cells
 def test_vmap_over_inputs_of_different_lengths(name, layer):
     """With one mask for all of them, and with one for each."""
-    states, weights = flat(state_for(layer, 1, B, H)), list(layer.parameters())
+    states, weights = flat(state_for(layer, 1, B)), list(layer.parameters())
     states = [state[0] for state in states]
     x = random(3, T, B, I)
     valid = (torch.arange(T)[:, None] < torch.tensor([T] + [2] * (B - 1))).to(torch.int32)[..., None]
@@ -727,7 +734,8 @@ def test_vmap_over_inputs_of_different_lengths(name, layer):
 
 @every_cell
 def test_vmap_over_states(name, layer):
-    states = tuple(random(3, 1, B, H, seed=n) for n in range(len(layer.cell.states)))
+    begin = flat(layer.initial_state(B))
+    states = tuple(random(3, *state.shape, seed=n) for n, state in enumerate(begin))
     x = random(T, B, I)
     got = vmap(lambda *s: layer(x, s if len(s) > 1 else s[0]))(*states)
     for number in range(3):
@@ -758,7 +766,7 @@ def test_gradients_through_vmap_of_frozen_weights(name, layer_of, last_only):
 @every_cell
 def test_batched_gradients(name, layer):
     """Several gradients of the outputs in one backward pass."""
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B)
     leaves = [x, *layer.parameters(), *(tensor.requires_grad_() for tensor in flat(state))]
     results = [tensor for tensor in flat(layer(x, state)) if tensor.requires_grad]
     seeds = [random(3, *tensor.shape, seed=number) for number, tensor in enumerate(results)]
@@ -874,7 +882,7 @@ class Calls(TorchDispatchMode):
 def test_operators(name, layer):
     """torch's own check of both: schema, fake results, autograd registration, dynamic shapes."""
     with Calls() as calls:
-        total(layer(random(T, B, I).requires_grad_(), state_for(layer, 1, B, H))).backward()
+        total(layer(random(T, B, I).requires_grad_(), state_for(layer, 1, B))).backward()
     (forward, args), (adjoint, adjoint_args) = calls.found
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(adjoint, adjoint_args, test_utils=checks)
@@ -895,7 +903,7 @@ def compiled_equals_eager(layer: Layer, backend: str, x: torch.Tensor, state) ->
 @every_library_cell
 def test_compile(name, layer):
     x = random(T, B, I).requires_grad_()
-    state = state_for(layer, 1, B, H)
+    state = state_for(layer, 1, B)
     for tensor in flat(state):
         tensor.requires_grad_()
     compiled_equals_eager(layer, "aot_eager", x, state)
@@ -903,7 +911,7 @@ def test_compile(name, layer):
 
 @pytest.mark.parametrize("name", ["decoder", "parts", "slstm_flashrnn", "adjoint_names"])
 def test_compile_invented(name, layer):
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H)
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B)
     for tensor in flat(state):
         tensor.requires_grad_()
     compiled_equals_eager(layer, "aot_eager", x, state)
@@ -912,7 +920,7 @@ def test_compile_invented(name, layer):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own, when it imports its compiler
 @pytest.mark.parametrize("name", ["gru"])
 def test_compile_with_inductor(name, layer):
-    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B, H).requires_grad_()
+    x, state = random(T, B, I).requires_grad_(), state_for(layer, 1, B).requires_grad_()
     compiled_equals_eager(layer, "inductor", x, state)
 
 

@@ -5,6 +5,7 @@ import copy
 import cells
 import pytest
 import torch
+from test_runtime import new_layer
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -171,10 +172,8 @@ def in_pieces(layer, x: Tensor, size: int, state=None, between=lambda state: sta
 @every_cell
 def test_pieces_with_the_state_carried(name, layer_of):
     """The same numbers as the whole, and, as long as nothing is detached, the same gradients; two layers deep."""
-    torch.manual_seed(0)
-    options = {"num_layers": 2, "heads": cells.heads_of(name), "dtype": torch.float64}
-    layer = layer_of(cells.ALL[name])(I, H, **options)
-    x = random(7, B, I).requires_grad_()
+    layer = new_layer(name, layer_of, num_layers=2)
+    x = random(7, B, layer.input_size).requires_grad_()
     leaves = [x, *layer.parameters()]
     want, got = layer(x), in_pieces(layer, x, 3)
     assert_equal(got, want)

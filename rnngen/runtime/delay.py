@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnngen.runtime.scan import autocasting
+
 
 def delayed(
     rows: Tensor,
@@ -24,6 +26,8 @@ def delayed(
     rows: its new values, (time, batch, width). place: which of `states`, and of `first`, it is. Where valid is 0 it
     stays as it is. The options are those of a scan, `Scan.__call__`; others than these change nothing here.
     """
+    if autocasting(rows.device.type) and rows.dtype != torch.float64:  # as a scan does
+        rows = rows.to(torch.get_autocast_dtype(rows.device.type))
     begin, returned = states[place].to(rows.dtype), None if first is None else first[place].to(rows.dtype)
     if not both:
         return _one_way(rows, begin, valid, resets, returned, reverse)
