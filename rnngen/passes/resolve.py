@@ -169,9 +169,10 @@ def report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
         message = f"The output '{cell.output}' depends neither on the input nor on a state."
         span = cell.places.value("output")
         mistakes.add("input-aside", message, span, hints=("name an equation that varies over time.",))
-    recurrent = needed_over_time(graph, {state.update for state in carried(graph)})
+    states = carried(graph)
+    recurrent = needed_over_time(graph, {state.update for state in states})
     uses = [name for equation in cell.equations for name in equation.expression.names() if name.name == "x"]
-    if uses and "x" not in recurrent:
+    if uses and states and "x" not in recurrent:
         message = "The input 'x' takes no part in the recurrence: no new value of a state depends on it."
         hint = "use x in an equation of a state; what the output alone needs belongs in another layer."
         span = cell.places.text(uses[0].offset, uses[0].length)
