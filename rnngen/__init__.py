@@ -15,6 +15,7 @@ A model travels through these files from left to right, and each imports only fr
     build         a graph made value by value, each in its simplest form
     wrappers/     steps around a step, each in a file of its name
     cell          a described cell, and whether each name in it means something
+    lag           what a value was some steps earlier, as states
     chain         a scan's step as stages, with what looks across units between them
     description/  the TOML model, validated: a cell, or a stack of layers
     passes/       resolve infer wrap simplify pack hoist unfold differentiate expand mask save lower cut verify

@@ -16,8 +16,10 @@ from rnngen.source import Span
 class Cell:
     """A described cell. `places` finds its equations and names in the file again.
 
-    states: what is carried from step to step, by name, with the shape of each. inputs: what a step takes in, by name, x
-    first, with the shape of each: of x ("inputs",), or ("hidden",) where it is as wide as the states; of a number ().
+    states: what is carried from step to step, by name, with the shape of each, None where it is that of its new value.
+    inputs: what a step takes in, by name, x first, with the shape of each: of x ("inputs",), or ("hidden",) where it is
+    as wide as the states; of a number ().
+    lags: of states that `lag` makes, how equations have them, by name.
     wrappers: what it is compiled with, by name, the first innermost.
     """
 
@@ -27,7 +29,7 @@ class Cell:
     paper: str
     year: int | None
     note: str
-    states: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, tuple[str, ...] | None]
     inputs: Mapping[str, tuple[str, ...]]
     output: str
     constants: Mapping[str, float]
@@ -36,10 +38,11 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
+    lags: Mapping[str, str] = field(default_factory=dict)
 
     def place_of(self, equation: Assignment) -> Span:
-        """The place of the name that an equation defines."""
-        return self.places.text(equation.offset, len(equation.target))
+        """The place of the name that an equation defines, or of the call that it was made of."""
+        return self.places.text(equation.offset, equation.length or len(equation.target))
 
 
 def check_names(cell: Cell, step: Step, mistakes: Mistakes) -> None:
@@ -117,6 +120,7 @@ _ADDED = (
     "inputs = {{ {} = {{ shape = [] }} }}."
 )
 _MOMENT = "|".join(sorted(idioms.MOMENTS, key=len, reverse=True))
+_EARLIER = re.compile(r"(?P<stem>\w+?)_?(?:lag_?(?P<lag>[0-9]{1,2})|(?:tm|t_?minus_?|t_)(?P<ago>[2-9]))", re.IGNORECASE)
 _AT_A_MOMENT = re.compile(rf"(?P<stem>\w+?)_?(?P<after>{_MOMENT})|(?P<before>{_MOMENT})_(?P<of>\w+)", re.IGNORECASE)
 
 
@@ -146,14 +150,18 @@ def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:
 
 
 def _at_a_moment(name: str, cell: Cell) -> str | None:
-    """What is written here for the state or input that a name like h_prev is about."""
+    """What is written here for the state, input or equation that a name like h_prev or x_lag_2 is about."""
+    others = {*cell.inputs, *(equation.target for equation in cell.equations)}
+    if (match := _EARLIER.fullmatch(name)) and match["stem"] in (*cell.states, *others):
+        earlier = int(match["lag"] or match["ago"]) - (match["stem"] in cell.states and not match["lag"])
+        return f"lag({match['stem']}{f', {earlier}' * (earlier > 1)})" if earlier > 0 else None
     match = _AT_A_MOMENT.fullmatch(name)
     if match is None:
         return None
-    stem, moment = match["stem"] or match["of"], match["after"] or match["before"]
+    stem, moment = match["stem"] or match["of"], idioms.MOMENTS[(match["after"] or match["before"]).lower()]
     if stem in cell.states:
-        return stem + idioms.MOMENTS[moment.lower()]
-    return stem if stem == "x" and idioms.MOMENTS[moment.lower()] else None
+        return stem + moment
+    return (stem if moment else f"lag({stem})") if stem in others else None
 
 
 def _report_missing(

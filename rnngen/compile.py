@@ -20,6 +20,7 @@ from rnngen.emit.targets import TARGETS
 from rnngen.emit.views import ModuleView
 from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import Program
+from rnngen.lag import without_lags
 from rnngen.passes.cut import cut
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.expand import expand
@@ -84,6 +85,7 @@ class Module:
 
 def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
     """The cell after each pass, by the pass's name. Raises ModelError if the cell is rejected."""
+    cell = without_lags(cell)
     program = resolve(cell)
     yield "resolve", program
     program = verify(infer(program, cell))

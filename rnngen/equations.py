@@ -61,11 +61,12 @@ _PLAIN = "an equation has only names, numbers, operators, brackets and functions
 _WRITABLE = "write it in ASCII letters and signs."
 _OWN_NAME = "give what stands in its brackets a name of its own."
 _UNKNOWN = "unknown"  # the op of a call of no function
+LAG = "lag"  # of one or two arguments, and of no row: states are made of it, see `rnngen.lag`
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A tree. op: "name", "number" or a row of `OPS`, `ACROSS` or `MATRICES`; offset and length are its place.
+    """A tree. op: "name", "number", "lag" or a row of `OPS`, `ACROSS` or `MATRICES`; offset and length are its place.
 
     name: of a "name" itself, of a call the activation that chose its function.
     """
@@ -93,13 +94,14 @@ class Expression:
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """`target = expression`, with the text as the user wrote it, but functions in the place of activations, and the
-    place of the target in the step.
+    place of the target in the step. length: of that place, where it is not that of the target.
     """
 
     target: str
     expression: Expression
     text: str = field(compare=False, default="")
     offset: int = field(compare=False, default=0)
+    length: int = field(compare=False, default=0)
 
 
 # report(code, message, offset, length, label, *hints)
@@ -285,7 +287,7 @@ class _Parser:
 
     def __init__(self, text: str, start: int, report: Report, activations: Mapping[str, str]):
         self.start, self.report = start, report
-        self.functions = {name: name for name in CALLS} | dict(activations)
+        self.functions = {name: name for name in (*CALLS, LAG)} | dict(activations)
         self.tokens = [_Token(m.lastgroup or "", m[0], *m.span()) for m in _TOKEN.finditer(text)]
         self.tokens.append(_Token("end", "", len(text.rstrip()), len(text.rstrip()) + 1))
         self.at = 0
@@ -340,6 +342,8 @@ class _Parser:
             return f"the arguments of a function stand in round brackets: {before.text}(...)"
         if text == "[" and (before is None or before.kind == "sign"):
             return idioms.JOINED
+        if text == "[" and before and (step := self.step_in_brackets(at)) is not None:
+            return idioms.at_a_step(before.text, step)
         operand = not before or before.text in (*_LEVELS, "(", ",")  # one should begin here
         if text == "|" and operand:
             return "the absolute value is a function: abs(...)"
@@ -363,6 +367,12 @@ class _Parser:
         if after.text in self.functions:
             return f"a function stands before its argument: {after.text}(...)"
         return idioms.ABSENT.get(after.text.lower(), _PLAIN)
+
+    def step_in_brackets(self, at: int) -> int | None:
+        """How many steps before this one it is that brackets hold, as 2 in [t-2]; None if they hold something else."""
+        texts = "".join(token.text for token in self.tokens[at : at + 5])
+        found = re.match(r"\[[a-z](?:-([0-9]{1,2}))?\]", texts)
+        return found and int(found[1] or 0)
 
     def of_function(self, function: _Token) -> str:
         """The hint for the name of a function that is not ours."""
@@ -574,9 +584,10 @@ class _Parser:
                 self.take()
                 arguments.append(self.part(_COMPARING, depth + 1))
         end = self.closing(opening).end
-        wanted = len(arguments) if op == _UNKNOWN else _ROWS[op].arity
+        wanted = len(arguments) if op == _UNKNOWN else _ROWS[op].arity if op != LAG else 1 + (len(arguments) > 1)
         if len(arguments) != wanted:
-            message = f"'{function.text}' takes {wanted} argument{'s' * (wanted > 1)}, not {len(arguments)}."
+            number = "1 argument or 2" if op == LAG else f"{wanted} argument{'s' * (wanted > 1)}"
+            message = f"'{function.text}' takes {number}, not {len(arguments)}."
             hint = (idioms.ARGUMENTS if len(arguments) > wanted else idioms.FEWER).get(op, "")
             self.mistake("wrong-arity", message, function.start, end, "", hint)
             # A function's name among those too many is a choice of torch's, as in gelu(h, tanh).

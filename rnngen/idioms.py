@@ -100,7 +100,7 @@ TRANSPOSE = "the transpose of a matrix is written behind it, as in U.T."
 IDENTITY = "the identity matrix as large as U is eye(U)."
 _NO_POWER = "a matrix has no inverse and no power yet; the product of two is P @ Q, and 1 / v is element by element."
 _OVER_TIME = "what is gathered over time is a state, as in s' = s + x_in, x_in being an equation."
-_EARLIER = "an earlier step is reached by a state that keeps it: with p' = h, p is h one step before."
+_EARLIER = "what a value v was one step earlier is lag(v), and d steps earlier lag(v, d)."
 _PART_OF = "an operation takes all units of a vector; blocks with names of their own take the place of its parts."
 _CUT = "no gradient can be stopped yet; a number that is not learned is a constant."
 _INVERSE = "the language has no inverse of a trigonometric function yet."
@@ -126,7 +126,8 @@ ABSENT = {
     **dict.fromkeys("cat concat concatenate stack hstack vstack hcat vcat append".split(), JOINED),
     **dict.fromkeys("t mt transpose permute adjoint ctranspose swapaxes".split(), TRANSPOSE),
     **dict.fromkeys("cumsum cumprod cummax scan ema integrate".split(), _OVER_TIME),
-    **dict.fromkeys("lag shift delay roll prev previous next last".split(), _EARLIER),
+    **dict.fromkeys("shift delay roll prev previous last".split(), _EARLIER),
+    "next": "no later step can be reached; a layer with reverse runs from the last step to the first.",
     **dict.fromkeys(
         "chunk split view reshape flatten squeeze unsqueeze expand repeat index gather narrow slice tile flip".split(),
         _PART_OF,
@@ -208,7 +209,16 @@ _ELEMENTWISE = "write *: the elementwise product."
 _SIGMA = "write sigmoid for the function; a name could be sigma."
 _CONDITION = "use where(condition, a, b)."
 NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
-STEPS = "h is the state of the step before and h' the new one; no other step and no element can be reached."
+STEPS = "h is the state of the step before and h' the new one; what a value v was a step earlier is lag(v)."
+
+
+def at_a_step(name: str, steps: int) -> str:
+    """The hint for a value with a step in brackets, `steps` before this one."""
+    if not steps:
+        return f"every name means its value at this step: write {name}, or {name}' for the new value of a state."
+    call, less = (f"lag({name}{f', {n}' * (n > 1)})" if n else name for n in (steps, steps - 1))
+    return f"write {less} if {name} is a state, which is its value at the step before; else {call}."
+
 
 SIGNS = {
     "**": _POWER,

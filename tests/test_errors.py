@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "errors"
 MODELS = sorted(FOLDER.glob("*.toml"))
 # The files whose mistakes are about a model's text; what `cli` and `write` say of files is tested with them.
-STAGES = ("document", "equations", "cell", "description/*", "build", "compile", "passes/*")
+STAGES = ("document", "equations", "cell", "lag", "description/*", "build", "compile", "passes/*")
 REPORTERS = {"Mistake", "add", "report", "rejected", "mistake", "reject", "_reject"}
 
 

@@ -15,6 +15,7 @@ from rnngen.document import Places, parse
 from rnngen.equations import Step, parse_step
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
+from rnngen.lag import check_lags
 from rnngen.library import library
 from rnngen.source import Span
 
@@ -72,6 +73,7 @@ def described_cell(
     )
     if any(step) and all(map(NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
         check_names(cell, step, mistakes)
+        check_lags(cell, (*step.equations, *step.faulty), mistakes)
     return cell
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rnngen.cell import Cell
 from rnngen.description.tables import CellTable
 from rnngen.document import Places
-from rnngen.equations import Assignment
+from rnngen.equations import LAG, Assignment
 from rnngen.errors import Mistakes
 from rnngen.matrices import CALLS
 from rnngen.runtime import PUBLISHED
@@ -20,7 +20,8 @@ LONGEST_NAME = 64
 NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 # Words that an equation, or the function it becomes, has another meaning for.
 _WORDS = frozenset(keyword.kwlist) | CALLS.keys() | {"print", "range", "self", "state", "tl", "torch", "x"}
-_WORDS |= {PROJECTION}
+_WORDS |= {PROJECTION, LAG}
+_LAGGED = re.compile(r"\w+_lag_[0-9]+")  # what states that `lag` makes are called
 _ARGUMENTS = frozenset({"hx", "input", "reset_to", "resets"})  # of a layer's call, as an input by its name is
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
@@ -63,6 +64,8 @@ def check_name(name: str, kind: str, span: Span | None, mistakes: Mistakes) -> N
         mistakes.add("bad-name", message, span, notes=(note,), hints=(hint,))
     elif is_reserved(name, kind):
         hint = f"call it {'my_' if kind != 'class' else 'My'}{name}, or something else."
+        if _LAGGED.fullmatch(name) and kind not in ("cell", "model", "class"):
+            hint = "the states that lag makes are called so; give it another name."
         note = _taken_by(name) if kind in ("cell", "model") else None
         mistakes.add("reserved-name", f"The name '{name}' is reserved.", span, notes=(note,), hints=(hint,))
 
@@ -85,7 +88,7 @@ def is_reserved(name: str, kind: str) -> bool:
         return _taken_by(name) is not None or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
     if kind == "class":
         return name in _IMPORTED or keyword.iskeyword(name)
-    return name in _WORDS or (kind == "input" and name in _ARGUMENTS)
+    return name in _WORDS or (kind == "input" and name in _ARGUMENTS) or _LAGGED.fullmatch(name) is not None
 
 
 def claim_names(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen import idioms
-from rnngen.across import ACROSS, ShapeConflict, is_flat, shown
+from rnngen.across import ACROSS, REDUCTIONS, ShapeConflict, is_flat, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
@@ -54,6 +54,7 @@ class _Inference:
         self.comparisons: set[str] = set()
         self.numbers: dict[str, float] = {}
         self.block_diagonal: set[str] = set()
+        self.states = shapes_of_states(program, cell)
         self.declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
 
     def add(self, value: Value) -> None:
@@ -132,7 +133,7 @@ class _Inference:
             case "input":
                 return self.cell.inputs[value.name]
             case "state":
-                return self.cell.states[value.name]
+                return self.states[value.name]
             case "parameter":
                 return self.declared[value.name]
         return shape_of(value, tuple(self.values[operand].shape for operand in operands))
@@ -188,7 +189,7 @@ class _Inference:
                 return parameter.blocks[0]
         origins = (value.origin for value in self.program.cell.values if value.name == name)
         origin = next(origins, None) if "." in name else None
-        return " ".join(self.source.text_of(origin).split()) if origin else name
+        return " ".join(self.source.text_of(origin).split()) if origin else self.cell.lags.get(name, name)
 
     def _origin(self, operand: str, user: Value) -> Span | None:
         """The place of an operand without a name of its own, or else of the value that uses it."""
@@ -197,9 +198,9 @@ class _Inference:
     def check_ends(self) -> None:
         """New values have the shapes of their states; in a model the output is hidden wide, for the next layer."""
         for state in self.program.cell.states:
-            shape = self.cell.states[state.name]
-            self._check_end(state.update, f"The new value of the state '{state.name}'", [shape])
-        if self.cell.states.get(self.cell.output.removesuffix("'")) != ("hidden",):
+            shape = self.states[state.name]
+            self._check_end(state.update, f"The new value of the state '{self.text(state.name)}'", [shape])
+        if self.states.get(self.cell.output.removesuffix("'")) != ("hidden",):
             alone = self.cell.places.path == ()
             allowed: list[Shape] = [("hidden",), ("inputs",)] if alone else [("hidden",)]
             self._check_end(self.cell.output, f"The output '{self.cell.output}'", allowed)
@@ -209,7 +210,7 @@ class _Inference:
         if meaning in self.unknown:
             return
         equation = next(equation for equation in self.cell.equations if equation.target == name)
-        span = self.cell.places.text(equation.offset, len(name))
+        span = self.cell.place_of(equation)
         shape = self.values[meaning].shape
         wanted = f"{'a vector ' * all(allowed)}{' or '.join(map(shown, allowed))}"
         if meaning in self.comparisons:
@@ -234,6 +235,37 @@ class _Inference:
             states=tuple(replace(state, update=meaning(state.update)) for state in graph.states),
             outputs=tuple((label, meaning(output)) for label, output in graph.outputs),
         )
+
+
+def shapes_of_states(program: Program, cell: Cell) -> dict[str, Shape]:
+    """Of states that are not declared, those of their new values; where these depend on one another, hidden wide."""
+    known: dict[str, Shape] = {state: shape for state, shape in cell.states.items() if shape is not None}
+    declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
+    leaves: dict[str, Shape | None] = {**cell.inputs, **declared}
+    while True:
+        shapes = dict(leaves)
+        for value in program.cell.values:
+            if value.op == "state":
+                shapes[value.name] = known.get(value.name)
+            elif value.name not in shapes:
+                shapes[value.name] = _likely_shape(value, [shapes[operand] for operand in value.operands])
+        more = {s.name: shape for s in program.cell.states if (shape := shapes[s.update]) is not None}
+        if more.keys() <= known.keys():
+            return {state.name: known.get(state.name, ("hidden",)) for state in program.cell.states}
+        known = more | known
+
+
+def _likely_shape(value: Value, operands: list[Shape | None]) -> Shape | None:
+    """The shape of a value of which those of some operands may not be known; None where it cannot be known yet."""
+    if value.op in ("alias", "matmul"):
+        return operands[0] if value.op == "alias" else operands[0] and operands[0][:-1]
+    wide = [shape for shape in operands if shape]
+    if None in operands and value.op not in REDUCTIONS:
+        return wide[0] if wide else None
+    try:
+        return shape_of(value, tuple(shape or () for shape in operands))
+    except ShapeConflict:
+        return None
 
 
 def _report_divided_by_zero(graph: CellGraph, fixed: Mapping[str, float], inference: _Inference) -> None:
@@ -319,7 +351,7 @@ def _check_states(graph: CellGraph, states: Collection[State], inference: _Infer
     for number, state in enumerate(graph.states):
         shape = definitions[state.name].shape
         if state in states and shape != ("hidden",):
-            message = f"The state '{state.name}' is {shown(shape)}, which is not supported here: "
+            message = f"The state '{inference.text(state.name)}' is {shown(shape)}, which is not supported here: "
             message += "inside the recurrence every state is hidden wide."
             note = "its new value depends on a state, or on parameters alone."
             span = places.entry("states", number, state.name)

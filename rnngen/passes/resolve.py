@@ -142,7 +142,7 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
             hint = "use it, or leave it out."
             unused(f"No equation uses the input '{name}'.", cell.places.key("inputs", name), hint)
     for number, state in enumerate(cell.states):
-        if state in idle:
+        if state in idle and state not in cell.lags:
             message = f"No equation uses the old value of the state '{state}'."
             hint = "a value that is not carried to the next step is an equation, not a state."
             unused(message, cell.places.entry("states", number, state), hint)
