@@ -7,7 +7,7 @@ gradients nor kernels are needed for that, so that all cells of the library are 
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.emit.listing import as_mermaid
 from rnngen.emit.render import render
-from rnngen.ir import Parameter, Split
+from rnngen.ir import Parameter, Shape, Split
 from rnngen.library import library
 from rnngen.passes.cut import chain
 from rnngen.runtime.plan import LETTERS
@@ -25,20 +25,21 @@ from rnngen.runtime.schedules import possible
 
 WIDTH = 100  # of what is printed on a terminal
 LEGEND = "I: inputs, H: units of a layer."
-WIDE_AS = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
+WIDE_AS: Mapping[Shape, str] = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
 
 
 @dataclass(frozen=True)
 class Entry:
     """A cell of the library.
 
-    source: its file. products: how many times in a row matrices are applied within the recurrence, each time to what
-    became of the time before. linear: whether each new state is proved to be a * old + b. schedules: those that its
-    kernels have.
+    source: its file. states: what a layer of it returns, by name, with the shape of each. products: how many times in a
+    row matrices are applied within the recurrence, each time to what became of the time before. linear: whether each
+    new state is proved to be a * old + b. schedules: those that its kernels have.
     """
 
     cell: Cell
     source: str
+    states: Mapping[str, Shape]
     products: int
     linear: bool
     schedules: tuple[str, ...]
@@ -95,7 +96,9 @@ class Entry:
     def facts(self) -> str:
         """A line for each of the others."""
         cell = self.cell
-        found = [("states", ", ".join(cell.states)), ("output", cell.output)]
+        wide = {name: "" if shape == ("hidden",) else f", {WIDE_AS[shape]}" for name, shape in self.states.items()}
+        states = ("; " if any(wide.values()) else ", ").join(name + words for name, words in wide.items())
+        found = [("states", states), ("output", cell.output)]
         found += [("takes in", self.inputs)]
         found += [("constants", ", ".join(f"{name} = {number:g}" for name, number in cell.constants.items()))]
         found += [("activations", ", ".join(f"{name} = {function}" for name, function in cell.activations.items()))]
@@ -134,7 +137,7 @@ class Entry:
             "paper": cell.paper,
             "year": cell.year,
             "note": cell.note,
-            "states": list(cell.states),
+            "states": list(self.states),
             "inputs": {name: list(shape) for name, shape in cell.inputs.items()},
             "output": cell.output,
             "equations": [equation.text for equation in cell.equations],
@@ -157,7 +160,9 @@ def entries(names: Iterable[str]) -> list[Entry]:
         assert isinstance(program, Split)
         scan = chain(program.scan)
         products = sum(any(across.matrices for across in link.across) for link in scan.links)
-        found.append(Entry(cell, source.text, products, scan.facts.linear, possible(scan.facts)))
+        states = {leaf.name: leaf.shape for leaf in program.cell.leaves("state")}
+        states = {state.name: states[state.name] for state in program.cell.states}
+        found.append(Entry(cell, source.text, states, products, scan.facts.linear, possible(scan.facts)))
     return found
 
 
@@ -169,7 +174,7 @@ def as_table(found: Iterable[Entry]) -> str:
     rows = [("  cell", "class", "year", "states", "parameters of a unit")]
     for entry in (entry for group in kinds.values() for entry in group):
         cell = entry.cell
-        rows.append((f"  {cell.name}", cell.class_name, str(cell.year), ", ".join(cell.states), entry.numbers))
+        rows.append((f"  {cell.name}", cell.class_name, str(cell.year), ", ".join(entry.states), entry.numbers))
     drawn = _columns(rows)
     lines = [next(drawn)]
     for group in kinds.values():

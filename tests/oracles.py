@@ -44,12 +44,15 @@ def torch_nn(function: Callable) -> Oracle:
     return Oracle("torch.nn", step)
 
 
-def torchrecurrent(name: str, renamed: Callable[[Weights], Weights] = dict, twice: bool = False, **options) -> Oracle:
+def torchrecurrent(
+    name: str, renamed: Callable[[Weights], Weights] = dict, twice: bool = False, line: bool = False, **options
+) -> Oracle:
     """A cell of torchrecurrent 0.2.5.
 
     Its parameters are ours of the same name; `bias_ih` may be our `bias`. A bias that we do not have, because it is the
     second of one sum, and rows of one that stand behind ours, are zeros. renamed: what has another name there. twice:
-    it has our state two times.
+    it has our state two times. line: it is given the first of our states and the last, each of which is what the one
+    before it was.
     """
 
     @cache
@@ -67,6 +70,9 @@ def torchrecurrent(name: str, renamed: Callable[[Weights], Weights] = dict, twic
             theirs[key] = (
                 F.pad(own, (0, len(parameter) - len(own))) if key.startswith("bias") else own.view_as(parameter)
             )
+        if line:
+            y = functional_call(cell, theirs, (x, states[0], states[-1]))
+            return y, (y, *states[:-1])
         given = states * 2 if twice else states
         answer = functional_call(cell, theirs, (x, given if len(given) > 1 else given[0]))
         if isinstance(answer, Tensor):
@@ -240,6 +246,28 @@ def wkv4(p, x, a, b, m):
     return y, (a / m.exp(), b / m.exp(), m)
 
 
+def rwkv4(p, x, a, b, m, old):
+    """The token shift as torch's lerp, and wkv4 of what is mixed."""
+    r, k, v = (linear(torch.lerp(old, x, mix), m) for mix, m in zip(p.mix.chunk(3), p.weight_ih.chunk(3), strict=True))
+    core = SimpleNamespace(weight_ih=torch.eye(2 * k.shape[-1], dtype=k.dtype), decay=p.decay, bonus=p.bonus)
+    y, states = wkv4(core, torch.cat((k, v), -1), a, b, m)
+    return linear(torch.sigmoid(r) * y, p.weight_ho), (*states, x)
+
+
+def qrnn(p, x, c, old):
+    """The convolution as torch has it, over two steps."""
+    window = torch.stack((old, x), -1)
+    z, *gates = F.conv1d(window, torch.stack((p.weight_lh, p.weight_ih), -1), p.bias)[..., 0].chunk(4, -1)
+    i, f, o = map(torch.sigmoid, gates)
+    c = f * c + i * torch.tanh(z)
+    return o * c, (c, x)
+
+
+def narx(p, x, h, one, two):
+    new = torch.tanh(linear(torch.cat((x, h, one, two), -1), torch.cat((p.W, p.U_1, p.U_2, p.U_3), 1), p.bias))
+    return new, (new, h, one)
+
+
 def sru(p, x, c):
     """The highway with its x scaled so that the output keeps the variance of x."""
     new, forget, reset = linear(x, p.weight_ih).chunk(3, -1)
@@ -392,18 +420,21 @@ ORACLES = {
     "mut2": equations(mut2, "the paper"),
     "mut2_torchrecurrent": torchrecurrent("MUT2"),
     "mut3": torchrecurrent("MUT3"),
+    "narx": equations(narx, "the paper"),
     "nas": torchrecurrent("NAS"),
     "nbrc": torchrecurrent("NBR"),
     "original_lstm": equations(original_lstm, "the paper, appendix A"),
     "original_lstm_torchrecurrent": torchrecurrent("OriginalLSTM"),
     "peephole_lstm": torchrecurrent("PeepholeLSTM"),
     "phased_lstm": equations(phased_lstm, "the paper"),
+    "qrnn": equations(qrnn, "the paper, by torch's convolution"),
     "ran": torchrecurrent("RAN"),
     "residual_lstm": torchrecurrent("ResLSTM"),
     "rg_lru": equations(rg_lru, "the paper"),
     "rhn": equations(rhn, "the paper"),
     "rnn": torch_nn(torch.rnn_tanh_cell),
     "rnn_relu": torch_nn(torch.rnn_relu_cell),
+    "rwkv4": equations(rwkv4, "the paper, without a stabiliser"),
     "scrn": equations(scrn, "the paper; torchrecurrent's SCRN feeds its output back"),
     "scrn_torchrecurrent": torchrecurrent("SCRN"),
     "sgrn": torchrecurrent("SGRN"),
@@ -414,6 +445,9 @@ ORACLES = {
     "slstm_xlstm": equations(slstm_xlstm, "xlstm"),
     "sru": equations(sru, "the paper"),
     "star": torchrecurrent("STAR"),
+    "tau_gru": torchrecurrent("tauGRU", line=True),
+    "tgru": torchrecurrent("TGRU"),
+    "tlstm": torchrecurrent("TLSTM"),
     "trnn": torchrecurrent("TRNN"),
     "ugrnn": torchrecurrent("UGRNN"),
     "unicornn": torchrecurrent("UnICORNN", dt=0.19, alpha=30.65),

@@ -52,7 +52,8 @@ def test_the_parameters_of_a_unit_are_those_of_a_layer(name):
     a_unit = sum(int(times or 1) * sizes[size] for times, size in terms)
     learned = replace(shown.cell, parameters=tuple(p for p in shown.cell.parameters if p.trained))
     count = parameter_count(replace(shown, cell=learned))
-    assert a_unit * shown.hidden + int(shared.removesuffix(" shared") or 0) == count
+    common = re.fullmatch(r"([0-9]*)(|I)", shared.removesuffix(" shared")).groups()
+    assert a_unit * shown.hidden + int(common[0] or 0) * sizes[common[1]] == count
 
 
 @pytest.mark.parametrize("name", ["block_gru", "lstm"])

@@ -45,7 +45,9 @@ def leaves_for(layer):
     """
     widths = {"": (), "hidden": (H,), "inputs": (layer.input_size,)}
     xs = {name: torch.randn(T, B, *widths[of], dtype=torch.float64) for name, of in layer.cell.inputs.items()}
-    states = [torch.rand(B, H, dtype=torch.float64) + 0.5 for _ in layer.cell.states]
+    widths[""] = (1,)
+    own = [widths[layer.cell.widths.get(name, "hidden")] for name in layer.cell.states]
+    states = [torch.rand(B, *width, dtype=torch.float64) + 0.5 for width in own]
     return {name: x.requires_grad_() for name, x in xs.items()}, [state.requires_grad_() for state in states]
 
 
