@@ -30,7 +30,7 @@ from rnngen.emit.triton.sweep import SweepText
 from rnngen.explain import ITEM_SIZES
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES
-from rnngen.runtime.plan import Choice, NotPossible, Sizes
+from rnngen.runtime.plan import Choice, NotPossible, Sizes, letter_of
 from rnngen.runtime.schedules import SCHEDULES
 from rnngen.runtime.schedules.resident import shared_bytes
 from rnngen.source import Source
@@ -193,11 +193,11 @@ class _Asked:
 
     @property
     def widest(self) -> int:
-        return self.sizes.hidden
+        return self.sizes.widest
 
     @property
     def letters(self) -> dict[str, int]:
-        return {"H": self.sizes.hidden}
+        return {"H": self.sizes.hidden, **{letter_of(name): size for name, size in self.sizes.others}}
 
     def launch(self, kernel: None, grid: object, choice: object, tensors: object, time: int, **constants: object):
         self.constants = constants
@@ -246,11 +246,12 @@ def rows(
     item = ITEM_SIZES[dtype]
     if description.layers:
         layers = [layer for layer in description.layers if isinstance(layer, CellLayer)]
-        cells = [(layer.cell, Sizes(batch, layer.hidden, layer.heads, item)) for layer in layers]
+        cells = [(one.cell, Sizes(batch, one.hidden, one.heads, item, others=one.others)) for one in layers]
     else:
         (cell,) = description.cells
         heads = heads if any(parameter.heads for parameter in cell.parameters) else 1
-        cells = [(cell, Sizes(batch, heads * units, heads, item)) for units in widths]
+        others = tuple(cell.sizes.items())
+        cells = [(cell, Sizes(batch, heads * units, heads, item, others=others)) for units in widths]
     with tempfile.TemporaryDirectory() as folder:
         module = load(source, Path(folder))
         for cell, size in cells:

@@ -20,12 +20,16 @@ from rnngen.emit.render import render
 from rnngen.ir import Parameter, Shape, Split
 from rnngen.library import library
 from rnngen.passes.cut import chain
-from rnngen.runtime.plan import LETTERS
 from rnngen.runtime.schedules import possible
 
 WIDTH = 100  # of what is printed on a terminal
 LEGEND = "I: inputs, H: units of a layer."
+_LETTERS = {"hidden": "H", "inputs": "I"}
 WIDE_AS: Mapping[Shape, str] = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
+
+
+def _wide_as(shape: Shape) -> str:
+    return WIDE_AS.get(shape) or f"as wide as {shape[0]}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Entry:
         units: Counter[tuple[str, ...]] = Counter()
         shared: Counter[tuple[str, ...]] = Counter()
         for parameter in (parameter for parameter in self.cell.parameters if parameter.trained):
-            dimensions = [LETTERS[dimension] for dimension in sorted(parameter.shape, reverse=True)]  # inputs first
+            dimensions = [
+                _LETTERS.get(dimension, dimension) for dimension in sorted(parameter.shape, reverse=True)
+            ]  # inputs first
             counted = units if "H" in dimensions else shared
             if "H" in dimensions:
                 dimensions.remove("H")
@@ -84,7 +90,7 @@ class Entry:
         """What a step takes in, unless it is an x of any width alone."""
         others = {name: shape for name, shape in self.cell.inputs.items() if name != "x"}
         words = ["x, as wide as the states"] if self.wide else ["x"] if others else []
-        return "; ".join([*words, *(f"{name}, {WIDE_AS[shape]}" for name, shape in others.items())])
+        return "; ".join([*words, *(f"{name}, {_wide_as(shape)}" for name, shape in others.items())])
 
     @property
     def parameters(self) -> str:
@@ -96,9 +102,10 @@ class Entry:
     def facts(self) -> str:
         """A line for each of the others."""
         cell = self.cell
-        wide = {name: "" if shape == ("hidden",) else f", {WIDE_AS[shape]}" for name, shape in self.states.items()}
+        wide = {name: "" if shape == ("hidden",) else f", {_wide_as(shape)}" for name, shape in self.states.items()}
         states = ("; " if any(wide.values()) else ", ").join(name + words for name, words in wide.items())
-        found = [("states", states), ("output", cell.output)]
+        found = [("states", states), ("output", " beside ".join(cell.outputs))]
+        found += [("sizes", ", ".join(f"{name} = {size}" for name, size in cell.sizes.items()))]
         found += [("takes in", self.inputs)]
         found += [("constants", ", ".join(f"{name} = {number:g}" for name, number in cell.constants.items()))]
         found += [("activations", ", ".join(f"{name} = {function}" for name, function in cell.activations.items()))]
@@ -139,7 +146,9 @@ class Entry:
             "note": cell.note,
             "states": list(self.states),
             "inputs": {name: list(shape) for name, shape in cell.inputs.items()},
-            "output": cell.output,
+            "sizes": dict(cell.sizes),
+            "output": cell.outputs[0],
+            "outputs": list(cell.outputs),
             "equations": [equation.text for equation in cell.equations],
             "parameters": {
                 p.name: {"shape": list(p.shape), "blocks": list(p.blocks), "heads": p.heads} for p in cell.parameters
@@ -213,7 +222,7 @@ def _term(dimensions: tuple[str, ...], times: int) -> str:
 
 def _shape(parameter: Parameter) -> str:
     """The shape of its tensor."""
-    sizes = [LETTERS[dimension] for dimension in parameter.shape]
+    sizes = [_LETTERS.get(dimension, dimension) for dimension in parameter.shape]
     blocks = len(parameter.blocks)
     if parameter.heads:
         return f"({'' if blocks == 1 else f'{blocks} '}heads, {', '.join(f'{size}/heads' for size in sizes)})"

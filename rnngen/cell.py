@@ -19,6 +19,8 @@ class Cell:
     states: what is carried from step to step, by name, with the shape of each, None where it is that of its new value.
     inputs: what a step takes in, by name, x first, with the shape of each: of x ("inputs",), or ("hidden",) where it is
     as wide as the states; of a number ().
+    sizes: further dimensions, with what they are unless a layer says otherwise. outputs: equations, whose values stand
+    beside each other.
     lags: of states that `lag` makes, how equations have them, by name.
     wrappers: what it is compiled with, by name, the first innermost.
     """
@@ -31,7 +33,8 @@ class Cell:
     note: str
     states: Mapping[str, tuple[str, ...] | None]
     inputs: Mapping[str, tuple[str, ...]]
-    output: str
+    sizes: Mapping[str, int]
+    outputs: tuple[str, ...]
     constants: Mapping[str, float]
     activations: Mapping[str, str]
     equations: tuple[Assignment, ...]
@@ -43,6 +46,17 @@ class Cell:
     def place_of(self, equation: Assignment) -> Span:
         """The place of the name that an equation defines, or of the call that it was made of."""
         return self.places.text(equation.offset, equation.length or len(equation.target))
+
+    def place_of_output(self, name: str) -> Span:
+        """The place of the name of an output, which need not be written if it is the only one."""
+        given = self.places.table.get("output")
+        return self.places.value("output", *([given.index(name)] if isinstance(given, list) else []))
+
+    @property
+    def given_on(self) -> tuple[str, ...]:
+        """Of each output the dimension that it is as wide as, for the layer behind."""
+        shapes = {f"{name}'": shape for name, shape in self.states.items()}
+        return tuple("".join(shapes.get(name) or ("hidden",)) for name in self.outputs)
 
 
 def check_names(cell: Cell, step: Step, mistakes: Mistakes) -> None:
@@ -177,8 +191,10 @@ def _report_missing(
             if elsewhere:
                 hint = f"write {state}' in the place of {elsewhere[0]}."
             mistakes.add("never-updated", message, cell.places.entry("states", number, state), hints=(hint,))
-    output = cell.output.removesuffix("'")
-    if cell.output not in definitions and output not in lost and (output == cell.output or output not in cell.states):
-        hint = did_you_mean(cell.output, definitions) or f"the equations are {', '.join(definitions)}."
-        message = f"The output {cell.output!a} is not an equation of the step."
-        mistakes.add("unknown-output", message, cell.places.value("output"), hints=(hint,))
+    for name in cell.outputs:
+        stem = name.removesuffix("'")
+        if name in definitions or stem in lost or (stem != name and stem in cell.states):
+            continue
+        hint = did_you_mean(name, definitions) or f"the equations are {', '.join(definitions)}."
+        message = f"The output {name!a} is not an equation of the step."
+        mistakes.add("unknown-output", message, cell.place_of_output(name), hints=(hint,))

@@ -141,8 +141,7 @@ class Chain:
     def facts(self) -> Facts:
         """What the choice of a schedule rests on."""
         read = [name for name, _ in self.streams]
-        written = [atom.value for write in self.writes for atom in write.atoms]
-        values = [*read, *written, *(state for state, _ in self.states)]
+        states = {self.width(state) for state, _ in self.states}
         return Facts(
             backwards=self.graph.backwards,
             across=tuple(map(self._fact, self.across)),
@@ -150,7 +149,8 @@ class Chain:
             outputs=tuple(len(write.atoms) * bool(self.width(write.atoms[0].value)) for write in self.writes),
             numbers=sum(self.blocks(name) * (not self.width(name)) for name in read),
             levels=len(self.links) - 1,
-            dimensions=tuple(sorted({dimension for name in values for dimension in self.width(name)})),
+            dimensions=tuple(sorted({dimension for name in self.values for dimension in self.width(name)})),
+            uneven=len(states) > 1,
             linear=self.rounds is not None,
         )
 

@@ -71,7 +71,10 @@ def _scans(
 ) -> Iterator[tuple[str, Sizes, str]]:
     """Each scan: its cell, its sizes, and the schedule that the file names for it."""
     if not description.layers:
-        yield description.cells[0].name, Sizes(batch, hidden, heads, itemsize), "auto"
+        (cell,) = description.cells
+        others = tuple(cell.sizes.items())
+        yield cell.name, Sizes(batch, hidden, heads, itemsize, others=others), "auto"
     for layer in description.layers:
         if isinstance(layer, CellLayer):
-            yield layer.cell.name, Sizes(batch, layer.hidden, layer.heads, itemsize), layer.schedule
+            sizes = Sizes(batch, layer.hidden, layer.heads, itemsize, others=layer.others)
+            yield layer.cell.name, sizes, layer.schedule

@@ -85,8 +85,7 @@ def run(
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
         elif value.op == "share":
-            wide = next(leaf for op in leaves for leaf in graph.leaves(op) if leaf.shape == (value.dimension,))
-            found[value.name] = some.new_tensor(1 / leaves[wide.op][wide.name].shape[-1])
+            found[value.name] = some.new_tensor(1 / _size(value.dimension, graph, leaves))
         elif value.op == "mask":
             found[value.name] = inputs.get(value.name, some.new_ones(1))
         else:
@@ -100,6 +99,17 @@ def run(
         last = last if projection is None else _seen(last, old.shape[-1], projection)
         new[state.name] = _broadcast(last, old)
     return {label: found[value] for label, value in graph.outputs}, new
+
+
+def _size(dimension: str, graph: CellGraph, leaves: Mapping[str, _Named]) -> int:
+    """How many units a dimension has: those of the last one of a block, or of a parameter its rows."""
+    for leaf in (leaf for op in leaves for leaf in graph.leaves(op)):
+        *rows, last = (*block_shape(leaf.shape),) or ("",)
+        tensor, blocks = leaves[leaf.op][leaf.name], blocks_of(leaf.shape)
+        if leaf.name not in graph.heads and dimension in (*rows, last):
+            count = tensor.shape[0] if rows and dimension in rows else tensor.shape[-1]
+            return count // (1 if rows and dimension not in rows else blocks)
+    raise LookupError(f"no leaf is as wide as '{dimension}'")
 
 
 def scan(
@@ -212,8 +222,9 @@ class _Scan:
 
     def __call__(self, xs: _Named, states: _Named) -> tuple[Tensor, dict[str, Tensor]]:
         outputs, last = scan(self.graph, xs, states, self.parameters, self.reverse, self.projection)
-        y = outputs["y"]
-        y = y if y.dim() == 3 else y[:, None].expand(-1, xs["x"].shape[1], -1)  # a parameter is the same for all
+        batch = xs["x"].shape[1]  # for all of which a parameter is the same
+        parts = [y if y.dim() == 3 else y[:, None].expand(-1, batch, -1) for y in outputs.values()]
+        y = torch.cat(parts, -1)
         return (y if self.projection is None else y @ self.projection.mT), last
 
     def by_pieces(

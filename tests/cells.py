@@ -4,6 +4,7 @@ Below them is what tests of graphs share: programs by name, random values for th
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -574,6 +575,44 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "V", "C"] }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 """,
+    # Vectors of another width inside the scan, several blocks of one matrix, one of them stored for the adjoint.
+    "low_rank": """
+name   = "low_rank"
+states = ["h", "c"]
+sizes  = { rank = 3 }
+step   = '''
+v  = tanh(V @ h) * g
+h' = tanh(W @ x + U_h @ v + b) + 0.5 * c
+c' = sigmoid(U_c @ (v + W_v @ x)) * c + U_c @ (V_c @ h) * h
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_iv = { shape = ["rank", "inputs"], blocks = ["W_v"] }
+weight_hh = { shape = ["rank", "hidden"], blocks = ["V", "V_c"] }
+weight_rh = { shape = ["hidden", "rank"], blocks = ["U_h", "U_c"] }
+gain      = { shape = ["rank"], blocks = ["g"], init = 0.7 }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # A vector as wide as x inside the scan, sums of it, and two outputs of several widths.
+    "foretelling": """
+name   = "foretelling"
+states = ["h"]
+sizes  = { wide = 9 }
+output = ["h'", "e", "k"]
+step   = '''
+e  = x - V @ h
+m  = sigmoid(mean(e * e)) + dot(d, D @ h)
+h' = tanh(W @ e + U @ h + b) * m
+k  = Q @ h'
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hi = { shape = ["inputs", "hidden"], blocks = ["V"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_hw = { shape = ["wide", "hidden"], blocks = ["D", "Q"] }
+scale     = { shape = ["wide"], blocks = ["d"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
     # A state's new value is a product, and what the output alone needs begins with it.
     "product_carried": """
 name   = "product_carried"
@@ -778,6 +817,12 @@ def program(text: str) -> Program:
     return list(forms(text).values())[-1]
 
 
+def sizes_of(text: str) -> Mapping[str, int]:
+    """The dimensions that it has beside those of every cell."""
+    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text)).cells
+    return cell.sizes
+
+
 def heads_of(text: str) -> int:
     """2 for a cell that can have heads."""
     return 2 if program(text).cell.heads else 1
@@ -814,7 +859,7 @@ def random_values(text: str, time: int = 4, batch: int = 3, inputs: int = 3, hid
 
     found = program(text)
     heads = heads_of(text)
-    sizes = {"inputs": inputs, "hidden": hidden}
+    sizes = {"inputs": inputs, "hidden": hidden, **sizes_of(text)}
     weights = {}
     for parameter in found.parameters:
         shape = [sizes[dimension] for dimension in parameter.shape] or [1]
@@ -831,7 +876,7 @@ def whole(text: str, values: Values, reverse: bool = False) -> tuple[Tensor, dic
     """The output and the last states by the cell as it was described."""
     graph = forms(text)["infer"].cell
     outputs, last = reference.scan(graph, {"x": values.x}, values.states, values.weights, reverse)
-    return outputs["y"], last
+    return torch.cat(list(outputs.values()), -1), last
 
 
 def in_parts(found: Program, values: Values, reverse: bool = False, scan=reference.scan) -> tuple[Tensor, dict]:
@@ -848,4 +893,5 @@ def in_parts(found: Program, values: Values, reverse: bool = False, scan=referen
     outputs, last = scan(found.scan, streams, inside, parameters, reverse)
     named = {name: outputs[label] for name, (label, _) in zip(found.results, found.scan.outputs, strict=False)}
     results, _ = reference.run(found.after, streams | named, {}, parameters)
-    return results["y"], {state.name: (last | remembered)[state.name] for state in found.cell.states}
+    ends = last | remembered
+    return torch.cat(list(results.values()), -1), {state.name: ends[state.name] for state in found.cell.states}

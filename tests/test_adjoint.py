@@ -39,8 +39,13 @@ class AdjointScan(torch.autograd.Function):
         values = {binding.leaf: sources[binding.kind](binding) for binding in found.bindings}
         carried = list(states.values())
         adjoint_states = found.adjoint.states
-        last = [*gradients[len(ctx.outputs) :], *(torch.zeros_like(carried[0]) for _ in adjoint_states)]
-        start = {state.name: value for state, value in zip(adjoint_states, last, strict=False)}
+        widths = {leaf.shape: parameters[leaf.name].shape for leaf in found.scan.leaves("parameter")}
+        widths |= {leaf.shape: states[leaf.name].shape[1:] for leaf in found.scan.leaves("state")}
+        known = found.adjoint.by_name()
+        accumulators = [known[state.name].shape for state in adjoint_states[len(carried) :]]
+        zeros = [carried[0].new_zeros(len(carried[0]), *widths[shape]) for shape in accumulators]
+        last = [*gradients[len(ctx.outputs) :], *zeros]
+        start = {state.name: value for state, value in zip(adjoint_states, last, strict=True)}
         outputs, first = reference.scan(found.adjoint, values, start, parameters, not ctx.reverse)
         results, _ = reference.run(found.gradients, values | outputs | first, {}, parameters)
         d_streams = [
@@ -154,9 +159,10 @@ def test_an_adjoint_has_an_adjoint(name, reverse):
 
     def drawn(leaf, *rows: int) -> torch.Tensor:
         """Numbers that are positive, as variances are."""
-        blocks, vector = blocks_of(leaf.shape), block_shape(leaf.shape) != ()
-        tensor = torch.randn(*rows, blocks * (4 if vector else 1), generator=generator, dtype=torch.float64)
-        return (tensor if vector else tensor.abs()).requires_grad_()
+        blocks, (width,) = blocks_of(leaf.shape), block_shape(leaf.shape) or ("",)
+        units = {"": 1, "hidden": 4, "inputs": 3, **cells.sizes_of(name)}[width]
+        tensor = torch.randn(*rows, blocks * units, generator=generator, dtype=torch.float64)
+        return (tensor if width else tensor.abs()).requires_grad_()
 
     streams, states = (
         {leaf.name: drawn(leaf, *rows) for leaf in twice.scan.leaves(op)}

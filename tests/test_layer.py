@@ -28,19 +28,19 @@ every_cell = pytest.mark.parametrize("name", cells.ALL)
 
 def one_of(layer, index: int, direction: int, layer_of, name):
     """A layer that is one layer and one direction of another, with its weights."""
-    width = layer.input_size
-    if index:
-        width = 2 * (H if layer.cell.width == "hidden" else one_width(layer, index - 1))
-    alone = new_layer(name, layer_of, inputs=width, reverse=direction == 1)
+    alone = new_layer(name, layer_of, inputs=width_of(layer, index), reverse=direction == 1)
     suffix = f"_l{index}{'_reverse' if direction else ''}"
     own = {k.removesuffix(suffix) + "_l0": v for k, v in layer.state_dict().items() if k.endswith(suffix)}
     alone.load_state_dict(own)
     return alone
 
 
-def one_width(layer, index: int) -> int:
-    """What one direction of a layer gives if the output of its cell is as wide as the input."""
-    return layer.input_size if index == 0 else 2 * one_width(layer, index - 1)
+def width_of(layer, index: int) -> int:
+    """The features that come in to one of the layers, where each has two directions."""
+    if index == 0:
+        return layer.input_size
+    sizes = {"hidden": H, "inputs": width_of(layer, index - 1), **layer.sizes}
+    return 2 * sum(sizes[dimension] for dimension in layer.cell.features)
 
 
 @every_cell

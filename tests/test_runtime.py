@@ -389,7 +389,7 @@ def test_projection(name, layer_of, given):
     """Against a loop in which matrices that are applied to the output's old value are applied to its projection."""
     layer = new_layer(name, layer_of, proj_size=2)
     cell, weight = layer.cell, layer.weight_hr_l0
-    if cell.width == "inputs":
+    if cell.features == ("inputs",):
         assert weight.shape == (2, I)
     shapes = {w.name: tuple(getattr(layer, f"{w.name}_l0").shape) for w in cell.weights}
     narrow = {w.name for w in cell.weights if w.shape[-1:] == ("output",)}

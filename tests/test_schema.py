@@ -93,10 +93,11 @@ CELL = {
     "note": "None.",
     "states": ["h"],
     "inputs": {"x": {"shape": ["hidden"]}},
-    "output": "h'",
+    "sizes": {"rank": 3},
+    "output": ["h'"],
     "constants": {"c": 0.5},
     "activations": {"act": "tanh"},
-    "step": "h' = act(W @ x + U @ h + c * b)",
+    "step": "h' = act(W @ x + U @ h + Q @ (V @ h) + c * b)",
     "parameters": {
         "weight_ih": {"shape": ["hidden", "inputs"], "blocks": ["W"], "init": "zeros", "bias": False},
         "weight_hh": {
@@ -107,6 +108,8 @@ CELL = {
             "trained": False,
         },
         "bias": {"shape": ["hidden"], "blocks": ["b"], "init": 0.5},
+        "weight_hk": {"shape": ["rank", "hidden"], "blocks": ["V"]},
+        "weight_kh": {"shape": ["hidden", "rank"], "blocks": ["Q"]},
     },
 }
 LAYER = {
@@ -123,6 +126,7 @@ LAYER = {
     "last_only": False,
     "init": {"W": 1.0},
     "activations": {"act": "relu"},
+    "sizes": {"rank": 2},
     "with": ["zoneout", "recurrent_dropout", "drop_connect"],
     "zoneout": {"h": 0.5},
     "recurrent_dropout": 0.5,

@@ -19,7 +19,7 @@ from rnngen.emit.render import render
 from rnngen.ir import Split, reaching
 from rnngen.passes.differentiate import differentiate
 from rnngen.runtime import PUBLISHED
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import is_saved
 from rnngen.source import Source
 
 HIDDEN, INPUTS, TIME, BATCH = 7, 70, 5, 3
@@ -103,7 +103,7 @@ def check(scan, lengths=None, reverse=False, schedule="auto") -> None:
     groups = [list(group.values()) for group in (streams, states, parameters)]
     outputs, last = scan(*groups, valid, reverse=reverse, schedule=schedule)
     got = answers(outputs, last, leaves, valid)
-    graph = replace(program().scan, outputs=tuple(o for o in program().scan.outputs if o[0] not in SAVED.values()))
+    graph = replace(program().scan, outputs=tuple(o for o in program().scan.outputs if not is_saved(o[0])))
     outputs, last = reference.scan(graph, given, states, parameters, reverse)
     want = answers(outputs.values(), last.values(), leaves, valid)
     assert {tuple(t.shape) for t in want} >= {(BATCH, HIDDEN), (BATCH, INPUTS)}

@@ -9,8 +9,8 @@ from rnngen.description.activations import read_activations
 from rnngen.description.initialisers import as_float, check_initialiser
 from rnngen.description.names import NAME, check_name, claim_names, class_name_of, is_part, is_reserved
 from rnngen.description.size import check_operations
-from rnngen.description.tables import CellFile, CellTable, ParameterTable
-from rnngen.description.validate import validated
+from rnngen.description.tables import DIMENSIONS, MOST_OUTPUTS, CellFile, CellTable, ParameterTable
+from rnngen.description.validate import WRONG_TYPE, kind_of, validated
 from rnngen.document import Places, parse
 from rnngen.equations import Step, parse_step
 from rnngen.errors import Mistakes, did_you_mean
@@ -47,7 +47,8 @@ def described_cell(
         check_name(name, "cell", span, mistakes)
     activations = read_activations(data.get("activations"), places, mistakes)
     step = _step(data.get("step"), activations, places, mistakes)
-    if table is None:
+    known = _knows_dimensions(data, places, mistakes)
+    if table is None or not known:
         _check_all_initialisers(data.get("parameters"), places, mistakes)
         return None
     class_name = table.class_name or class_name_of(name)
@@ -64,7 +65,8 @@ def described_cell(
         " ".join(table.note.split()),
         states,
         inputs,
-        table.output or f"{next(iter(states))}'",
+        table.sizes,
+        _outputs(table, places, mistakes),
         table.constants,
         activations,
         tuple(step.equations),
@@ -117,6 +119,65 @@ def _states(table: CellTable, x: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 def _as_wide(shape: Iterable[str], x: tuple[str, ...]) -> tuple[str, ...]:
     """A shape whose "inputs" is the width of x, "hidden" where x is as wide as the states."""
     return tuple(x[0] if dimension == "inputs" else dimension for dimension in shape)
+
+
+def _outputs(table: CellTable, places: Places, mistakes: Mistakes) -> tuple[str, ...]:
+    """The equations that are given on."""
+    given = table.output
+    if isinstance(given, str):
+        return (given or f"{next(iter(table.states))}'",)
+    if not isinstance(given, list):
+        message = f"'output' must be a text or a list of texts, not {kind_of(given)}."
+        mistakes.add("wrong-type", message, places.value("output"), WRONG_TYPE)
+        return ()
+    if not 1 <= len(given) <= MOST_OUTPUTS:
+        message = f"'output' must have from 1 to {MOST_OUTPUTS} entries."
+        mistakes.add("wrong-length", message, places.value("output"))
+    for number, name in enumerate(given):
+        if not isinstance(name, str):
+            message = f"Entry {number + 1} of 'output' must be a text, not {kind_of(name)}."
+            mistakes.add("wrong-type", message, places.value("output", number), WRONG_TYPE)
+        elif name in given[:number]:
+            message = f"{name!a} is already an output."
+            mistakes.add("duplicate-name", message, places.value("output", number), "second use")
+    return tuple(name for name in given[:MOST_OUTPUTS] if isinstance(name, str))
+
+
+def _knows_dimensions(data: dict[str, Any], places: Places, mistakes: Mistakes) -> bool:
+    """Whether shapes are made of dimensions that every layer has, and of the cell's sizes, all of which are used.
+
+    data: a table of a cell, which may have other mistakes.
+    """
+    before = len(mistakes)
+    sizes, parameters = _table(data, "sizes"), _table(data, "parameters")
+    known, used = (*DIMENSIONS, *sizes), set()
+    for name, table in parameters.items():
+        shape = table.get("shape") if isinstance(table, dict) else None
+        for number, dimension in enumerate(shape if isinstance(shape, list) else ()):
+            if not isinstance(dimension, str):
+                continue
+            used.add(dimension)
+            if dimension not in known:
+                message = f"There is no dimension {dimension!a}: a shape is made of {', '.join(known)}."
+                hint = did_you_mean(dimension, known)
+                used |= {size for size in sizes if hint and f"'{size}'" in hint}  # what was meant
+                if not hint and NAME.fullmatch(dimension):
+                    hint = f"a dimension of the cell's own is one of its sizes: sizes = {{ {dimension} = 16 }}"
+                span = places.value("parameters", name, "shape", number)
+                mistakes.add("unknown-name", message, span, "unknown", hints=(hint,))
+    for name in sizes:
+        span = places.key("sizes", name)
+        check_name(name, "size", span, mistakes)
+        if name not in used:
+            hint = f'write it in a shape, as shape = ["{name}", "hidden"], or leave it out.'
+            mistakes.add("unused", f"No shape uses the size {name!a}.", span, hints=(hint,))
+    return len(mistakes) == before
+
+
+def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
+    """The table of a key, empty if there is none."""
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _inputs(table: CellTable, places: Places, mistakes: Mistakes) -> dict[str, tuple[str, ...]]:

@@ -50,6 +50,7 @@ def described_layer(
             if cell:
                 _check_bias(layer, cell, places, mistakes)
                 _check_layer_init(layer, cell, places, mistakes)
+                _check_sizes(layer, cell, places, mistakes)
                 _check_inputs(layer, cell, width, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
                 cell = replace(cell, wrappers=wrappers)
@@ -154,6 +155,16 @@ def _check_inputs(layer: LayerTable, cell: Cell, width: int, places: Places, mis
         note = f"the x of the first has {width} features, that of the second {second}."
         hint = "put each of them under a [[layers]] of its own, with a cell that fits."
         mistakes.add("conflict", message, places.key("num_layers"), notes=(note,), hints=(hint,))
+
+
+def _check_sizes(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistakes) -> None:
+    """The layer's sizes are those of its cell."""
+    for name in layer.sizes:
+        if name not in cell.sizes:
+            hint = did_you_mean(name, cell.sizes)
+            hint = hint or (f"its sizes are {', '.join(cell.sizes)}." if cell.sizes else "leave it out.")
+            message = f"The cell '{cell.name}' has no size {name!a}."
+            mistakes.add("unknown-name", message, places.key("sizes", name), hints=(hint,))
 
 
 def _check_layer_init(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistakes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rnngen.cell import Cell
-from rnngen.description.tables import CellTable
+from rnngen.description.tables import CellTable, LayerTable
 from rnngen.document import Places
 from rnngen.equations import LAG, Assignment
 from rnngen.errors import Mistakes
@@ -23,6 +23,9 @@ _WORDS = frozenset(keyword.kwlist) | CALLS.keys() | {"print", "range", "self", "
 _WORDS |= {PROJECTION, LAG}
 _LAGGED = re.compile(r"\w+_lag_[0-9]+")  # what states that `lag` makes are called
 _ARGUMENTS = frozenset({"hx", "input", "reset_to", "resets"})  # of a layer's call, as an input by its name is
+# Arguments of a layer's class, which a size is too, and dimensions that it has without one.
+_DIMENSIONS = frozenset(keyword.kwlist) | LayerTable.model_fields.keys() | {"self", "inputs", "output", "given"}
+_DIMENSIONS |= {"input_size", "hidden_size", "batch_first", "return_state", "nonlinearity", "device", "dtype"}
 _IMPORTED = PUBLISHED.keys() | {"torch", "nn", "F"}
 # No file can have these names on some systems; a module is a file.
 _DEVICES = {"aux", "con", "nul", "prn"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
@@ -88,6 +91,8 @@ def is_reserved(name: str, kind: str) -> bool:
         return _taken_by(name) is not None or name in _WORDS | _IMPORTED or name.lower() in _DEVICES
     if kind == "class":
         return name in _IMPORTED or keyword.iskeyword(name)
+    if kind == "size":
+        return name in _DIMENSIONS
     return name in _WORDS or (kind == "input" and name in _ARGUMENTS) or _LAGGED.fullmatch(name) is not None
 
 

@@ -12,7 +12,7 @@ from rnngen.source import Source
 class CellLayer:
     """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments.
 
-    rates: of its wrappers, by their keys.
+    rates: of its wrappers, by their keys. sizes: those that are not as the cell has them.
     """
 
     cell: Cell
@@ -30,14 +30,26 @@ class CellLayer:
     init: Mapping[str, str | float]
     schedule: str
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
     @property
+    def widths(self) -> dict[str, int]:
+        """The dimensions by name."""
+        return {"hidden": self.hidden, "inputs": self.inputs, **dict(self.others)}
+
+    @property
+    def others(self) -> tuple[tuple[str, int], ...]:
+        """The sizes of its cell, as they are here."""
+        return tuple((name, self.sizes.get(name, size)) for name, size in self.cell.sizes.items())
+
+    @property
     def outputs(self) -> int:
-        return (self.proj_size or self.hidden) * self.directions
+        widths = self.widths
+        return (self.proj_size or sum(widths[name] for name in self.cell.given_on)) * self.directions
 
 
 @dataclass(frozen=True)

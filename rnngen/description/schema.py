@@ -14,7 +14,9 @@ from pydantic_core import core_schema
 from rnngen.description.activations import OF_ONE_ARGUMENT
 from rnngen.description.initialisers import INITIALISERS
 from rnngen.description.tables import (
+    DIMENSIONS,
     LAYERS,
+    MOST_OUTPUTS,
     CellFile,
     CellTable,
     ModelFile,
@@ -80,6 +82,10 @@ def _fill(properties: dict[str, dict[str, Any]]) -> None:
     initialisers = [{"enum": list(INITIALISERS)}, TypeAdapter(Number).json_schema()]
     by_name = {"type": "object", "additionalProperties": {"anyOf": initialisers}}
     layer, model = properties["LayerTable"], properties["ModelFile"]
+    properties["ParameterTable"]["shape"]["items"] = {"anyOf": [{"enum": list(DIMENSIONS)}, {"type": "string"}]}
+    for name in ("CellTable", "CellFile"):
+        several = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_OUTPUTS}
+        properties[name]["output"]["anyOf"] = [{"type": "string"}, several]
     properties["ParameterTable"]["init"]["anyOf"] = [*initialisers, by_name]
     layer["init"] |= by_name
     for name in ("LayerTable", "CellTable", "CellFile"):

@@ -38,7 +38,7 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
     """The parameters of one direction of one of its layers. With a projection, matrices that are applied to the
     projected state have fewer columns than this counts.
     """
-    sizes: dict[str | int, int] = {"hidden": layer.hidden, "inputs": inputs}
+    sizes = layer.widths | {"inputs": inputs}
     return layer.proj_size * layer.hidden + sum(
         len(parameter.blocks)
         * math.prod(sizes[dimension] for dimension in parameter.shape)

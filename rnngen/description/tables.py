@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     Schedule = str  # a Literal of a tuple is known when this runs, and not before
 else:
     Schedule = Literal[SCHEDULE_NAMES]
-Dimension = Literal["hidden", "inputs"]
+DIMENSIONS = ("hidden", "inputs")  # which every layer has; others are sizes of a cell
+if TYPE_CHECKING:
+    Dimension = str
+else:
+    Dimension = Literal[DIMENSIONS]
 MOST_LAYERS = 256
 MOST_CELLS = 64
 MOST_ACTIVATIONS = 16
+MOST_SIZES = 8
+MOST_OUTPUTS = 8
 MOST_WRAPPERS = 8
 MOST_CHARACTERS = 2000  # of a text about a cell
 
@@ -62,7 +68,8 @@ States = Annotated[
 class ParameterTable(Table):
     """[parameters.NAME] of a cell.
 
-    shape: of one block: `[]` a scalar, one dimension a vector, two a matrix (rows, columns)
+    shape: of one block: `[]` a scalar, one dimension a vector, two a matrix (rows, columns); each is `"hidden"`,
+        `"inputs"` or a size of the cell
     blocks: the names in the equations, in the order in which the blocks are stacked
     init: how the blocks begin
     heads: block-diagonal: as many square blocks as the layer has heads; only for hidden by hidden
@@ -70,7 +77,7 @@ class ParameterTable(Table):
     trained: whether it is learned; if not, it is a buffer of the layer
     """
 
-    shape: list[Dimension] = Field(max_length=2)
+    shape: list[str] = Field(max_length=2)
     blocks: list[str] = Field(min_length=1, max_length=64)
     init: Any = "uniform"  # looked at with the cell: pydantic reports a union once for each member
     heads: bool = False
@@ -88,7 +95,8 @@ class CellTable(Table):
     note: what a user has to know, as how other forms of the cell differ; stands below `paper`
     states: the values carried from step to step, by name; in a list each is a vector hidden wide
     inputs: what a step takes in beside x, each by its name, and how wide x is
-    output: which equation is the output
+    sizes: further dimensions by name, each an argument of the class, with the number that it has if none is given
+    output: which equation is the output; several stand beside each other
     constants: numbers with names; they are not learned
     activations: functions with names, which a layer can change
     step: the equations, one a line
@@ -102,7 +110,8 @@ class CellTable(Table):
     note: str = Field(default="", max_length=MOST_CHARACTERS)
     states: States
     inputs: dict[str, InputTable] = Field(default={}, max_length=16)
-    output: str = ""
+    sizes: dict[str, Size] = Field(default={}, max_length=MOST_SIZES)
+    output: Any = ""  # a text, or a list of them: looked at with the cell
     constants: dict[str, Number] = Field(default={}, max_length=64)
     activations: dict[str, str] = Field(default={}, max_length=MOST_ACTIVATIONS)
     step: str
@@ -137,6 +146,7 @@ class LayerTable(Table):
     init: initialisers that take the place of the cell's: for the name of a block that block, and for the name of a
         parameter the whole stack at once, so that `xavier_uniform` counts the rows of all its blocks
     activations: functions that take the place of the cell's, by the names of its activations
+    sizes: numbers that take the place of the cell's, by the names of its sizes
     with: wrappers, which change the step of the cell, the first innermost
     zoneout: of that wrapper: the probability, in training, that a unit keeps its old value at a step; for all states,
         or for some by their names
@@ -158,6 +168,7 @@ class LayerTable(Table):
     last_only: bool = False
     init: dict[str, Any] = {}  # looked at with the layer
     activations: dict[str, str] = {}
+    sizes: dict[str, Size] = {}
     wrappers: list[str] = Field(default=[], alias="with", max_length=MOST_WRAPPERS)
     zoneout: Any = 0.0  # looked at with the layer, as `init` is
     recurrent_dropout: float = Field(default=0.0, ge=0, le=1)

@@ -135,7 +135,10 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
             mistakes.add("wrong-length", message, span)
         case _:
             message = f"{subject} must be {_WANTED[kind]}, not {kind_of(given)}."
-            mistakes.add("wrong-type", message, span, WRONG_TYPE, hints=(_rewritten(kind, path[-1], given),))
+            hint = _rewritten(kind, path[-1], given)
+            if "shape" in path and kind == "string_type":
+                hint = 'write "hidden" or "inputs", which are given when a layer is made, or a size of the cell.'
+            mistakes.add("wrong-type", message, span, WRONG_TYPE, hints=(hint,))
 
 
 def _misplaced(schema: type[Table], path: KeyPath, given: Any) -> str | None:

@@ -1,15 +1,14 @@
 """What a layer's class knows of its cell: its weights, its states, and what a projection would make of them."""
 
-from collections.abc import Mapping
-
 from rnngen.across import ACROSS
+from rnngen.cell import Cell
 from rnngen.emit.views import LayerView, WeightView
 from rnngen.ir import CellGraph, Packed, Parameter, Value, block_shape, origin
 
 _SQUARE = ("hidden", "hidden")
 
 
-def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping[str, str]) -> LayerView:
+def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> LayerView:
     """The record of a cell's interface.
 
     A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
@@ -18,8 +17,8 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
     the cell is narrow.
     """
     graph = program.described
-    output = graph.outputs[0][1]
-    same = [s.name for s in graph.states if s.update == output]
+    outputs = [output for _, output in graph.outputs]
+    same = [s.name for s in graph.states if [s.update] == outputs]
     named = program.output.removesuffix("'")  # several states may have one new value
     state = named if named in same else next(iter(same), "")
     seeing = {p.name for p in program.parameters if _sees_only(graph, p, state)} if state else set()
@@ -36,10 +35,11 @@ def layer_view(program: Packed, schedules: tuple[str, ...], activations: Mapping
         inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input") if leaf.name not in graph.untrained},
         drawn=program.drawn,
         output=state,
-        width=str(definitions[output].shape[0]),
+        sizes=dict(cell.sizes),
+        features=tuple(str(definitions[output].shape[0]) for output in outputs),
         narrow=bool(state) and all(uses) and state not in graph.roots(),
         schedules=schedules,
-        nonlinearity=next(iter(activations.values())) if len(activations) == 1 else "",
+        nonlinearity=next(iter(cell.activations.values())) if len(cell.activations) == 1 else "",
         both=_can_be_doubled(program),
     )
 

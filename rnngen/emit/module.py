@@ -57,7 +57,7 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name),
         run=_run(program),
         equations_function=reference.name,
-        layer=layer_view(program, possible(program.forward.facts), cell.activations),
+        layer=layer_view(program, cell, possible(program.forward.facts)),
     )
 
 
@@ -90,7 +90,7 @@ def _sweep(chain: Chain, written: list[Written]) -> SweepView:
     return SweepView(
         inputs={leaf.name: leaf.shape for leaf in graph.leaves("input")},
         states={state.name: shapes[state.name] for state in graph.states},
-        parameters=tuple(leaf.name for leaf in graph.leaves("parameter")),
+        parameters={leaf.name: leaf.shape for leaf in graph.leaves("parameter")},
         outputs={label: shapes[value] for label, value in graph.outputs},
         carried={label: s.name for label, v in reversed(graph.outputs) for s in graph.states if s.update == v},
         facts=chain.facts,
@@ -138,7 +138,7 @@ def _run(program: Chained) -> RunView:
         last=tuple(before.last(state.name) for state in carried),
         states=tuple(map(before.last, places)) if carried else (),
         after=tuple(after.lines),
-        output=after.text(program.after.outputs[0][1]),
+        output=after.beside(output for _, output in program.after.outputs),
     )
 
 
@@ -154,7 +154,7 @@ def _reference(program: Chained) -> FunctionText:
         about="One step in plain torch, as it was described.",
         arguments=(text.names["x"], "states", "weights"),
         lines=(*opening, *text.lines),
-        returns=f"{text.text(program.described.outputs[0][1])}, {updates}",
+        returns=f"{text.beside(output for _, output in program.described.outputs)}, {updates}",
     )
 
 
@@ -180,7 +180,7 @@ def _layer(layer: Layer) -> tuple[str, ...]:
         case CellLayer():
             values = {key: getattr(layer, key) for key in _USUAL}
             given = [f"{key}={literal(value)}" for key, value in values.items() if value != _USUAL[key]]
-            given += [f"{name}={literal(rate)}" for name, rate in layer.rates.items()]
+            given += [f"{name}={literal(value)}" for name, value in {**layer.sizes, **layer.rates}.items()]
             arguments = [str(layer.inputs), str(layer.hidden), *given, "**options"]
             line = f"{layer.cell.class_name}({', '.join(arguments)})"
             if len(line) <= _LONGEST:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rnngen.chain import Atom, Chain, Stage, atoms_of
 from rnngen.emit.statements import Names, Spelling, statements
 from rnngen.ir import CellGraph, Equation, Value, block_shape
-from rnngen.runtime.plan import LETTERS
+from rnngen.runtime.plan import letter_of
 
 _CALLED_LAST = frozenset({"kept", "or_zero", "expand"})  # stand in the return of a stage if nothing else needs them
 
@@ -53,7 +53,7 @@ def stage_function(
         if value.op == "mask":
             return mask
         if value.op == "share":
-            return f"(1 / {LETTERS[value.dimension]})"
+            return f"(1 / {letter_of(value.dimension)})"
         return leaves[atoms_of(chain.values, value.name)[0]] if value.op == "input" else None
 
     found = statements(graph, spelling, names, known, equations)

@@ -6,14 +6,15 @@ everything else is written where it is used, so that the lines read like the equ
 
 import keyword
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from struct import pack, unpack
 
 from rnngen.across import ACROSS
-from rnngen.ir import CellGraph, Equation, Value, blocks_of
+from rnngen.ir import CellGraph, Equation, Value, block_shape, blocks_of
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
+from rnngen.runtime.plan import letter_of
 
 _SUM, _PRODUCT, _UNARY, _ATOM = 1, 2, 3, 4
 _LEVELS = {"add": _SUM, "sub": _SUM, "mul": _PRODUCT, "div": _PRODUCT, "neg": _UNARY} | dict.fromkeys(COMPARISONS, 0)
@@ -68,8 +69,10 @@ class Names:
     They are the values' own names, made fit for Python and for the template around them.
     """
 
-    def __init__(self, graphs: Iterable[CellGraph], reserved: Iterable[str]):
+    def __init__(self, graphs: Sequence[CellGraph], reserved: Iterable[str]):
         self._taken = set(reserved) | set(keyword.kwlist)
+        shapes = {block_shape(value.shape) for graph in graphs for value in graph.values}
+        self._taken |= {letter_of(str(dimension)) for shape in shapes for dimension in shape}
         self._found: dict[str | tuple[str, ...], str] = {}
         self._counts: dict[str, int] = {}
         for graph in graphs:

@@ -12,7 +12,7 @@ class SweepView:
 
     inputs: dict[str, tuple[int | str, ...]]
     states: dict[str, tuple[int | str, ...]]
-    parameters: tuple[str, ...]
+    parameters: dict[str, tuple[int | str, ...]]
     outputs: dict[str, tuple[int | str, ...]]
     carried: dict[str, str]
     facts: Facts
@@ -80,7 +80,8 @@ class LayerView:
     inputs: dict[str, str]
     drawn: tuple[Drawn, ...]
     output: str
-    width: str
+    sizes: dict[str, int]
+    features: tuple[str, ...]
     narrow: bool
     schedules: tuple[str, ...]
     nonlinearity: str

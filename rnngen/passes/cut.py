@@ -28,7 +28,7 @@ from rnngen.chain import (
 from rnngen.ir import CHOICES, LEAVES, CellGraph, Differentiated, Value, blocks_of, origin
 from rnngen.ops import COMPARISONS
 from rnngen.passes.linear import linear
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import is_saved
 
 _NOT_POINTWISE = LEAVES | ACROSS.keys() | {"pick", "slice", "stack", "join"}
 
@@ -85,7 +85,7 @@ def _round(step: CellGraph) -> Round:
 
 
 def _when(label: str, atoms: tuple[Atom, ...], updates: set[tuple[Atom, ...]]) -> str:
-    return "save" if label in SAVED.values() else "keep" if atoms in updates else "always"
+    return "save" if is_saved(label) else "keep" if atoms in updates else "always"
 
 
 def _levels(graph: CellGraph) -> dict[str, int]:

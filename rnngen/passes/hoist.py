@@ -38,7 +38,7 @@ from rnngen.ir import (
     viewed,
 )
 from rnngen.ops import COMPARISONS, OPS
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import is_saved
 
 _SUMS = frozenset({"add", "sub"})
 
@@ -47,8 +47,8 @@ def hoist(program: Packed) -> Split:
     """The program with its cell split into `once`, `before`, `scan` and `after`."""
     graph, biased = _with_biases(_regrouped(program.cell))
     phase = _phases(graph, biased)
-    output = graph.outputs[0][1]
-    after = _extract(graph, phase, "after", (), [output])
+    outputs = dict(graph.outputs)
+    after = _extract(graph, phase, "after", (), [*dict.fromkeys(outputs.values())])
     states = carried(graph)
     old = {state.name for state in states}
     from_scan = [leaf.name for leaf in after.leaves("input") if phase[leaf.name] == "scan" or leaf.name in old]
@@ -59,14 +59,14 @@ def hoist(program: Packed) -> Split:
     before = _after_their_updates(_extract(graph, phase, "before", delays(graph), wanted))
     leaves = [leaf.name for g in (before, scan, after) for leaf in g.leaves("parameter")]
     once = _extract(graph, phase, "once", (), [n for n in dict.fromkeys(leaves) if phase[n] == "once"])
-    scan = replace(scan, outputs=tuple((_label(name, output), name) for name in from_scan))
-    after = replace(after, outputs=(("y", output),))
+    scan = replace(scan, outputs=tuple((_label(name, outputs["y"]), name) for name in from_scan))
+    after = replace(after, outputs=graph.outputs)
     return Split(**vars(program), once=once, before=before, scan=scan, after=after, results=tuple(from_scan))
 
 
 def _label(name: str, output: str) -> str:
-    """Of an output of the scan; the pass `save` adds those of `SAVED`."""
-    return "y" if name == output else f"{name}.1" if name in SAVED.values() else name
+    """Of an output of the scan; the pass `save` adds those that `is_saved` means."""
+    return "y" if name == output else f"{name}.1" if is_saved(name) else name
 
 
 def _ranks(graph: CellGraph) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from rnngen import idioms
@@ -8,7 +8,7 @@ from rnngen.across import ACROSS, REDUCTIONS, ShapeConflict, is_flat, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
-from rnngen.ir import LEAVES, CellGraph, Program, Shape, State, Value, carried, needed, reaching
+from rnngen.ir import CellGraph, Program, Shape, Value, carried, needed, reaching
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.resolve import report_aside, report_unused
@@ -36,7 +36,7 @@ def infer(program: Program, cell: Cell) -> Program:
     fixed = _fixed(graph, inference.numbers)
     _report_divided_by_zero(graph, fixed, inference)
     _report_untrained(graph, fixed, inference)
-    _check_widths(graph, inference)
+    _check_recurrence(graph, inference)
     _check_matrices(graph, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
@@ -200,10 +200,12 @@ class _Inference:
         for state in self.program.cell.states:
             shape = self.states[state.name]
             self._check_end(state.update, f"The new value of the state '{self.text(state.name)}'", [shape])
-        if self.states.get(self.cell.output.removesuffix("'")) != ("hidden",):
-            alone = self.cell.places.path == ()
-            allowed: list[Shape] = [("hidden",), ("inputs",)] if alone else [("hidden",)]
-            self._check_end(self.cell.output, f"The output '{self.cell.output}'", allowed)
+        alone = self.cell.places.path == ()
+        updates = [state.update for state in self.program.cell.states]
+        widths = ("hidden", "inputs", *self.cell.sizes) if alone else ("hidden",)
+        for output in self.cell.outputs:
+            if output not in updates:
+                self._check_end(output, f"The output '{output}'", [(width,) for width in widths])
 
     def _check_end(self, name: str, subject: str, allowed: list[Shape]) -> None:
         meaning = self.meanings.get(name, name)
@@ -330,35 +332,19 @@ def _fixed(graph: CellGraph, numbers: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _check_widths(graph: CellGraph, inference: _Inference) -> None:
-    """A scan holds vectors of one width; what only the output needs is computed after it, and `delays` before it."""
-    states = carried(graph)
-    names = reaching(graph, {state.name for state in states}) & needed(graph, {state.update for state in states})
-    inside = [value for value in graph.values if value.name in names and value.op not in LEAVES]
-    wrong = [value for value in inside if value.shape not in (("hidden",), ()) and len(value.shape) < 2]
-    for value in _first(wrong):
-        message = f"'{inference.text(value.name)}' is {shown(value.shape)}, which is not supported here: "
-        message += "inside the recurrence every vector is hidden wide."
-        note = "it depends on a state, and the new value of a state depends on it."
-        inference.mistakes.add("not-supported", message, value.origin, notes=(note,))
-    if not wrong:
-        _check_states(graph, states, inference)
-
-
-def _check_states(graph: CellGraph, states: Collection[State], inference: _Inference) -> None:
-    """States of the recurrence are hidden wide, and there is one."""
-    places, definitions = inference.cell.places, graph.by_name()
+def _check_recurrence(graph: CellGraph, inference: _Inference) -> None:
+    """A scan carries vectors, one at least; `delays` stand before it."""
+    places, definitions, states = inference.cell.places, graph.by_name(), carried(graph)
     for number, state in enumerate(graph.states):
-        shape = definitions[state.name].shape
-        if state in states and shape != ("hidden",):
-            message = f"The state '{inference.text(state.name)}' is {shown(shape)}, which is not supported here: "
-            message += "inside the recurrence every state is hidden wide."
+        if state in states and definitions[state.name].shape == ():
+            message = f"The state '{inference.text(state.name)}' is a number, which is not supported here: "
+            message += "a scan carries vectors."
             note = "its new value depends on a state, or on parameters alone."
             span = places.entry("states", number, state.name)
             inference.mistakes.add("not-supported", message, span, notes=(note,))
     if not states:
         message = "No state of this cell is part of a recurrence: what they hold is what they were given a step before."
-        hint = "add a state that is hidden wide, or write the layer in PyTorch, as a convolution over time."
+        hint = "add a state that depends on itself, or write the layer in PyTorch, as a convolution over time."
         inference.mistakes.add("not-supported", message, places.key("states"), hints=(hint,))
 
 

@@ -25,13 +25,14 @@ def resolve(cell: Cell) -> Program:
     heads = frozenset(parameter.name for parameter in cell.parameters if parameter.heads)
     untrained = frozenset(parameter.name for parameter in cell.parameters if not parameter.trained)
     values = _values(cell, order, leaves)
-    graph = CellGraph(cell.name, values, states, (("y", cell.output),), heads, untrained=untrained)
+    outputs = tuple((f"y{number or ''}", output) for number, output in enumerate(cell.outputs))
+    graph = CellGraph(cell.name, values, states, outputs, heads, untrained=untrained)
     equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
     return Program(
         cell=graph,
         parameters=cell.parameters,
         equations=equations,
-        output=cell.output,
+        output=cell.outputs[0] if len(cell.outputs) == 1 else "",
         wrappers=cell.wrappers,
     )
 
@@ -165,10 +166,11 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
 
 def report_aside(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
     """A scan has an input at each step; without one it would not know how many steps there are. graph: with shapes."""
-    if not needed(graph, {value for _, value in graph.outputs}) & {"x", *cell.states}:
-        message = f"The output '{cell.output}' depends neither on the input nor on a state."
-        span = cell.places.value("output")
-        mistakes.add("input-aside", message, span, hints=("name an equation that varies over time.",))
+    for name, (_, value) in zip(cell.outputs, graph.outputs, strict=True):
+        if not needed(graph, {value}) & {"x", *cell.states}:
+            message = f"The output '{name}' depends neither on the input nor on a state."
+            hint = "name an equation that varies over time."
+            mistakes.add("input-aside", message, cell.place_of_output(name), hints=(hint,))
     states = carried(graph)
     recurrent = needed_over_time(graph, {state.update for state in states})
     uses = [name for equation in cell.equations for name in equation.expression.names() if name.name == "x"]

@@ -28,7 +28,7 @@ from rnngen.ir import (
     prune,
 )
 from rnngen.ops import COMPARISONS
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import saved_as
 
 # Costs count passes over a (time, batch, hidden) array. An output of the scan is in memory anyway, so that it is only
 # read. Anything else is written and read. To keep an input of the scan alive takes as much memory as writing it would,
@@ -39,7 +39,7 @@ _NUMBER = 100  # times cheaper
 
 
 def save(program: Differentiated) -> Differentiated:
-    """The program with a scan that stores, under labels of `SAVED`, what its adjoint and gradients read."""
+    """The program with a scan that stores, under labels of `saved_as`, what its adjoint and gradients read."""
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     forward = scan.by_name()
     wanted = _uses_of_forward(adjoint, forward) | _uses_of_forward(gradients, forward)
@@ -61,7 +61,7 @@ def save(program: Differentiated) -> Differentiated:
     to = Builder(scan.values)
     packs: dict[str, list[str]] = {}
     for shape, names in stored.items():
-        label = SAVED[shape]
+        label = saved_as(shape)
         pack = to.make(label, "stack", *names)
         leaf = _fresh(label, scan, adjoint, gradients)
         packs[leaf] = names

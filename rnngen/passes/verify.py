@@ -8,7 +8,7 @@ from rnngen.build import shape_of
 from rnngen.ir import CHOICES, LEAVES, STRUCTURAL, CellGraph, Differentiated, Program, Shape, Value
 from rnngen.matrices import MATRICES
 from rnngen.ops import OPS
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import is_saved
 
 _Must = Callable[[bool, str], None]
 _Form = TypeVar("_Form", bound=Program)
@@ -107,9 +107,7 @@ def _effective(graph: CellGraph) -> set[str]:
     """Names of the values that a new state or an output depends on otherwise than by a condition."""
     numbers = _numbers(graph)
     found = {state.update for state in graph.states}
-    found |= {
-        value for label, value in graph.outputs if label not in SAVED.values()
-    }  # what `save` stores is for the adjoint
+    found |= {value for label, value in graph.outputs if not is_saved(label)}  # what `save` stores is for the adjoint
     for value in reversed(graph.values):
         if value.name in found:
             found.update(_differentiated(value, numbers))

@@ -22,9 +22,10 @@ Initialiser = str | float | Callable[[Tensor], object]
 class Weight:
     """A tensor of a cell: equal blocks of `shape`, stacked on dimension 0.
 
-    blocks: their names in the equations. shape: of "hidden", "inputs", and "output" for the columns of a matrix that is
-    applied to nothing but the output's old value. init: how each block begins. heads: block-diagonal, stored as square
-    blocks. bias: left out of a layer without bias. trained: a parameter of the layer; else a buffer.
+    blocks: their names in the equations. shape: of "hidden", "inputs", sizes of the cell, and "output" for the columns
+    of a matrix that is applied to nothing but the output's old value. init: how each block begins. heads:
+    block-diagonal, stored as square blocks. bias: left out of a layer without bias. trained: a parameter of the layer;
+    else a buffer.
     """
 
     name: str
@@ -54,9 +55,10 @@ class Cell:
     states: their names. widths: of those that are not hidden wide the dimension that they are as wide as, "" of a
     number. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, "" of a number;
     of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer draws for it; inputs that
-    are drawn stand behind all others. output: the state whose new value is the output, "" if it is another value.
-    width: of the output, "hidden" or "inputs". narrow: with a projection, that is the state rather than what is
-    projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, "" if it
+    are drawn stand behind all others. sizes: dimensions beside "hidden" and "inputs", with what they are if a layer is
+    not given them. output: the state whose new value is the output, "" if it is another value. features: of each of the
+    outputs, which stand beside each other, the dimension. narrow: with a projection, that is the state rather than what
+    is projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, "" if it
     has none or several.
 
     both: whether two directions can be one scan of twice the units.
@@ -71,7 +73,7 @@ class Cell:
     weights: tuple[Weight, ...]
     states: tuple[str, ...]
     output: str
-    width: str
+    features: tuple[str, ...]
     narrow: bool
     schedules: tuple[str, ...]
     scan: "Scan"
@@ -82,6 +84,7 @@ class Cell:
     inputs: Mapping[str, str] = field(default_factory=lambda: {"x": "inputs"})
     drawn: tuple[Drawn, ...] = ()
     widths: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

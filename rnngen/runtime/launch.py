@@ -14,7 +14,7 @@ from torch import Tensor
 from rnngen.runtime.choose import choose
 from rnngen.runtime.language import MISSING, WANTED, OutOfResources, interpreting, tl
 from rnngen.runtime.machine import MACHINES, Machine, row_of
-from rnngen.runtime.plan import LETTERS, Choice, Facts, Kernel, NotPossible, Sizes, Steps
+from rnngen.runtime.plan import Choice, Facts, Kernel, NotPossible, Sizes, Steps, letter_of
 from rnngen.runtime.schedules import SCHEDULES
 
 
@@ -55,7 +55,8 @@ class Arguments:
     def call(self) -> Sizes:
         itemsize = self.states[0].element_size()
         masked, resets = self.mask is not None, self.resets is not None
-        return Sizes(self.batch, self.hidden, self.heads, itemsize, masked, self.both, resets)
+        others = tuple((name, size) for name, size in self.sizes.items() if name != "hidden")
+        return Sizes(self.batch, self.hidden, self.heads, itemsize, masked, self.both, resets, others)
 
     @property
     def time(self) -> int:
@@ -76,7 +77,7 @@ class Arguments:
     @property
     def letters(self) -> dict[str, int]:
         """The dimensions as constants of a kernel."""
-        return {LETTERS[dimension]: size for dimension, size in self.sizes.items()}
+        return {letter_of(dimension): size for dimension, size in self.sizes.items()}
 
     @property
     def precision(self) -> str:
@@ -92,19 +93,23 @@ class Arguments:
         """The time steps in the order of the scan."""
         return iter(range(self.time - 1, -1, -1) if self.backwards else range(self.time))
 
+    def _firsts(self, states: Sequence[tuple[Tensor, ...]]) -> Sequence[Tensor]:
+        """Views of `first`, state by state."""
+        return () if self.first is None else self.first.split([tensors[0].shape[-1] for tensors in states], -1)
+
     def begin(self, step: int, *states: tuple[Tensor, ...]) -> None:
         """Before a step, return the states of sequences that begin with it; of each all tensors that it lies in."""
-        if self.resets is not None and self.first is not None:
+        if self.resets is not None:
             reset = self.resets[step + self.backwards] > 0
-            for first, tensors in zip(self.first.chunk(len(states), -1), states, strict=True):
+            for first, tensors in zip(self._firsts(states), states, strict=True):
                 for tensor in tensors:
                     torch.where(reset, first.to(tensor.dtype), tensor, out=tensor)
 
     def cut(self, step: int, *states: tuple[Tensor, ...]) -> None:
         """Behind a step of an adjoint, give `first` the gradient of the states that `begin` returned before it."""
-        if self.resets is not None and self.first is not None:
+        if self.resets is not None:
             reset = self.resets[step + (not self.backwards)] > 0
-            for first, tensors in zip(self.first.chunk(len(states), -1), states, strict=True):
+            for first, tensors in zip(self._firsts(states), states, strict=True):
                 first += tensors[0].masked_fill(~reset, 0)
                 for tensor in tensors:
                     tensor.masked_fill_(reset, 0)

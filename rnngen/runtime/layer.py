@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class Layer(Leaf):
         init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
         nonlinearity: str | None = None,
-        **rates: Rate,
+        **others: Rate,
     ):
         """A new layer, its weights drawn.
 
@@ -86,8 +86,9 @@ class Layer(Leaf):
             schedule: "auto", or the name of one to insist on.
             nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
                 has it, but by name only.
-            rates: of a cell that was compiled with wrappers which are random, `zoneout=0.1` and the like; where a state
-                has a rate of its own, `{"h": 0.1}` by its name. They are attributes of the layer and can be set.
+            others: the sizes of a cell that has such, `rank=8` and the like; and of a cell that was compiled with
+                wrappers which are random their rates, `zoneout=0.1` and the like; where a state has a rate of its own,
+                `{"h": 0.1}` by its name. Rates are attributes of the layer and can be set.
 
         Raises TypeError or ValueError for arguments that cannot be, alone or together, as torch.nn does; warns of a
         dropout that a single layer would make nothing of.
@@ -100,17 +101,16 @@ class Layer(Leaf):
         flags = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "reverse": reverse}
         flags |= {"last_only": last_only, "return_state": return_state}
         _check_types(flags, bool)
+        _check_types({"proj_size": proj_size}, int)
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "heads": heads}
-        _check_types(sizes | {"proj_size": proj_size}, int)
-        for name, size in sizes.items():
-            if size <= 0:
-                raise ValueError(f"{name} must be greater than zero, got {size}")
+        _checked_sizes(sizes)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, _checked_dropout(dropout, num_layers)
         self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
         self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
         self.schedule = schedule
-        for name, rate in checked_rates(rates, self.cell.drawn, self._title).items():
+        self.sizes: dict[str, int] = _checked_sizes({n: others.pop(n, size) for n, size in self.cell.sizes.items()})
+        for name, rate in checked_rates(others, self.cell.drawn, self._title).items():
             setattr(self, name, rate)
         if nonlinearity is not None:
             self._check_nonlinearity(nonlinearity)
@@ -225,7 +225,7 @@ class Layer(Leaf):
     def _weights(self) -> tuple[Weight, ...]:
         """The weights of a layer and direction."""
         weights = tuple(weight for weight in self.cell.weights if self.bias or not weight.bias)
-        projection = Weight("weight_hr", ("weight_hr",), ("output", self.cell.width), ("uniform",))
+        projection = Weight("weight_hr", ("weight_hr",), ("output", "given"), ("uniform",))
         return (*weights, projection) if self.proj_size else weights
 
     def _suffixed(self, name: str, layer: int, direction: int) -> str:
@@ -236,9 +236,18 @@ class Layer(Leaf):
         """What the dimensions of a weight mean in a layer."""
         inputs = self.input_size
         for _ in range(layer):
-            output = self.hidden_size if self.cell.width == "hidden" else inputs
-            inputs = self._directions * (self.proj_size or output)
-        return {"inputs": inputs, "hidden": self.hidden_size, "output": self.proj_size or self.hidden_size}
+            inputs = self._directions * (self.proj_size or self._given_on(inputs))
+        output = self.proj_size or self.hidden_size
+        return self._units(inputs) | {"output": output, "given": self._given_on(inputs)}
+
+    def _units(self, inputs: int) -> dict[str, int]:
+        """The dimensions of a cell with an x of so many features."""
+        return {"inputs": inputs, "hidden": self.hidden_size, **self.sizes}
+
+    def _given_on(self, inputs: int) -> int:
+        """The features of the output of a cell, without a projection."""
+        units = self._units(inputs)
+        return sum(units[width] for width in self.cell.features)
 
     @property
     def _rates(self) -> dict[str, Rate]:
@@ -486,6 +495,7 @@ class Layer(Leaf):
         usual |= {"schedule": "auto"}
         parts = [f"{self.input_size}, {self.hidden_size}"]
         parts += [f"{name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name]]
+        parts += [f"{name}={size}" for name, size in self.sizes.items() if size != self.cell.sizes[name]]
         parts += [f"{name}={rate!r}" for name, rate in self._rates.items() if rate != 0.0]
         parts += [f"initial_state={self.initial!r}"] if self.initial != "zeros" else []
         return f"{', '.join(parts)}, parameters={sum(parameter.numel() for parameter in self.parameters()):,}"
@@ -734,6 +744,15 @@ def _check_types(values: Mapping[str, object], kind: type) -> None:
     for name, value in values.items():
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
+
+
+def _checked_sizes(given: Mapping[str, Any]) -> dict[str, int]:
+    """Raises TypeError for what is no whole number, ValueError for one that is not greater than zero."""
+    _check_types(given, int)
+    for name, size in given.items():
+        if size <= 0:
+            raise ValueError(f"{name} must be greater than zero, got {size}")
+    return dict(given)
 
 
 def _checked_dropout(dropout: float, num_layers: int) -> float:

@@ -16,15 +16,10 @@ from rnngen.runtime.machine import Machine
 if TYPE_CHECKING:
     from torch import Tensor
 
-LETTERS = {"hidden": "H", "inputs": "I"}  # the dimensions, as constants of a kernel
-# What a scan stores for its adjoint, only where a gradient is wanted: the label of the output by the shape of a block.
-# Numbers have the type of the accumulators: they cost next to nothing, and of two bytes a thread Triton makes no
-# asynchronous copy, without which an LSTM's adjoint with layer norms takes four times as long.
-SAVED: Mapping[tuple[str | int, ...], str] = {
-    ("hidden",): "saved",
-    ("inputs",): "saved_inputs",
-    (): "saved_numbers",
-}
+# What a scan stores for its adjoint, only where a gradient is wanted: its label, and in front of the others. Numbers
+# have the type of the accumulators: they cost next to nothing, and of two bytes a thread Triton makes no asynchronous
+# copy, without which an LSTM's adjoint with layer norms takes four times as long.
+SAVED, SAVED_NUMBERS = "saved", "saved_numbers"
 MOST_PROGRAMS = 65535  # in the second dimension of a grid, on CUDA and ROCm
 
 
@@ -45,8 +40,8 @@ class Facts:
 
     backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks that
     are vectors. numbers: how many numbers it reads. levels: how many in a row of `across` depend on one another.
-    dimensions: those that a value of it has. linear: whether every state's new value is a * old + b, with an a and a b
-    that are known before it.
+    dimensions: those that a value of it has. uneven: whether its states have several. linear: whether every state's new
+    value is a * old + b, with an a and a b that are known before it.
     """
 
     backwards: bool = False
@@ -56,6 +51,7 @@ class Facts:
     numbers: int = 0
     levels: int = 0
     dimensions: tuple[str, ...] = ("hidden",)
+    uneven: bool = False
     linear: bool = False
 
     @property
@@ -83,7 +79,7 @@ class Sizes:
     """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element, whether masked.
 
     both: whether the second half of the units and heads runs the other way in time. resets: whether sequences
-    may begin within it.
+    may begin within it. others: the dimensions beside the hidden units, by name.
     """
 
     batch: int
@@ -93,6 +89,12 @@ class Sizes:
     masked: bool = False
     both: bool = False
     resets: bool = False
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def widest(self) -> int:
+        """The largest dimension."""
+        return max(self.hidden, *(size for _, size in self.others)) if self.others else self.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,23 @@ class Choice:
     constants: Mapping[str, int | bool]
     options: Mapping[str, int]
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def letter_of(dimension: str) -> str:
+    """A dimension as a constant of a kernel."""
+    return {"hidden": "H", "inputs": "I"}.get(dimension, f"N_{dimension}")
+
+
+def saved_as(shape: tuple[str | int, ...]) -> str:
+    """The label of the output that stores blocks of a shape."""
+    if shape == ():
+        return SAVED_NUMBERS
+    return SAVED if shape == ("hidden",) else "_".join((SAVED, "as", *map(str, shape)))
+
+
+def is_saved(label: str) -> bool:
+    """Whether an output is written only where a gradient is wanted."""
+    return label in (SAVED, SAVED_NUMBERS) or label.startswith(f"{SAVED}_as_")
 
 
 class NotPossible(ValueError):

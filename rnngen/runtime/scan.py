@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
-from rnngen.runtime.plan import SAVED, NotPossible, Sizes
+from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
 from rnngen.runtime.sweep import Given, Sweep, row_of, run_sweep, torch_steps, uses_kernels
 
@@ -137,7 +137,7 @@ class Scan:
         if last_only:
             order = list(self.forward.states)
             outputs |= {label: last[order.index(state)] for label, state in self.forward.carried.items()}
-        return [output for label, output in outputs.items() if label not in SAVED.values()], last
+        return [output for label, output in outputs.items() if not is_saved(label)], last
 
     @property
     def _cell(self) -> str:
@@ -203,8 +203,9 @@ class Scan:
     # The forward operator.
 
     def _forward_outputs(self, *args: Any) -> tuple[Tensor, ...]:
-        streams, states, _, (*_, save, keep, _) = self._split(self.forward, args)
-        outputs = self._empty_outputs(self.forward, streams, states, save, keep)
+        streams, states, parameters, (*_, save, keep, _) = self._split(self.forward, args)
+        sizes = self.forward.sizes(streams, states, self._used(self.forward, parameters))
+        outputs = self._empty_outputs(self.forward, streams, states, sizes, save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args: Any) -> tuple[Tensor, ...]:
@@ -216,10 +217,16 @@ class Scan:
         return results
 
     def _empty_outputs(
-        self, which: Sweep, inputs: Sequence[Tensor], states: Sequence[Tensor], save: bool = True, keep: bool = True
+        self,
+        which: Sweep,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        sizes: Mapping[str, int],
+        save: bool = True,
+        keep: bool = True,
     ) -> list[Tensor]:
-        time, batch, sizes = inputs[0].shape[0], states[0].shape[0], which.sizes(inputs, states)
-        unwanted = set(SAVED.values()) if not save else set()
+        time, batch = inputs[0].shape[0], states[0].shape[0]
+        unwanted = {label for label in which.outputs if is_saved(label)} if not save else set()
         unwanted |= which.carried.keys() if not keep else set()
         wide = accumulator_of(states[0].dtype)
         shapes = {
@@ -227,15 +234,16 @@ class Scan:
             for label, shape in which.outputs.items()
         }
         return [
-            states[0].new_empty(shape, dtype=wide if label == SAVED[()] else None) for label, shape in shapes.items()
+            states[0].new_empty(shape, dtype=wide if label == SAVED_NUMBERS else None)
+            for label, shape in shapes.items()
         ]
 
     # The adjoint operator.
 
     def _adjoint_outputs(self, *args: Any) -> tuple[Tensor, ...]:
-        inputs, states, _, (_, resets, _, _) = self._split(self.adjoint, args)
-        outputs = self._empty_outputs(self.adjoint, inputs, states)
-        sizes = self.adjoint.sizes(inputs, states)
+        inputs, states, parameters, (_, resets, _, _) = self._split(self.adjoint, args)
+        sizes = self.adjoint.sizes(inputs, states, self._used(self.adjoint, parameters))
+        outputs = self._empty_outputs(self.adjoint, inputs, states, sizes)
         last = [states[0].new_empty(states[0].shape[0], row_of(shape, sizes)) for shape in self.adjoint.states.values()]
         first = states[0].new_empty((states[0].shape[0], sum(s.shape[-1] for s in states)) if resets is not None else 0)
         return (*outputs, *last, first)
@@ -243,11 +251,12 @@ class Scan:
     def _adjoint(self, *args: Any) -> tuple[Tensor, ...]:
         inputs, states, parameters, (valid, resets, direction, schedule) = self._split(self.adjoint, args)
         *results, first = self._adjoint_outputs(*args)
-        sizes = self.adjoint.sizes(inputs, states)
+        used = self._used(self.adjoint, parameters)
+        sizes = self.adjoint.sizes(inputs, states, used)
         accumulators = list(self.adjoint.states.values())[self._states :]
         states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
         wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
-        given = Given(inputs, valid, resets, wide, states, self._used(self.adjoint, parameters))
+        given = Given(inputs, valid, resets, wide, states, used)
         run_sweep(self.adjoint, given, results, direction, schedule)
         return (*results, first if wide is None else first.copy_(wide))
 
@@ -257,7 +266,8 @@ class Scan:
         ctx.set_materialize_grads(False)
         streams, states, parameters, others = self._split(self.forward, inputs)
         valid, resets, first, ctx.direction, _, _, ctx.schedule = others
-        ctx.time, ctx.sizes = streams[0].shape[0], self.forward.sizes(streams, states)
+        ctx.time = streams[0].shape[0]
+        ctx.sizes = self.forward.sizes(streams, states, self._used(self.forward, parameters))
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
         kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams, strict=False)}
@@ -289,7 +299,8 @@ class Scan:
                 kind, *where = self.sources[name]
                 if kind == "previous":
                     place = list(self.forward.states).index(where[1])
-                    first = None if begin is None else begin.chunk(self._states, -1)[place]
+                    widths = [state.shape[-1] for state in states]
+                    first = None if begin is None else begin.split(widths, -1)[place]
                     values[name] = _previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
                 elif kind == "gradient":
                     come = outputs[where[0]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -20,7 +21,7 @@ class Sweep:
     """One direction of a scan: forwards, or the adjoint.
 
     inputs: of each per-step input, (time, batch, blocks * width), its shape. states: of each, (batch, width).
-    parameters: those of the scan that this direction uses, in the order of its arguments.
+    parameters: those of the scan that this direction uses, in the order of its arguments, each with its shape.
     outputs: of each per-step output, by its label; "saved" is written only when a gradient is wanted.
     step: step(*inputs_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
     facts: what the choice of a schedule rests on. kernels: for each schedule what it launches.
@@ -29,27 +30,32 @@ class Sweep:
 
     inputs: Mapping[str, Shape]
     states: Mapping[str, Shape]
-    parameters: tuple[str, ...]
+    parameters: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
     facts: Facts
     step: Step
     kernels: Mapping[str, Kernel | Steps]
     carried: Mapping[str, str] = field(default_factory=dict)
 
-    def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> dict[str, int]:
+    def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor], parameters: Sequence[Tensor]) -> dict[str, int]:
         """The dimensions of tensors, by name."""
-        shapes = (*self.states.values(), *self.inputs.values())
         found: dict[str, int] = {}
-        for shape, tensor in zip(shapes, (*states, *inputs), strict=False):
+        known = zip(self.states.values(), states, strict=False)  # an adjoint's own states have no tensors yet
+        for shape, tensor in (*known, *zip(self.inputs.values(), inputs, strict=True)):
             for name in shape:
                 if isinstance(name, str):
                     found.setdefault(name, tensor.shape[-1] // blocks_of(shape))
+        for shape, tensor in zip(self.parameters.values(), parameters, strict=True):
+            names = [name for name in shape if isinstance(name, str)]
+            if len(names) == tensor.dim():  # else it is block-diagonal, or numbers
+                for name, size in zip(names, (tensor.shape[0] // blocks_of(shape), *tensor.shape[1:]), strict=True):
+                    found.setdefault(name, size)
         return found
 
 
 def blocks_of(shape: Shape) -> int:
     """How many blocks a value of this shape packs."""
-    return shape[0] if isinstance(shape[0], int) else 1
+    return shape[0] if shape and isinstance(shape[0], int) else 1
 
 
 def row_of(shape: Shape, sizes: Mapping[str, int]) -> int:
@@ -98,7 +104,7 @@ def run_sweep(
                 parameters=[tensor.contiguous() for tensor in given.parameters],
                 outputs=outputs,
                 last=last,
-                sizes=which.sizes(given.inputs, states),
+                sizes=which.sizes(given.inputs, states, given.parameters),
                 backwards=backwards,
                 both=direction == "both",
                 save=save,
@@ -191,7 +197,9 @@ def torch_steps(
     firsts: list[Tensor] = []
     if given.resets is not None and given.first is not None:
         resets = (given.resets > 0).unbind(0)
-        firsts = list(given.first.chunk(given.first.shape[-1] // states[0].shape[-1], -1))
+        widths = [state.shape[-1] for state in states]
+        ends = zip(widths, accumulate(widths), strict=True)  # an adjoint may have states that return to nothing
+        firsts = list(given.first.split([width for width, end in ends if end <= given.first.shape[-1]], -1))
     for t in order:
         if resets and not adjoint:
             states = tuple(torch.where(resets[t + backwards], *pair) for pair in zip(firsts, states, strict=True))

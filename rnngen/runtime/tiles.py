@@ -250,18 +250,19 @@ def largest_tiles(tiles, D: tl.constexpr, BD: tl.constexpr):
 
 
 @triton.jit
-def stack_of_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr,
-                      HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
-    """`count` neighbouring matrices of a parameter (blocks, heads, D, D) as a stack of P: [P * BD, BD]."""
+def stack_of_matrices(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr, HEADS: tl.constexpr,
+                      ROWS: tl.constexpr, COLUMNS: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+    """`count` neighbouring matrices of a parameter (blocks, heads, ROWS, COLUMNS) as a stack of P: [P * BD, BD]."""
     part, unit = row_part(P, BD)[:, None], row_unit(P, BD)[:, None]
     column = tl.arange(0, BD)[None, :]
-    at = pointer + head * (D * D) + ((block + part) * (HEADS * D * D) + unit * D + column)
-    return tl.load(at, mask=(part < count) & (unit < D) & (column < D), other=0.0)
+    SIZE: tl.constexpr = ROWS * COLUMNS
+    at = pointer + head * SIZE + ((block + part) * (HEADS * SIZE) + unit * COLUMNS + column)
+    return tl.load(at, mask=(part < count) & (unit < ROWS) & (column < COLUMNS), other=0.0)
 
 
 @triton.jit
 def stack_of_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr, P: tl.constexpr, MP: tl.constexpr,
-                        HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                        HEADS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """The same matrices transposed, [MP * BD, P * BD], so that a product with a stack sums over its parts.
 
     The rows of all parts but the first are 0: padding to the 64 rows of a warpgroup's matrix instruction, which makes
@@ -269,8 +270,9 @@ def stack_of_transposed(pointer, head, block: tl.constexpr, count: tl.constexpr,
     """
     part, unit = row_part(P, BD)[None, :], row_unit(P, BD)[None, :]
     padding, row = row_part(MP, BD)[:, None], row_unit(MP, BD)[:, None]
-    at = pointer + head * (D * D) + ((block + part) * (HEADS * D * D) + unit * D + row)
-    return tl.load(at, mask=(part < count) & (padding == 0) & (unit < D) & (row < D), other=0.0)
+    SIZE: tl.constexpr = ROWS * COLUMNS
+    at = pointer + head * SIZE + ((block + part) * (HEADS * SIZE) + unit * COLUMNS + row)
+    return tl.load(at, mask=(part < count) & (padding == 0) & (unit < ROWS) & (row < COLUMNS), other=0.0)
 
 
 @triton.jit
@@ -372,43 +374,47 @@ def load_vectors(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, H: tl.
 
 @triton.jit
 def load_matrices(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
-                  HELD: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                  HELD: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                  BD: tl.constexpr):  # fmt: skip
     """COUNT neighbouring matrices of a parameter: in stacks, or one by one where a stack does not fit the registers."""
     MOST: tl.constexpr = 4 if WIDE else 1
     RUN: tl.constexpr = COUNT if COUNT < MOST else MOST
     P: tl.constexpr = (MP if RUN == 1 else 2 if RUN == 2 else 4) if WIDE else 1
-    stack = stack_of_matrices(pointer, head, block, RUN, P, HEADS, D, BD)
+    stack = stack_of_matrices(pointer, head, block, RUN, P, HEADS, ROWS, COLUMNS, BD)
     if HELD:
         stack = in_registers(stack)
     if COUNT <= MOST:
         return (stack,)
     else:
+        left: tl.constexpr = COUNT - MOST
         stacks = (stack,)
-        return stacks + load_matrices(pointer, head, block + MOST, COUNT - MOST, MP, WIDE, HELD, HEADS, D, BD)
+        return stacks + load_matrices(pointer, head, block + MOST, left, MP, WIDE, HELD, HEADS, ROWS, COLUMNS, BD)
 
 
 @triton.jit
 def load_transposed(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr,
-                    HELD: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                    HELD: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                    BD: tl.constexpr):  # fmt: skip
     """The same, transposed."""
     MOST: tl.constexpr = 4 if WIDE else 1
     RUN: tl.constexpr = COUNT if COUNT < MOST else MOST
     P: tl.constexpr = RUN if RUN <= 2 else 4
-    ROWS: tl.constexpr = MP if WIDE else 1
-    stack = stack_of_transposed(pointer, head, block, RUN, P, ROWS, HEADS, D, BD)
+    PADDED: tl.constexpr = MP if WIDE else 1
+    stack = stack_of_transposed(pointer, head, block, RUN, P, PADDED, HEADS, ROWS, COLUMNS, BD)
     if HELD:
         stack = in_registers(stack)
     if COUNT <= MOST:
         return (stack,)
     else:
+        left: tl.constexpr = COUNT - MOST
         stacks = (stack,)
-        return stacks + load_transposed(pointer, head, block + MOST, COUNT - MOST, MP, WIDE, HELD, HEADS, D, BD)
+        return stacks + load_transposed(pointer, head, block + MOST, left, MP, WIDE, HELD, HEADS, ROWS, COLUMNS, BD)
 
 
 @triton.jit
 def multiply(matrices, tile, COUNT: tl.constexpr, MP: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr,
              BD: tl.constexpr, BB: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """M @ v for each of COUNT matrices."""
+    """M @ v for each of COUNT matrices of D columns."""
     operand = bounded(tile, 1, D, BD).to(matrices[0].dtype)
     product = tl.dot(matrices[0], operand, input_precision=PRECISION, out_dtype=ACC)
     if WIDE:
@@ -439,7 +445,7 @@ def operands(tiles, dtype: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: 
 @triton.jit
 def multiply_transposed(matrices, tiles, MP: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
                         BB: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """The sum of M.T @ v over as many matrices and tiles."""
+    """The sum of M.T @ v over as many matrices of D rows and tiles."""
     if WIDE:  # all operands before the first product: else a step of the NAS cell takes 2131 cycles instead of 1968
         packed = operands(tiles, matrices[0].dtype, D, BD, BB)
         product = first(tl.dot(matrices[0], packed[0], input_precision=PRECISION, out_dtype=ACC), MP, BD, BB)

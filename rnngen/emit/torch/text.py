@@ -4,13 +4,13 @@ A pack of k vectors is one tensor with the blocks side by side in its last dimen
 one `F.linear`; a pack of a parameter's blocks has them one after another in dimension 0, as torch.nn stores them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rnngen.emit.render import render
 from rnngen.emit.statements import Names, identifier, statements
 from rnngen.emit.torch.spelling import SPELLING
-from rnngen.ir import CellGraph, Equation, Value, blocks_of, prune
+from rnngen.ir import CellGraph, Equation, Value, block_shape, blocks_of, prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ class TorchText:
         """How the end of the function refers to a value."""
         return self._atom(self.values[name]) or self.names[name]
 
+    def beside(self, names: Iterable[str]) -> str:
+        """Several values as one, beside each other."""
+        texts = [self.text(name) for name in names]
+        return texts[0] if len(texts) == 1 else f"torch.cat({tuple_text(texts)}, -1)"
+
     def blocks(self, name: str) -> list[str]:
         """A stack's blocks if nothing else needs them put together, so that the caller writes each where it belongs."""
         value = self.values[name]
@@ -87,9 +92,17 @@ class TorchText:
         if value.op == "pick":
             return self._pick(value)
         if value.op == "share":
-            wide = next(leaf for leaf in self.graph.leaves("state") if leaf.shape == (value.dimension,))
-            return f"(1 / {self.names[wide.name]}.shape[-1])"
+            return f"(1 / {self._size(value.dimension)})"
         return self.names[value.name] if value.op in ("input", "state", "parameter", "mask") else None
+
+    def _size(self, dimension: str) -> str:
+        """How large a dimension is, read off a leaf that has it; in parameters with heads it is not to be seen."""
+        leaves = (leaf for op in ("state", "input", "parameter") for leaf in self.graph.leaves(op))
+        shapes = {leaf.name: block_shape(leaf.shape) for leaf in leaves if leaf.name not in self.graph.heads}
+        name = next(name for name, shape in shapes.items() if dimension in shape)
+        place, blocks = shapes[name][::-1].index(dimension), blocks_of(self.values[name].shape)
+        first = place == len(shapes[name]) - 1  # of a parameter, of which its blocks are one after another
+        return f"{self.names[name]}.shape[{-1 - place}]{f' // {blocks}' if blocks > 1 and first else ''}"
 
     def _pick(self, value: Value) -> str:
         named = "." not in value.name

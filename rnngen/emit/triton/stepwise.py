@@ -14,7 +14,7 @@ from rnngen.across import ACROSS
 from rnngen.chain import Across, Atom, Link, Matrices, Write
 from rnngen.emit.statements import identifier
 from rnngen.emit.triton.sweep import AcrossText, CallText, LoadText, StoreText, SweepText, has_numbers, is_wide
-from rnngen.runtime.plan import SAVED
+from rnngen.runtime.plan import SAVED_NUMBERS
 
 _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one that is there for a single step
 
@@ -97,7 +97,7 @@ class StepwiseText:
 
     def _output(self, label: str) -> _Tensor:
         name = self.text.names.made(("tensor", "output", label), identifier(label))
-        return _Tensor(name, self.text.output(label), _STREAM, label == SAVED[()])
+        return _Tensor(name, self.text.output(label), _STREAM, label == SAVED_NUMBERS)
 
     def _operand_of(self, name: str, wide: bool = False) -> _Tensor:
         """Of what is looked across: a state's copy, or a buffer."""

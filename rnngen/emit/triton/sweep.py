@@ -15,10 +15,7 @@ from rnngen.emit.stage import FunctionText, by_value, stage_function
 from rnngen.emit.statements import Names, identifier
 from rnngen.emit.triton.spelling import SPELLING
 from rnngen.ir import CellGraph, Equation, Shape, block_shape
-from rnngen.runtime.plan import LETTERS, SAVED
-
-# The constants that a stage may ask for: the type of the accumulators, and how many units there are.
-_CONSTANTS = {name: re.compile(rf"^[^#]*\b{name}\b") for name in ("ACC", *LETTERS.values())}
+from rnngen.runtime.plan import SAVED_NUMBERS, letter_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,10 @@ class StateText:
     new: str
     width: str
 
+    @property
+    def units(self) -> str:
+        return _units(self.width)["units"]
+
 
 @dataclass(frozen=True, slots=True)
 class ResetsText:
@@ -66,7 +67,7 @@ class ResetsText:
 
     pointer: to the flags of all boundaries; flag: the name of those of one. first_pointer: to what states return to, or
     where its gradient goes; firsts: the names of these, state by state, and what they are before and after a step.
-    returned: the states after a reset. count: of the states.
+    returned: the states after a reset. count: of the states. widths: of each.
     """
 
     backwards: bool
@@ -79,23 +80,42 @@ class ResetsText:
     before: tuple[str, ...]
     after: tuple[str, ...]
     returned: tuple[str, ...]
+    widths: tuple[str, ...]
+
+    def by(self, call: str) -> tuple[str, ...]:
+        """The calls of a function of tiles for all that states return to: one, or one for each width beside another.
+
+        Of several widths a row has blocks of one unit, among which a state is as many as it has units.
+        """
+        if len(set(self.widths)) < 2:
+            about = {"pointer": self.first_pointer, "firsts": f"({', '.join(self.firsts)},)", "count": self.count}
+            return (call.format(total=self.count, **about, **_units(self.widths[0])),)
+        total, calls = " + ".join(self.widths), []
+        for number, (name, width) in enumerate(zip(self.firsts, self.widths, strict=True)):
+            pointer = " + ".join((self.first_pointer, *self.widths[:number]))
+            units = f"1, {_units(width)['own']}"
+            calls.append(call.format(pointer=pointer, firsts=f"({name},)", count=1, total=total, units=units))
+        return tuple(calls)
 
 
 @dataclass(frozen=True, slots=True)
 class MatricesText:
-    """Matrices `start` up to `start + count` of a parameter, as an operation applies them."""
+    """Matrices `start` up to `start + count` of a parameter, as an operation applies them. rows, columns: of one."""
 
     name: str
     op: str
     pointer: str
     start: int
     count: int
+    rows: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True)
 class AcrossText:
     """An operation across units. matrices: the name and the number of those that it applies. target, operand: the one
-    block that it gives or takes; targets, operands: all of them. width: the units of a block that it takes.
+    block that it gives or takes; targets, operands: all of them. width: the units of a block that it takes; own: those
+    of one head.
     """
 
     op: str
@@ -107,11 +127,15 @@ class AcrossText:
     operands: str
     width: str
 
+    @property
+    def own(self) -> str:
+        return _units(self.width)["own"]
+
     def by(self, forms: Mapping[str, str], schedule: str) -> str:
         """The line of a schedule that has a form for each operation. Raises LookupError where it has none."""
         if self.op not in forms:
             raise LookupError(f"templates/triton/{schedule}.py.jinja does not say how to write '{self.op}'")
-        return forms[self.op].format(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return forms[self.op].format(own=self.own, **{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +157,10 @@ class StoreText:
     def unit(self) -> str:
         return _units(self.width)["unit"]
 
+    @property
+    def units(self) -> str:
+        return _units(self.width)["units"]
+
     def by(self, call: str) -> str:
         """The call of a function that fills it."""
         state, first = (self.still.name, self.still.pointer) if self.still else (None, None)
@@ -140,8 +168,13 @@ class StoreText:
 
 
 def _units(width: str) -> dict[str, str]:
-    """The units of a block and how many there are, for a function that takes vectors."""
-    return {"unit": "unit", "width": width} if width else {"unit": "one", "width": "1"}
+    """The units of a block and how many there are, for a function that takes vectors; for one that takes tiles how many
+    in all, and of one head. Only hidden units come in heads.
+    """
+    if not width:
+        return {"unit": "one", "width": "1", "units": "1, 1", "own": "1"}
+    own = "D" if width == "H" else width
+    return {"unit": "unit", "width": width, "units": f"{width}, {own}", "own": own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +271,7 @@ class SweepText:
 
     def width(self, name: str) -> str:
         """The units of a block, as a kernel has them."""
-        return " * ".join(LETTERS[dimension] for dimension in self.chain.width(name))
+        return " * ".join(map(letter_of, self.chain.width(name)))
 
     # What the templates place.
 
@@ -260,7 +293,7 @@ class SweepText:
         """The pointers to what has the type of the accumulators."""
         first = [self.resets.first_pointer] if self.resets.backwards else []
         read = [self.pointer(leaf.name) for leaf in self.chain.graph.leaves("input") if is_wide(leaf.shape)]
-        written = [self.output(write.label) for write in self.chain.writes if write.label == SAVED[()]]
+        written = [self.output(write.label) for write in self.chain.writes if write.label == SAVED_NUMBERS]
         return (*first, *read, *written)
 
     @cached_property
@@ -268,7 +301,12 @@ class SweepText:
         """The dimensions of what is read and written, as constants of a kernel."""
         names = [atom.value for atom in self._seen() if self.values[atom.value].op != "constant"]
         found = {dimension for name in names for dimension in self.chain.width(name)}
-        return tuple(letter for dimension, letter in LETTERS.items() if dimension in found)
+        return tuple(letter_of(dimension) for dimension in sorted(found, key=_place))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The dimensions beside the hidden units, which come in heads."""
+        return tuple(letter for letter in self.dimensions if letter != "H")
 
     @cached_property
     def mask(self) -> str:
@@ -291,6 +329,7 @@ class SweepText:
             flag=flag,
             first_pointer=self.names.made(("reset", "first"), "first_ptr"),
             count=len(states),
+            widths=tuple(map(self.width, self.chain.returned)),
             states=states,
             firsts=firsts,
             before=tuple(f"tl.zeros_like({state})" for state in states),
@@ -365,7 +404,8 @@ class SweepText:
         key = ("matrices", of.parameter, str(of.start), str(of.count), op)
         part = "" if of.count == self.chain.blocks(of.parameter) else f"_{of.start}"
         name = self.names.made(key, f"{identifier(of.parameter)}{part}")
-        return MatricesText(name, op, self.pointer(of.parameter), of.start, of.count)
+        sides = (_units(letter_of(dimension))["own"] for dimension in self.chain.width(of.parameter))
+        return MatricesText(name, op, self.pointer(of.parameter), of.start, of.count, *sides)
 
     def stores(self, when: str) -> tuple[StoreText, ...]:
         """The outputs that are written "always", or only to "keep" or to "save" something."""
@@ -441,8 +481,10 @@ class SweepText:
         return replace(made, arguments=(*made.arguments, *asked))
 
     def _constants(self, lines: Iterable[str]) -> list[str]:
-        """Those that lines have the names of."""
-        return [name for name, used in _CONSTANTS.items() if any(map(used.search, lines))]
+        """Those that lines have the names of: the type of the accumulators, and how many units there are."""
+        shares = {value.dimension for value in self.values.values() if value.op == "share"}
+        names = ("ACC", *map(letter_of, sorted(shares)))
+        return [name for name in names if any(re.search(rf"^[^#]*\b{name}\b", line) for line in lines)]
 
 
 def has_numbers(loads: Iterable[LoadText], stores: Iterable[StoreText]) -> bool:
@@ -453,6 +495,11 @@ def has_numbers(loads: Iterable[LoadText], stores: Iterable[StoreText]) -> bool:
 def is_wide(shape: Shape) -> bool:
     """Whether an input has the type of the accumulators: a pack of numbers is what a scan has stored."""
     return shape != () and block_shape(shape) == ()
+
+
+def _place(dimension: str) -> tuple[bool, bool, str]:
+    """Where a dimension stands among others."""
+    return dimension != "hidden", dimension != "inputs", dimension
 
 
 def runs_of(blocks: Iterable[int]) -> tuple[tuple[int, int], ...]:

@@ -18,6 +18,8 @@ def refusal(facts: Facts) -> str:
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    if facts.uneven and sizes.resets:
+        return "sequences begin within it, and its states have several widths"
     # At least 4 bytes a thread and load, or the loads are not asynchronous copies: 242 cycles a step instead of 688.
     units = sizes.hidden // 2 if sizes.both else sizes.hidden
     block = min(power_of_two(32, units), 128 if sizes.itemsize < 4 else 64)

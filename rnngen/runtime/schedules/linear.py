@@ -17,6 +17,8 @@ def refusal(facts: Facts) -> str:
 
 
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    if facts.uneven and sizes.resets:
+        return "sequences begin within it, and its states have several widths"
     block = _BLOCK[sizes.itemsize]
     if -(-sizes.hidden // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"

@@ -16,8 +16,6 @@ def refusal(facts: Facts) -> str:
         return "no matrix is applied to a state, so there is nothing to keep on the chip"
     if others := sorted({across.op for across in facts.across} - set(ACROSS)):
         return f"it cannot compute '{others[0]}'"
-    if facts.dimensions != ("hidden",):
-        return f"its values are as wide as {' and '.join(facts.dimensions)}, and tiles have one width"
     return ""
 
 
@@ -28,7 +26,10 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         return "units are summed over all heads, and a program has one"
     if not machine.traits.half_products:
         sizes = replace(sizes, itemsize=max(4, sizes.itemsize))
-    width = sizes.hidden // sizes.heads
+    several = facts.dimensions != ("hidden",)
+    if several and sizes.heads > 1:
+        return f"its values are as wide as {' and '.join(facts.dimensions)}, and only hidden units come in heads"
+    width = sizes.widest if several else sizes.hidden // sizes.heads
     tile = power_of_two(16, width)
     matrices = facts.matrices
     widest = {2: 128, 4: 64, 8: 32}[sizes.itemsize]  # beyond it the accumulators spill
@@ -63,6 +64,7 @@ def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
         scan.time,
         HEADS=scan.heads,
         D=scan.hidden // scan.heads,
+        **{letter: size for letter, size in scan.letters.items() if letter != "H"},
         PRECISION=scan.precision,
         BACKWARDS=scan.backwards,
         BOTH=scan.both,
