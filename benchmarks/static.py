@@ -193,7 +193,7 @@ class _Asked:
 
     @property
     def widest(self) -> int:
-        return self.sizes.widest
+        return max(self.letters.values())
 
     @property
     def letters(self) -> dict[str, int]:

@@ -593,6 +593,43 @@ weight_rh = { shape = ["hidden", "rank"], blocks = ["U_h", "U_c"] }
 gain      = { shape = ["rank"], blocks = ["g"], init = 0.7 }
 bias      = { shape = ["hidden"], blocks = ["b"] }
 """,
+    # The LSTM of torch.nn with a projection, written out: a state of a width of its own.
+    "projected": """
+name   = "projected"
+states = { h = { shape = ["narrow"] }, c = { shape = ["hidden"] } }
+sizes  = { narrow = 2 }
+step   = '''
+i  = sigmoid(W_i @ x + U_i @ h + b_i)
+f  = sigmoid(W_f @ x + U_f @ h + b_f)
+g  = tanh(W_g @ x + U_g @ h + b_g)
+o  = sigmoid(W_o @ x + U_o @ h + b_o)
+c' = f * c + i * g
+h' = R @ (o * tanh(c'))
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_f", "W_g", "W_o"] }
+weight_hh = { shape = ["hidden", "narrow"], blocks = ["U_i", "U_f", "U_g", "U_o"] }
+weight_ho = { shape = ["narrow", "hidden"], blocks = ["R"] }
+bias      = { shape = ["hidden"], blocks = ["b_i", "b_f", "b_g", "b_o"] }
+""",
+    # States of three widths, one wider than the layer, without a product; sums bring them together.
+    "apart": """
+name   = "apart"
+states = { h = { shape = ["hidden"] }, v = { shape = ["wide"] }, p = { shape = ["narrow"] } }
+sizes  = { narrow = 2, wide = 9 }
+output = ["h'", "v'"]
+step   = '''
+h' = tanh(W @ x + u * h) * mean(v)
+v' = tanh(V @ x + s * v + mean(p))
+p' = 0.5 * p + (P @ x) * sigmoid(mean(h))
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_iv = { shape = ["wide", "inputs"], blocks = ["V"] }
+weight_ip = { shape = ["narrow", "inputs"], blocks = ["P"] }
+weight_hh = { shape = ["hidden"], blocks = ["u"] }
+weight_vv = { shape = ["wide"], blocks = ["s"] }
+""",
     # A vector as wide as x inside the scan, sums of it, and two outputs of several widths.
     "foretelling": """
 name   = "foretelling"

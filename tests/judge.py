@@ -34,7 +34,7 @@ def compare(
     judge = layer_class(inputs, hidden, dtype=torch.float64, **options)
     judge.load_state_dict(layer.state_dict())
     states = len(layer.cell.states)
-    widths = {"": (), "hidden": (hidden,), "inputs": (inputs,)}
+    widths = {"": (), "hidden": (hidden,), "inputs": (inputs,), **{n: (size,) for n, size in layer.sizes.items()}}
     own = [widths[layer.cell.widths.get(name, "hidden")] or (1,) for name in layer.cell.states]
     xs = {name: torch.randn(time, batch, *widths[of]).to(dtype) for name, of in layer.cell.inputs.items()}
     runs = 2 if both else 1

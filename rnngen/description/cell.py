@@ -149,9 +149,10 @@ def _knows_dimensions(data: dict[str, Any], places: Places, mistakes: Mistakes) 
     data: a table of a cell, which may have other mistakes.
     """
     before = len(mistakes)
-    sizes, parameters = _table(data, "sizes"), _table(data, "parameters")
+    sizes = _table(data, "sizes")
     known, used = (*DIMENSIONS, *sizes), set()
-    for name, table in parameters.items():
+    tables = [(key, *entry) for key in ("states", "parameters") for entry in _table(data, key).items()]
+    for key, name, table in tables:
         shape = table.get("shape") if isinstance(table, dict) else None
         for number, dimension in enumerate(shape if isinstance(shape, list) else ()):
             if not isinstance(dimension, str):
@@ -163,7 +164,7 @@ def _knows_dimensions(data: dict[str, Any], places: Places, mistakes: Mistakes) 
                 used |= {size for size in sizes if hint and f"'{size}'" in hint}  # what was meant
                 if not hint and NAME.fullmatch(dimension):
                     hint = f"a dimension of the cell's own is one of its sizes: sizes = {{ {dimension} = 16 }}"
-                span = places.value("parameters", name, "shape", number)
+                span = places.value(key, name, "shape", number)
                 mistakes.add("unknown-name", message, span, "unknown", hints=(hint,))
     for name in sizes:
         span = places.key("sizes", name)

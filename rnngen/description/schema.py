@@ -82,7 +82,8 @@ def _fill(properties: dict[str, dict[str, Any]]) -> None:
     initialisers = [{"enum": list(INITIALISERS)}, TypeAdapter(Number).json_schema()]
     by_name = {"type": "object", "additionalProperties": {"anyOf": initialisers}}
     layer, model = properties["LayerTable"], properties["ModelFile"]
-    properties["ParameterTable"]["shape"]["items"] = {"anyOf": [{"enum": list(DIMENSIONS)}, {"type": "string"}]}
+    for name in ("ParameterTable", "StateTable"):
+        properties[name]["shape"]["items"] = {"anyOf": [{"enum": list(DIMENSIONS)}, {"type": "string"}]}
     for name in ("CellTable", "CellFile"):
         several = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_OUTPUTS}
         properties[name]["output"]["anyOf"] = [{"type": "string"}, several]

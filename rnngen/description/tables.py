@@ -50,10 +50,11 @@ class InputTable(Table):
 class StateTable(Table):
     """[states.NAME] of a cell.
 
-    shape: `["hidden"]` a vector as wide as the layer, `["inputs"]` one as wide as x, `[]` a number
+    shape: `["hidden"]` a vector as wide as the layer, `["inputs"]` one as wide as x, or a size of the cell; `[]` a
+        number
     """
 
-    shape: list[Dimension] = Field(max_length=1)
+    shape: list[str] = Field(max_length=1)
 
 
 MOST_STATES = 16

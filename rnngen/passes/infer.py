@@ -340,8 +340,9 @@ def _check_recurrence(graph: CellGraph, inference: _Inference) -> None:
             message = f"The state '{inference.text(state.name)}' is a number, which is not supported here: "
             message += "a scan carries vectors."
             note = "its new value depends on a state, or on parameters alone."
+            hint = 'a vector of equal numbers does the same: shape = ["hidden"].'
             span = places.entry("states", number, state.name)
-            inference.mistakes.add("not-supported", message, span, notes=(note,))
+            inference.mistakes.add("not-supported", message, span, notes=(note,), hints=(hint,))
     if not states:
         message = "No state of this cell is part of a recurrence: what they hold is what they were given a step before."
         hint = "add a state that depends on itself, or write the layer in PyTorch, as a convolution over time."

@@ -91,10 +91,9 @@ class Sizes:
     resets: bool = False
     others: tuple[tuple[str, int], ...] = ()
 
-    @property
-    def widest(self) -> int:
-        """The largest dimension."""
-        return max(self.hidden, *(size for _, size in self.others)) if self.others else self.hidden
+    def widest(self, facts: Facts) -> int:
+        """The largest dimension that a value of a sweep has."""
+        return max([self.hidden, *(size for name, size in self.others if name in facts.dimensions)])
 
 
 @dataclass(frozen=True, slots=True)

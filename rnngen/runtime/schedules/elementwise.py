@@ -21,19 +21,20 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if facts.uneven and sizes.resets:
         return "sequences begin within it, and its states have several widths"
     # At least 4 bytes a thread and load, or the loads are not asynchronous copies: 242 cycles a step instead of 688.
-    units = sizes.hidden // 2 if sizes.both else sizes.hidden
+    width = sizes.widest(facts)
+    units = width // 2 if sizes.both else width
     block = min(power_of_two(32, units), 128 if sizes.itemsize < 4 else 64)
     if sizes.itemsize < 4:
         block = max(block, 64)
     if facts.across:
         if sizes.both:
             return "units are summed, and a program would have those of both directions"
-        if sizes.hidden > WIDEST:
-            return f"units are summed, and {sizes.hidden} are more than the {WIDEST} that a program has"
-        block = power_of_two(block, sizes.hidden)
-    if -(-sizes.hidden // block) > MOST_PROGRAMS:
+        if width > WIDEST:
+            return f"units are summed, and {width} are more than the {WIDEST} that a program has"
+        block = power_of_two(block, width)
+    if -(-width // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"
-        return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
+        return f"{width} units are more than {most}, which a grid has beside each other"
     stages = 3 if machine.backend == "cuda" else 1
     # What two steps load in advance does not hide the latency of memory, what two trips of four steps do: an IndRNN
     # takes 146 cycles a step and 126 backwards on sm_90, not 441 and 414. With eight it would take 116 and 79, and two
@@ -42,9 +43,9 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     while unroll > 1 and sum(facts.streams) * block * sizes.itemsize * (stages - 1) * unroll > MOST_AHEAD:
         unroll //= 2
     warps = max(1, block // 256)
-    programs = sizes.batch * -(-sizes.hidden // block)
+    programs = sizes.batch * -(-width // block)
     waves = -(-programs // (machine.processors * 16))
-    bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
+    bytes_ = (sum(facts.streams) + 2) * sizes.batch * width * sizes.itemsize
     cycles = {4: 150, 2: 250, 1: 450}[unroll]  # a step of an IndRNN or a minGRU on sm_80 or sm_90
     cycles += facts.sums * (150 if warps == 1 else 270)  # sums in one warp, or in several, on sm_90
     time = max(waves * cycles / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)

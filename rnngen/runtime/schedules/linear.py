@@ -19,19 +19,19 @@ def refusal(facts: Facts) -> str:
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if facts.uneven and sizes.resets:
         return "sequences begin within it, and its states have several widths"
-    block = _BLOCK[sizes.itemsize]
-    if -(-sizes.hidden // block) > MOST_PROGRAMS:
+    width, block = sizes.widest(facts), _BLOCK[sizes.itemsize]
+    if -(-width // block) > MOST_PROGRAMS:
         most = f"{MOST_PROGRAMS} programs of {block}"
-        return f"{sizes.hidden} units are more than {most}, which a grid has beside each other"
+        return f"{width} units are more than {most}, which a grid has beside each other"
     tensors = sum(facts.streams) + sum(facts.outputs)
     warps = next(warps for most, warps in _WARPS if tensors <= most)
     if sizes.resets and tensors > 7:
         block //= 2
     elif sizes.resets:
         warps *= 2
-    programs = sizes.batch * -(-sizes.hidden // block)
+    programs = sizes.batch * -(-width // block)
     waves = -(-programs // (machine.processors * 3))
-    bytes_ = (sum(facts.streams) + 2) * sizes.batch * sizes.hidden * sizes.itemsize
+    bytes_ = (sum(facts.streams) + 2) * sizes.batch * width * sizes.itemsize
     # A step of a sequence that is much longer than a chunk; one that is shorter takes as long as a chunk, under 2 us.
     time = max(waves * 25 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
     return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps})

@@ -29,7 +29,7 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     several = facts.dimensions != ("hidden",)
     if several and sizes.heads > 1:
         return f"its values are as wide as {' and '.join(facts.dimensions)}, and only hidden units come in heads"
-    width = sizes.widest if several else sizes.hidden // sizes.heads
+    width = sizes.widest(facts) if several else sizes.hidden // sizes.heads
     tile = power_of_two(16, width)
     matrices = facts.matrices
     widest = {2: 128, 4: 64, 8: 32}[sizes.itemsize]  # beyond it the accumulators spill
