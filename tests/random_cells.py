@@ -38,12 +38,14 @@ SHAPES = {
     "U": '["hidden", "hidden"]',
     "R": '["hidden", "hidden"]',  # block-diagonal
     "M": '["inputs", "hidden"]',
+    "N": '["rank", "hidden"]',
+    "K": '["hidden", "rank"]',
     "b": '["hidden"]',
     "k": "[]",
 }
 RATE = 0.3  # of wrappers that are random
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
-_BLOCK = re.compile(r"\b[WURMbk]_\d\b")
+_BLOCK = re.compile(r"\b[WURMNKbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
 # Matrices made of others, by the kind that they take the place of.
 MADE = {
@@ -66,10 +68,12 @@ UNARY += ("floor(3 * {} + 0.37)", "({} + 0.13) % 0.7")  # what jumps does not ju
 # Of units: a vector like the operand, or a number.
 NORMS = ("layer_norm({})", "rms_norm({})", "softmax({})")
 NUMBERS_OF_UNITS = ("mean({})", "(0.2 * sum({}))", "tanh(dot({}, {state}))", "sigmoid(mean({}))")
+NARROW = ("{}", "{}", "tanh({})", "(0.3 - {})", "({0} * {0})", "rms_norm({})")  # of a vector of another width
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
 
 
+RANK = "sizes = { rank = 2 }"
 AS_WIDE = 'x = { shape = ["hidden"] }'
 
 
@@ -107,9 +111,12 @@ class _Writer:
         x = self.of("x", *(name for name in self.others if "inputs" in OTHERS[name]))
         if not self.products:
             return f"{self.matrix('W')} @ {x}"
-        match self.of("vector", "vector", "input", "input's", "bias", "expression"):
+        match self.of("vector", "vector", "input", "input's", "bias", "expression", "narrow"):
             case "input":
                 return f"{self.matrix('W')} @ {x}"
+            case "narrow":
+                inner = self.of(*NARROW).format(f"({self.block('N')} @ {self.of(*self.vectors)})")
+                return f"{self.block('K')} @ {inner}"
             case "input's":
                 operand = f"({self.block('W')} @ {x})"
             case "bias":
@@ -325,7 +332,11 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         shapes["x"] = '["hidden"]'
         lines[-1][1] += " + 0.2 * x" if lines[-1][0] != f"{COUNTER}'" else ""
     step = "\n".join(f"{name} = {right}" for name, right in lines)
-    found = ['name = "random_cell"', f"states = {json.dumps(states)}", f"output = {json.dumps(output)}"]
+    found = ['name = "random_cell"', f"states = {json.dumps(states)}"]
+    more = [name for name, _ in lines if name != output] if draw(st.integers(0, 5)) == 5 else []
+    outputs = [output, draw(st.sampled_from(more))] if more else output
+    found += [f"output = {json.dumps(outputs)}"]
+    found += [RANK] if "N_" in step else []
     inputs = ", ".join(f"{name} = {{ shape = {shape} }}" for name, shape in shapes.items())
     found += [f"inputs = {{ {inputs} }}"] if inputs else []
     found += ["constants = { rate = 0.75 }"] if "rate" in step else []
@@ -361,6 +372,7 @@ class Call:
     bidirectional: bool = False
     reverse: bool = False
     proj_size: int = 0
+    rank: int = 0
     lengths: tuple[int, ...] = ()
     resets: tuple[tuple[int, ...], ...] = ()
     dtype: str = "float64"
@@ -373,7 +385,8 @@ class Call:
     def options(self) -> dict:
         """The arguments of a layer's class."""
         options = asdict(self)
-        return {key: options[key] for key in ("num_layers", "bidirectional", "reverse", "proj_size", "heads")}
+        keys = ["num_layers", "bidirectional", "reverse", "proj_size", "heads", *(["rank"] if self.rank else [])]
+        return {key: options[key] for key in keys}
 
 
 @st.composite
@@ -406,6 +419,7 @@ def calls(draw, text: str) -> Call:
         bidirectional=bidirectional,
         reverse=not bidirectional and draw(st.booleans()),
         proj_size=proj_size,
+        rank=draw(st.sampled_from((2, 1, 5, 19))) if RANK in text else 0,
         lengths=lengths,
         resets=resets,
         dtype=draw(st.sampled_from(("float64", "float64", "float32"))),

@@ -92,17 +92,17 @@ class TorchText:
         if value.op == "pick":
             return self._pick(value)
         if value.op == "share":
-            return f"(1 / {self._size(value.dimension)})"
+            return self._share(value.dimension)
         return self.names[value.name] if value.op in ("input", "state", "parameter", "mask") else None
 
-    def _size(self, dimension: str) -> str:
-        """How large a dimension is, read off a leaf that has it; in parameters with heads it is not to be seen."""
+    def _share(self, dimension: str) -> str:
+        """1 by the size of a dimension, read off a leaf that has it; in one with heads it is not to be seen."""
         leaves = (leaf for op in ("state", "input", "parameter") for leaf in self.graph.leaves(op))
         shapes = {leaf.name: block_shape(leaf.shape) for leaf in leaves if leaf.name not in self.graph.heads}
         name = next(name for name, shape in shapes.items() if dimension in shape)
-        place, blocks = shapes[name][::-1].index(dimension), blocks_of(self.values[name].shape)
-        first = place == len(shapes[name]) - 1  # of a parameter, of which its blocks are one after another
-        return f"{self.names[name]}.shape[{-1 - place}]{f' // {blocks}' if blocks > 1 and first else ''}"
+        place = shapes[name][::-1].index(dimension)
+        first = place == len(shapes[name]) - 1  # its blocks are one after another
+        return f"({blocks_of(self.values[name].shape) if first else 1} / {self.names[name]}.shape[{-1 - place}])"
 
     def _pick(self, value: Value) -> str:
         named = "." not in value.name
