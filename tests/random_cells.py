@@ -45,6 +45,10 @@ SHAPES = {
 }
 RATE = 0.3  # of wrappers that are random
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
+# States that only remember, each with its new value; q is behind p.
+REMEMBERED = {"e": "tanh(W_2 @ x + W_1 @ {x})", "o": "mean({x})", "p": "x", "q": "p"}
+WIDTHS = {"e": '["hidden"]', "o": "[]", "p": '["inputs"]', "q": '["inputs"]'}
+EARLIER = ("lag(h)", "lag(h', 2)", "lag(h, 2)")
 _BLOCK = re.compile(r"\b[WURMNKbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
 # Matrices made of others, by the kind that they take the place of.
@@ -85,7 +89,16 @@ class _Writer:
     def __init__(self, draw: Callable, states: list[str], products: bool, linear: bool = False):
         self.draw, self.products, self.linear = draw, products, linear
         self.others = sorted(draw(st.sets(st.sampled_from(sorted(OTHERS))))) if draw(st.integers(0, 3)) == 3 else []
+        self.remembered: list[str] = []
+        self.earlier: list[str] = []  # of x
         self.vectors = [*states, *(name for name in self.others if "hidden" in OTHERS[name])]
+        if not linear and draw(st.integers(0, 3)) == 3:
+            self.remembered = sorted(draw(st.sets(st.sampled_from(sorted(REMEMBERED)))))
+            self.earlier = sorted(draw(st.sets(st.sampled_from(("lag(x)", "lag(x, 3)")))))
+            self.earlier += [name for name in self.remembered if name in "pq"]
+            self.remembered += ["p"] if "q" in self.remembered and "p" not in self.remembered else []
+            self.vectors += [name for name in self.remembered if name == "e"]
+            self.vectors += sorted(draw(st.sets(st.sampled_from(EARLIER)))) if self.products else []
         self.written: list[str] = []
         self.compared: list[str] = []
 
@@ -108,7 +121,7 @@ class _Writer:
         return [form for form in MADE[kind] if self.products or "{U}" not in form]
 
     def product(self, depth: int) -> str:
-        x = self.of("x", *(name for name in self.others if "inputs" in OTHERS[name]))
+        x = self.of("x", *self.earlier, *(name for name in self.others if "inputs" in OTHERS[name]))
         if not self.products:
             return f"{self.matrix('W')} @ {x}"
         match self.of("vector", "vector", "input", "input's", "bias", "expression", "narrow"):
@@ -138,7 +151,8 @@ class _Writer:
             case "bias":
                 return self.block("bk")
             case "scaled":
-                numbers = (name for name in self.others if OTHERS[name] == "[]")
+                numbers = [name for name in self.others if OTHERS[name] == "[]"]
+                numbers += [name for name in self.remembered if name == "o"]
                 factor = self.of("0.5", "rate", self.block("b"), self.block("k"), *numbers)
                 return f"{factor} * {self.of(self.block('b'), f'({self.product(depth)})', self.of(*self.vectors))}"
             case "again" if self.written:
@@ -263,6 +277,8 @@ def cells(draw) -> str:
         name = f"a{len(lines)}"
         lines.append([name, right])
         writer.vectors.append(name)
+        if writer.earlier and draw(st.booleans()):
+            writer.vectors.append(f"lag({name})")
 
     for _ in range(draw(st.integers(0, 4))):
         form = draw(st.sampled_from(("sum", "product", "expression")))
@@ -276,7 +292,8 @@ def cells(draw) -> str:
             right = f"({right}) * {draw(st.sampled_from(ROOTS if writer.products else ROOTS[:-1]))}"
         lines.append([f"{state}'", right])
         writer.vectors.append(f"{state}'")
-    defined = [name for name in writer.vectors if name not in (*states, *writer.others)]
+    own = (*states, *writer.others, *writer.remembered)
+    defined = [name for name in writer.vectors if name not in own and "(" not in name]
     products = [name for name, right in lines if _PRODUCT.fullmatch(right)]
     output = draw(st.sampled_from(["h'", *(products or ["h'"]), *defined]))
     match draw(st.sampled_from(("itself", "itself", "product", "sum", "inputs"))):
@@ -298,12 +315,16 @@ def cells(draw) -> str:
     names = [name for name, _ in lines if not name.endswith("'")]
     idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
     idle += [_used_alone(block) for block in sorted(set(writer.compared))]
-    idle += _unused(writer.others, text)
+    idle += _unused(writer.others, text) + _unremembered(writer.remembered, text)
     idle += [] if " x" in "\n".join(right for name, right in lines if name.endswith("'")) else ["W_1 @ x"]
     if idle:
         place = next(n for n, (name, _) in enumerate(lines) if name == f"{states[0]}'")
         lines[place][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
-    return _file(draw, lines, states, output, writer.others)
+    for name in writer.remembered:
+        x = writer.of("x", *(other for other in writer.remembered if other in "pq"))
+        lines.append([f"{name}'", REMEMBERED[name].format(x=x)])
+    place = draw(st.integers(0, len(states)))
+    return _file(draw, lines, [*states[:place], *writer.remembered, *states[place:]], output, writer.others)
 
 
 # Of the counter before the step, and after it: both are no number at padding.
@@ -319,6 +340,12 @@ def _unused(others: list[str], text: str) -> list[str]:
     return [f"W_1 @ {name}" if "inputs" in OTHERS[name] else name for name in others if not _uses(text, name)]
 
 
+def _unremembered(states: list[str], text: str) -> list[str]:
+    """Terms for the states that only remember and that nothing uses."""
+    idle = [name for name in states if not _uses(text, name) and not (name == "p" and "q" in states)]
+    return [f"W_1 @ {name}" if name in "pq" else name for name in idle]
+
+
 def _used_alone(block: str) -> str:
     return block + {"W": " @ x", "U": " @ h", "R": " @ h", "M": ".T @ x"}.get(block[0], "")
 
@@ -330,9 +357,11 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
     shapes = {name: OTHERS[name] for name in others}
     if draw(st.integers(0, 7)) == 7:
         shapes["x"] = '["hidden"]'
-        lines[-1][1] += " + 0.2 * x" if lines[-1][0] != f"{COUNTER}'" else ""
+        lines[-1][1] += " + 0.2 * x" if lines[-1][0] not in (f"{COUNTER}'", "o'") else ""
     step = "\n".join(f"{name} = {right}" for name, right in lines)
-    found = ['name = "random_cell"', f"states = {json.dumps(states)}"]
+    tables = ", ".join(f"{name} = {{ shape = {WIDTHS.get(name, WIDTHS['e'])} }}" for name in states)
+    listed = json.dumps(states) if WIDTHS.keys().isdisjoint(states) else f"{{ {tables} }}"
+    found = ['name = "random_cell"', f"states = {listed}"]
     more = [name for name, _ in lines if name != output] if draw(st.integers(0, 5)) == 5 else []
     outputs = [output, draw(st.sampled_from(more))] if more else output
     found += [f"output = {json.dumps(outputs)}"]
@@ -407,7 +436,7 @@ def calls(draw, text: str) -> Call:
     proj_size = draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0
     if AS_WIDE in text:
         inputs, num_layers = width * heads, 1 if bidirectional or proj_size else num_layers
-    elif OTHERS["u"] in text.partition("step")[0]:  # all layers get it, and with it an x of one width
+    elif OTHERS["u"] in text.partition("step")[0] or "lag(x" in text:  # in all layers, and with it an x of one width
         num_layers = 1
     return Call(
         time=time,
@@ -500,7 +529,7 @@ def check(trial: Trial, call: Call) -> list[str]:
             if not (schedule == "resident" and (mixed or "do not fit the registers" in str(reason))):
                 raise
             continue
-        for name, error in _errors(got, want, 1e-8 if kind == torch.float64 else 1e-3):
+        for name, error in _errors(got, want, 1e-8 if kind == torch.float64 else 1e-3, torch.finfo(kind).eps):
             if not error <= 30 * _unsteadiness(exact, judge, xs, first, begins, torch.finfo(kind).eps)[name]:
                 raise Wrong(path, name, error)
         run.append(path)
@@ -608,14 +637,19 @@ def _answer(
     return found | {f"gradient of {name}": g.double() for name, g in zip(named, gradients, strict=True)}
 
 
-def _errors(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float) -> Iterator[tuple[str, float]]:
-    """The names of what is further off than the tolerance, relative to its size, and by how much."""
+def _errors(
+    got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float, eps: float
+) -> Iterator[tuple[str, float]]:
+    """The names of what is further off than the tolerance, relative to its size, and by how much.
+
+    A gradient whose parts cancel, as that of (b + h) - (b + h), is what rounding leaves of them: `eps` of the largest.
+    """
     gradients = max(float(tensor.norm()) for name, tensor in want.items() if name.startswith("gradient"))
     for name, tensor in want.items():
         if got[name].shape != tensor.shape:
             yield name, math.inf
             continue
-        least = 1e-6 * gradients if name.startswith("gradient") else 1e-6
+        least = max(1e-6, eps / tolerance) * gradients if name.startswith("gradient") else 1e-6
         error = float((got[name] - tensor).norm())
         if not error <= tolerance * max(float(tensor.norm()), least):
             yield name, error
