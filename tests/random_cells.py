@@ -92,8 +92,8 @@ class _Writer:
         self.remembered: list[str] = []
         self.earlier: list[str] = []  # of x
         self.vectors = [*states, *(name for name in self.others if "hidden" in OTHERS[name])]
-        if not linear and draw(st.integers(0, 3)) == 3:
-            self.remembered = sorted(draw(st.sets(st.sampled_from(sorted(REMEMBERED)))))
+        if not linear and draw(st.sampled_from((False, True, False))):
+            self.remembered = sorted(draw(st.sets(st.sampled_from(sorted(REMEMBERED)), min_size=1)))
             self.earlier = sorted(draw(st.sets(st.sampled_from(("lag(x)", "lag(x, 3)")))))
             self.earlier += [name for name in self.remembered if name in "pq"]
             self.remembered += ["p"] if "q" in self.remembered and "p" not in self.remembered else []

@@ -112,6 +112,17 @@ def test_hoist_takes_the_input_and_its_bias_along():
     assert equations(found.scan)["h'"] == f"({before[1]} + weight_hh_h)"
 
 
+def test_hoist_adds_products_of_inputs_before_the_scan():
+    """As whole stacks, so that the scan reads one; and a sum of single products is none the less made there."""
+    lines = [f"{a} = sigmoid(W_{a} @ x + V_{a} @ lag(x) + Q_{a} @ lag(x, 2) + b_{a})" for a in "ij"]
+    lines += ["m = A @ x + B @ lag(x)", "h' = i * tanh(m + U @ h) + j"]
+    text = cell_text("\n".join(lines), W="W_i W_j V_i V_j A Q_i Q_j B", U="U", b="b_i b_j")
+    found = cells.forms(text)["hoist"]
+    assert [leaf.shape for leaf in found.scan.leaves("input")] == [(2, "hidden"), ("hidden",)]
+    assert found.scan.leaves("input")[1].name == "m"
+    assert sum(value.op == "matmul" for value in found.before.values) == 5
+
+
 @every_cell
 def test_hoist_keeps_the_names_of_equations(name):
     """A sum that was put in another order is still the one that the user named."""

@@ -45,8 +45,8 @@ _SUMS = frozenset({"add", "sub"})
 
 def hoist(program: Packed) -> Split:
     """The program with its cell split into `once`, `before`, `scan` and `after`."""
-    graph, biased = _with_biases(_regrouped(program.cell))
-    phase = _phases(graph, biased)
+    graph, early = _with_biases(*_with_sums(_regrouped(program.cell)))
+    phase = _phases(graph, early)
     outputs = dict(graph.outputs)
     after = _extract(graph, phase, "after", (), [*dict.fromkeys(outputs.values())])
     states = carried(graph)
@@ -76,15 +76,18 @@ def _ranks(graph: CellGraph) -> dict[str, int]:
     return {v.name: 2 if v.name in with_state else 1 if v.name in with_input else 0 for v in graph.values}
 
 
-def _phases(graph: CellGraph, biased: set[str]) -> dict[str, str]:
-    """The graph that each value belongs to; "leaf" and "view" values belong to every graph that uses them."""
+def _phases(graph: CellGraph, early: set[str]) -> dict[str, str]:
+    """The graph that each value belongs to; "leaf" and "view" values belong to every graph that uses them.
+
+    early: sums that are made before the scan.
+    """
     rank = _ranks(graph)
     across = {v.name for v in graph.values if v.op in ACROSS}
     products = {v.name for v in graph.values if v.op == "matmul"}
     # What is made of a reduction stays with it: within the loop its gradient would take a reduction at every step.
     reduced = reaching(graph, {name for name in across - products if rank[name] == 1})
     delayed = {state.name: state.update for state in delays(graph)}
-    before = needed(graph, biased | {name for name in across | reduced if rank[name] == 1})
+    before = needed(graph, early | {name for name in across | reduced if rank[name] == 1})
     before |= needed(graph, set(delayed.values()))
     recurrent = needed(graph, {state.update for state in carried(graph)})
     after = reaching(graph, {name for name in across if rank[name] == 2 and name not in recurrent})
@@ -232,8 +235,57 @@ def _sum(builder: Builder, name: str, terms: list[tuple[int, str]]) -> str:
     return total
 
 
-def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
-    """Biases moved from the blocks of a product of the input to the product, and the names of the sums so made.
+def _with_sums(graph: CellGraph) -> tuple[CellGraph, set[str]]:
+    """Sums of products of inputs as sums of whole stacks, and the names of these.
+
+    a = P[0] + Q[0], c = P[1] + Q[1]   →   S = P + Q, a = S[0], c = S[1]; the scan reads S, and torch adds P within the
+    GEMM of Q.
+    """
+    sums: set[str] = set()
+    while found := _summed(graph, sums):
+        one, other, adds = found
+        total = Value(Builder(graph.values).fresh(f"{one.name}_sum"), "add", (one.name, other.name), one.shape)
+        sums.add(total.name)
+        place = next(place for place, value in enumerate(graph.values) if value.name in adds)
+        values = [
+            replace(value, op="pick", operands=(total.name,), attribute=adds[value.name])
+            if value.name in adds
+            else value
+            for value in graph.values
+        ]
+        graph = prune(replace(graph, values=(*values[:place], total, *values[place:])))
+    only_users, definitions, rank = graph.only_users(), graph.by_name(), _ranks(graph)
+    for value in graph.values:
+        parts = [definitions[name] for name in value.operands] if value.op == "add" and rank[value.name] == 1 else []
+        if parts and all((p.op == "matmul" or p.name in sums) and only_users.get(p.name) == value for p in parts):
+            sums.add(value.name)
+    return graph, sums
+
+
+def _summed(graph: CellGraph, sums: set[str]) -> tuple[Value, Value, dict[str, int]] | None:
+    """Two stacks of products of inputs whose blocks are only ever added to one another, and the block that each such
+    sum is of; None if there are none. sums: stacks that were made so.
+    """
+    rank, users, only_users = _ranks(graph), graph.users(), graph.only_users()
+    found: dict[tuple[str, ...], Value] = {}
+    for pack in graph.values:
+        picks = {user.block: user for user in users[pack.name] if user.op == "pick"}
+        stack = rank[pack.name] == 1 and (pack.op == "matmul" or pack.name in sums)
+        if not stack or len(picks) < 2 or not len(users[pack.name]) == len(picks) == blocks_of(pack.shape):
+            continue
+        adds = [only_users.get(pick.name) for _, pick in sorted(picks.items())]
+        names = tuple(add.name for add in adds if add and add.op == "add")
+        if len(names) < len(adds):
+            continue
+        if other := found.get(names):
+            return other, pack, {name: number for number, name in enumerate(names)}
+        found[names] = pack
+    return None
+
+
+def _with_biases(graph: CellGraph, sums: set[str]) -> tuple[CellGraph, set[str]]:
+    """Biases moved from the blocks of a product of the input to the product, and the names of the sums so made, and of
+    those that are there.
 
     a = P[0] + b, c = P[1] + d   →   Q = P + stack(b, d), a = Q[0], c = Q[1]; torch adds Q's bias within the GEMM.
     """
@@ -242,7 +294,7 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
     biases = _biases(graph, rank)
     builder = Builder()
     names: dict[str, str] = {}
-    biased: set[str] = set()
+    early: set[str] = set()
     lifted: dict[str, tuple[str, int | None]] = {}  # the sum that goes away: its product and the block of it
     bare: set[str] = set()  # blocks without their biases, which nothing uses any more
     for value in graph.values:
@@ -254,7 +306,8 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
             names[value.name] = whole if place is None else builder.make(value.name, "pick", whole, attribute=place)
             continue
         names[value.name] = builder.copy(value, names)
-        if value.op != "matmul" or rank[value.name] != 1:
+        early |= {names[value.name]} if value.name in sums else set()
+        if not (value.name in sums or (value.op == "matmul" and rank[value.name] == 1)):
             continue
         blocks = blocks_of(value.shape)
         picks = {p.block: p for p in users[value.name] if p.op == "pick"}
@@ -272,10 +325,17 @@ def _with_biases(graph: CellGraph) -> tuple[CellGraph, set[str]]:
             # The biases may stand later in the graph; they depend on parameters alone, so they can be made now.
             bias = _stacked_biases(graph, found, blocks, builder, names)
             named = [total for total in lifted if lifted[total] == (value.name, None) and "." not in total]
+            if value.name in sums:
+                first, second = value.operands
+                first = builder.make(f"{first}_b", "add", names[first], bias)
+                terms = first, names[second]
+            else:
+                terms = names[value.name], bias
             label = named[0] if named else f"{value.name}_b"
-            names[value.name] = builder.make(label, "add", names[value.name], bias)
-            biased.add(names[value.name])
-    return prune(renamed(graph, builder, names)), biased
+            names[value.name] = builder.make(label, "add", *terms)
+            early.add(names[value.name])
+    graph = prune(renamed(graph, builder, names))
+    return graph, early & graph.by_name().keys()
 
 
 def _biases(graph: CellGraph, rank: dict[str, int]) -> dict[str, tuple[str, str]]:

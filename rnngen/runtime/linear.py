@@ -18,8 +18,11 @@ def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tenso
     if stack.dim() == 2:
         if added is None or added.dim() == 1:
             return F.linear(vector, stack, added)
-        fused = vector.dim() == added.dim() == 2
-        return torch.addmm(added, vector, stack.T) if fused else F.linear(vector, stack) + added
+        if vector.dim() != added.dim():
+            return F.linear(vector, stack) + added
+        if vector.dim() == 2:
+            return torch.addmm(added, vector, stack.T)
+        return torch.addmm(added.flatten(0, -2), vector.flatten(0, -2), stack.T).view_as(added)
     heads = vector.shape[-1] // stack.shape[-1]
     by_head = vector.unflatten(-1, (heads, -1))
     result = torch.einsum("knij,...nj->...kni", stack.unflatten(0, (-1, heads)), by_head).flatten(-3)
