@@ -54,9 +54,8 @@ class Entry:
         units: Counter[tuple[str, ...]] = Counter()
         shared: Counter[tuple[str, ...]] = Counter()
         for parameter in (parameter for parameter in self.cell.parameters if parameter.trained):
-            dimensions = [
-                _LETTERS.get(dimension, dimension) for dimension in sorted(parameter.shape, reverse=True)
-            ]  # inputs first
+            first = sorted(parameter.shape, key=lambda dimension: (dimension != "inputs", dimension))
+            dimensions = [_LETTERS.get(dimension, dimension) for dimension in first]
             counted = units if "H" in dimensions else shared
             if "H" in dimensions:
                 dimensions.remove("H")
@@ -120,6 +119,8 @@ class Entry:
         if self.cell.activations:
             functions = ", ".join(f'{name} = "{function}"' for name, function in self.cell.activations.items())
             keys["activations"] = f"{{ {functions} }}"
+        if self.cell.sizes:
+            keys["sizes"] = f"{{ {', '.join(f'{name} = {size}' for name, size in self.cell.sizes.items())} }}"
         width = max(map(len, keys))
         return "\n".join(["[[layers]]", *(f"{key:<{width}} = {value}" for key, value in keys.items())])
 
@@ -127,6 +128,7 @@ class Entry:
     def python(self) -> str:
         """A layer in Python, of the module that `rnngen compile` writes."""
         kind, sizes = self.cell.class_name, f"{64 if self.wide else 8}, 64{', heads=4' if self.heads else ''}"
+        sizes += "".join(f", {name}={size}" for name, size in self.cell.sizes.items())
         return f"from {self.cell.name} import {kind}\n\nlayer = {kind}({sizes})"
 
     @property
@@ -217,7 +219,8 @@ def _sum(terms: Counter[tuple[str, ...]]) -> str:
 
 def _term(dimensions: tuple[str, ...], times: int) -> str:
     product = " ".join(dimensions).replace(" heads", "/heads")
-    return f"{times if times > 1 or not product else ''}{product}"
+    word = " " if max(map(len, dimensions), default=0) > 1 and "heads" not in dimensions else ""
+    return f"{times}{word}{product}" if times > 1 or not product else product
 
 
 def _shape(parameter: Parameter) -> str:

@@ -108,6 +108,30 @@ class HardSigmoid(nn.Module):
 # Steps written from the papers.
 
 
+def lstmp(p, x, r, c):
+    pre = linear(x, p.weight_ih, p.bias) + linear(r, p.weight_hh)
+    ins, forgets, cells, outs = pre.chunk(4, -1)
+    peep_i, peep_f, peep_o = p.weight_ph.chunk(3)
+    c = torch.addcmul(
+        torch.sigmoid(torch.addcmul(forgets, peep_f, c)) * c,
+        torch.sigmoid(torch.addcmul(ins, peep_i, c)),
+        torch.tanh(cells),
+    )
+    r = linear(torch.sigmoid(torch.addcmul(outs, peep_o, c)) * torch.tanh(c), p.weight_hp)
+    return r, (r, c)
+
+
+def rotation_mingru(p, x, first, second):
+    """By the 2 x 2 matrix of each pair of units."""
+    angle, mirror, gate_p, gate_q, own_p, own_q = linear(x, p.weight_ih, p.bias).chunk(6, -1)
+    rotation = torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1).unflatten(-1, (2, 2))
+    mirrored = torch.stack((torch.ones_like(mirror), torch.tanh(mirror)), -1)
+    pair = torch.stack((first, second), -1) * mirrored
+    own = torch.stack((gate_p.sigmoid() * own_p, gate_q.sigmoid() * own_q), -1)
+    first, second = ((rotation @ pair[..., None])[..., 0] + own).unbind(-1)
+    return torch.cat((first, second), -1), (first, second)
+
+
 def original_lstm(p, x, h, c):
     net = linear(x, p.weight_ih, p.bias) + linear(h, p.weight_hh)
     net_in, net_c, net_out = net.chunk(3, -1)
@@ -404,6 +428,7 @@ ORACLES = {
     "lightru": torchrecurrent("LightRU"),
     "ligru": torchrecurrent("LiGRU"),
     "lstm": torch_nn(torch.lstm_cell),
+    "lstmp": equations(lstmp, "the paper"),
     "mclstm": torchrecurrent("MCLSTM"),
     "mgu": torchrecurrent("MGU"),
     "mi_rnn": equations(mi_rnn, "the paper"),
@@ -434,6 +459,7 @@ ORACLES = {
     "rhn": equations(rhn, "the paper"),
     "rnn": torch_nn(torch.rnn_tanh_cell),
     "rnn_relu": torch_nn(torch.rnn_relu_cell),
+    "rotation_mingru": equations(rotation_mingru, "mingru-scans"),
     "rwkv4": equations(rwkv4, "the paper, without a stabiliser"),
     "scrn": equations(scrn, "the paper; torchrecurrent's SCRN feeds its output back"),
     "scrn_torchrecurrent": torchrecurrent("SCRN"),

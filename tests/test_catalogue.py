@@ -48,7 +48,8 @@ def test_the_parameters_of_a_unit_are_those_of_a_layer(name):
     shown = layer(ENTRIES[name])
     formula, _, shared = ENTRIES[name].numbers.partition(", ")
     sizes = {"I": shown.inputs, "H": shown.hidden, "H/heads": shown.hidden // shown.heads, "": 1}
-    terms = [re.fullmatch(r"([0-9]*)(|I|H|H/heads)", term).groups() for term in formula.split(" + ")]
+    sizes |= shown.cell.sizes
+    terms = [re.fullmatch(rf"([0-9]*) ?({'|'.join(sizes)})", term).groups() for term in formula.split(" + ")]
     a_unit = sum(int(times or 1) * sizes[size] for times, size in terms)
     learned = replace(shown.cell, parameters=tuple(p for p in shown.cell.parameters if p.trained))
     count = parameter_count(replace(shown, cell=learned))

@@ -43,7 +43,7 @@ def leaves_for(layer):
     """What comes in, by name, x (time, batch, inputs) first, and the states (batch, hidden), none of them zero; a
     normaliser is positive.
     """
-    widths = {"": (), "hidden": (H,), "inputs": (layer.input_size,)}
+    widths = {"": (), "hidden": (H,), "inputs": (layer.input_size,), **{n: (size,) for n, size in layer.sizes.items()}}
     xs = {name: torch.randn(T, B, *widths[of], dtype=torch.float64) for name, of in layer.cell.inputs.items()}
     widths[""] = (1,)
     own = [widths[layer.cell.widths.get(name, "hidden")] for name in layer.cell.states]
