@@ -49,7 +49,12 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     cycles = {4: 150, 2: 250, 1: 450}[unroll]  # a step of an IndRNN or a minGRU on sm_80 or sm_90
     cycles += facts.sums * (150 if warps == 1 else 270)  # sums in one warp, or in several, on sm_90
     time = max(waves * cycles / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
-    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, {"num_warps": warps})
+    options = {"num_warps": warps}
+    if machine.backend == "cuda" and sum(facts.streams) > 9 and (sizes.masked or sizes.resets):
+        # Left alone, ptxas gives up registers for more blocks on a multiprocessor, and for them the adjoint of a
+        # rotating minGRU spills 16 bytes. With all of them it takes as long.
+        options["maxnreg"] = 255
+    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, options)
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
