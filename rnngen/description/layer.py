@@ -17,6 +17,7 @@ from rnngen.description.validate import keys_of, validated
 from rnngen.document import Places
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
+from rnngen.lag import without_lags
 from rnngen.library import library
 from rnngen.runtime.drawn import RATES
 from rnngen.source import Span
@@ -149,7 +150,8 @@ def _check_inputs(layer: LayerTable, cell: Cell, width: int, places: Places, mis
     """What is as wide as x is one tensor for all layers of num_layers, so that each needs an x of one width."""
     second = (layer.proj_size or layer.hidden) * (2 if layer.bidirectional else 1)
     wide = [f"input '{name}'" for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
-    wide += [f"state '{name}'" for name, shape in cell.states.items() if shape == ("inputs",)]
+    cell = cell if len(mistakes) else without_lags(cell)  # calls with a mistake mean nothing
+    wide += [f"state '{cell.lags.get(name, name)}'" for name, shape in cell.states.items() if shape == ("inputs",)]
     if wide and layer.num_layers > 1 and second != width:
         message = f"The {wide[0]} of the cell '{cell.name}' is as wide as x, which these layers do not share."
         note = f"the x of the first has {width} features, that of the second {second}."

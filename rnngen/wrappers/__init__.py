@@ -11,6 +11,8 @@ function in a file of its name here, and name it in `WRAPPERS`; the language, th
 * a parameter that is added is a leaf of the graph and one of `parameters`, a state a leaf and one of `states`; torch
   knows both by name, so it is of letters, digits and "_", and new to the cell: `fresh(name, "_")`;
 * what a layer draws is a leaf of the graph, an input, of `untrained` and of `drawn`;
+* a state that takes no part in the recurrence, as the last x of `lag(x)`, stays out of it: the others are those of
+  `carried(graph)`;
 * within the recurrence every vector is hidden wide.
 
 One that would leave the step of a cell as it is raises NoEffect.
