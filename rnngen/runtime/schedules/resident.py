@@ -276,8 +276,9 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
-    # Flags that a step asks for late, or more than once, lie there for longer than they were loaded ahead.
-    flags = 2 * (sizes.masked + sizes.resets)
+    # Flags that a step asks for late, or more than once, lie there for longer than they were loaded ahead; with Triton
+    # 3.6 once more where an adjoint has several outputs, an intersection RNN's.
+    flags = (3 if facts.backwards and len(facts.outputs) > 1 else 2) * (sizes.masked + sizes.resets)
     streams = tiles * tile * batch * sizes.itemsize + flags * batch * 4 + facts.numbers * 64
     operands = [
         parts_of(run) if across.op == "matmul_t" else 1
