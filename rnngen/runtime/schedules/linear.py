@@ -25,7 +25,9 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         return f"{width} units are more than {most}, which a grid has beside each other"
     tensors = sum(facts.streams) + sum(facts.outputs)
     warps = next(warps for most, warps in _WARPS if tensors <= most)
-    if sizes.resets and tensors > 7:
+    if tensors > 9:
+        block, warps = block // 2, 8
+    elif sizes.resets and tensors > 7:
         block //= 2
     elif sizes.resets:
         warps *= 2
@@ -54,7 +56,8 @@ _BLOCK = {2: 16, 4: 16, 8: 8}
 # not, and takes half the cycles. With 16 its adjoint, which has 9, takes 60 - 66 cycles instead of 98 - 113; in float64
 # that spills with either. With resets a scan has the flags beside a and b: with 4 warps a minGRU spills up to 24 bytes
 # then and takes 44 - 58 cycles, with 8 it takes 13 - 25. The adjoint of a BRC, of eight blocks, spills 16 bytes with 16
-# warps and takes 64 cycles, with half the units and 8 warps 40.
+# warps and takes 64 cycles, with half the units and 8 warps 40. More than nine blocks leave 16 warps too few registers:
+# the adjoint of RWKV-4, of ten, spills 24 - 88 bytes then and takes 38 - 54 cycles, 30 - 37 as below.
 _WARPS = ((6, 4), (8, 8), (math.inf, 16))
 
 
