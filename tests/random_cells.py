@@ -47,7 +47,8 @@ RATE = 0.3  # of wrappers that are random
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
 # States that only remember, each with its new value; q is behind p.
 REMEMBERED = {"e": "tanh(W_2 @ x + W_1 @ {x})", "o": "mean({x})", "p": "x", "q": "p"}
-WIDTHS = {"e": '["hidden"]', "o": "[]", "p": '["inputs"]', "q": '["inputs"]'}
+WIDTHS = {"e": '["hidden"]', "o": "[]", "p": '["inputs"]', "q": '["inputs"]', "v": '["rank"]'}
+NARROW_STATE = "(K_3 @ v)"  # how equations see the state v
 EARLIER = ("lag(h)", "lag(h', 2)", "lag(h, 2)")
 _BLOCK = re.compile(r"\b[WURMNKbk]_\d\b")
 _PRODUCT = re.compile(r"[UR]_\d @ \w+'?")
@@ -270,6 +271,8 @@ def cells(draw) -> str:
         return draw(linear_cells())
     states = list(STATES[: draw(st.integers(1, 3))])
     writer = _Writer(draw, states, products=draw(st.integers(0, 3)) < 3)
+    narrow = writer.products and draw(st.integers(0, 5)) == 5
+    writer.vectors += [NARROW_STATE] if narrow else []
     lines: list[list[str]] = []
     counting = draw(st.sampled_from((False, True, False)))
 
@@ -315,6 +318,7 @@ def cells(draw) -> str:
     names = [name for name, _ in lines if not name.endswith("'")]
     idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
     idle += [_used_alone(block) for block in sorted(set(writer.compared))]
+    idle += [NARROW_STATE] if narrow and NARROW_STATE not in text else []
     idle += _unused(writer.others, text) + _unremembered(writer.remembered, text)
     idle += [] if " x" in "\n".join(right for name, right in lines if name.endswith("'")) else ["W_1 @ x"]
     if idle:
@@ -323,8 +327,10 @@ def cells(draw) -> str:
     for name in writer.remembered:
         x = writer.of("x", *(other for other in writer.remembered if other in "pq"))
         lines.append([f"{name}'", REMEMBERED[name].format(x=x)])
-    place = draw(st.integers(0, len(states)))
-    return _file(draw, lines, [*states[:place], *writer.remembered, *states[place:]], output, writer.others)
+    if narrow:
+        lines.append(["v'", f"0.5 * v + tanh({writer.block('N')} @ {states[0]}')"])
+    place, more = draw(st.integers(0, len(states))), [*writer.remembered, *(["v"] if narrow else [])]
+    return _file(draw, lines, [*states[:place], *more, *states[place:]], output, writer.others)
 
 
 # Of the counter before the step, and after it: both are no number at padding.
@@ -357,12 +363,12 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
     shapes = {name: OTHERS[name] for name in others}
     if draw(st.integers(0, 7)) == 7:
         shapes["x"] = '["hidden"]'
-        lines[-1][1] += " + 0.2 * x" if lines[-1][0] not in (f"{COUNTER}'", "o'") else ""
+        lines[-1][1] += " + 0.2 * x" if lines[-1][0] not in (f"{COUNTER}'", "o'", "v'") else ""
     step = "\n".join(f"{name} = {right}" for name, right in lines)
     tables = ", ".join(f"{name} = {{ shape = {WIDTHS.get(name, WIDTHS['e'])} }}" for name in states)
     listed = json.dumps(states) if WIDTHS.keys().isdisjoint(states) else f"{{ {tables} }}"
     found = ['name = "random_cell"', f"states = {listed}"]
-    more = [name for name, _ in lines if name != output] if draw(st.integers(0, 5)) == 5 else []
+    more = [name for name, _ in lines if name not in (output, "o'")] if draw(st.integers(0, 5)) == 5 else []
     outputs = [output, draw(st.sampled_from(more))] if more else output
     found += [f"output = {json.dumps(outputs)}"]
     found += [RANK] if "N_" in step else []
