@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rnngen.ir import Shape, block_shape
+from rnngen.ir import Shape, block_shape, blocks_of
 from rnngen.ops import COMPARISONS, OPS
 
 
@@ -28,6 +28,8 @@ class Across:
     adjoint and that operand.
     partials: of a reduction, the derivative of the result by each unit of its operand, as in a row of `ops`; `share` is
     1 by the number of units. () for none.
+    fold: of a reduction, the operation of `ops` by which several blocks become one of the same result; averages: which
+    is then divided by their number.
     definition: the operation in terms of others, as in a row of `ops`; "" for a primitive.
     sign: how the equation language writes it, by its name if it is a function; "" if it does not.
     """
@@ -38,6 +40,8 @@ class Across:
     back: str = ""
     matrix: bool = False
     partials: tuple[str, ...] = ()
+    fold: str = "add"
+    averages: bool = False
     definition: str = ""
     sign: str = ""
 
@@ -47,7 +51,7 @@ class Across:
 
 
 def _applied(matrix: Shape, vector: Shape) -> Shape:
-    if len(block_shape(matrix)) != 2 or len(vector) != 1:
+    if len(block_shape(matrix)) != 2 or len(block_shape(vector)) != 1 or vector != block_shape(vector):
         hint = "* and @ bind equally strongly; write r * (U @ h)" if len(matrix) < 2 else ""
         raise ShapeConflict(f"'@' takes a matrix and a vector, not {shown(matrix, vector)}.", hint)
     *rows, columns = matrix
@@ -63,7 +67,7 @@ def _applied_transposed(matrix: Shape, vector: Shape) -> Shape:
 
 
 def _vector(name: str, vector: Shape) -> Shape:
-    if len(vector) != 1:
+    if len(block_shape(vector)) != 1:
         raise ShapeConflict(f"'{name}' takes a vector, not {shown(vector)}.")
     return vector
 
@@ -77,8 +81,13 @@ def _number(name: str, *vectors: Shape) -> Shape:
 
 
 def shown(*shapes: Shape) -> str:
-    """Shapes as an error message writes them."""
-    return " and ".join(f"({', '.join(map(str, shape))})" if shape else "a scalar" for shape in shapes)
+    """Shapes as an error message writes them: (4 hidden, inputs) for a pack of four matrices."""
+    return " and ".join(_written(shape) if shape else "a scalar" for shape in shapes)
+
+
+def _written(shape: Shape) -> str:
+    first, *rest = map(str, block_shape(shape) or ("scalars",))
+    return f"({', '.join([f'{blocks_of(shape)} {first}' if blocks_of(shape) > 1 else first, *rest])})"
 
 
 def _reduction(name: str, operands: str, **row: Any) -> Across:
@@ -97,9 +106,9 @@ _ROWS = (
     # The sum of M.T @ v over a stack and the blocks of a pack.
     Across("matmul_t", "a b", _applied_transposed, "matmul", matrix=True),
     _reduction("sum", "a", partials=("1",), sign="sum"),
-    _reduction("mean", "a", partials=("share",), sign="mean"),
+    _reduction("mean", "a", partials=("share",), averages=True, sign="mean"),
     # The largest unit, for what does not depend on it: it has no derivative.
-    _reduction("largest", "a"),
+    _reduction("largest", "a", fold="max"),
     _reduction("dot", "a b", definition="sum(a * b)", sign="dot"),
     # eps is that of torch.nn.LayerNorm; Ba et al. 2016.
     _norm("layer_norm", "(a - mean(a)) * (1 / sqrt(mean((a - mean(a)) * (a - mean(a))) + 1e-05))"),

@@ -39,10 +39,11 @@ def shape_of(value: Value, operands: tuple[Shape, ...]) -> Shape:
         case op if op in MATRICES:
             return MATRICES[op].shape(*operands)
         case op if op in OPS:
-            shapes = {shape for shape in operands if shape != ()}
-            if len(shapes) > 1:
+            shapes, packs = {s for s in map(block_shape, operands) if s}, {s for s in operands if blocks_of(s) > 1}
+            counts = {blocks_of(s) for s in operands if s} if packs else set()
+            if len(shapes) > 1 or len(counts) > 1:
                 raise ShapeConflict(f"'{OPS[op].sign or op}' cannot combine {shown(*operands)}.")
-            return shapes.pop() if shapes else ()
+            return (*counts, *(shapes.pop() if shapes else ()))
     return value.shape
 
 
@@ -247,7 +248,10 @@ def _slice(to: Builder, value: Value, a: str) -> Value | str | None:
 def _stack(to: Builder, value: Value, *blocks: str) -> Value | str | None:
     picks = [to.values[block] for block in blocks]
     first = picks[0]
-    if first.op != "pick" or to.values[first.operands[0]].op != "parameter":
+    if first.op != "pick":
+        return None
+    whole = to.values[first.operands[0]]
+    if whole.op != "parameter" and len(blocks) < blocks_of(whole.shape):
         return None  # of what is computed, blocks are at hand one by one; only parameters lie in memory as a stack
     if any(p.op != "pick" or p.operands != first.operands or p.block != first.block + n
            for n, p in enumerate(picks)):  # fmt: skip

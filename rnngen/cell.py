@@ -43,9 +43,9 @@ class Cell:
     wrappers: tuple[str, ...] = ()
     lags: Mapping[str, str] = field(default_factory=dict)
 
-    def place_of(self, equation: Assignment) -> Span:
-        """The place of the name that an equation defines, or of the call that it was made of."""
-        return self.places.text(equation.offset, equation.length or len(equation.target))
+    def place_of(self, equation: Assignment, number: int = 0) -> Span:
+        """The place of a name that an equation defines, or of the call that it was made of."""
+        return self.places.text(equation.offsets[number], equation.length or len(equation.targets[number]))
 
     def place_of_output(self, name: str) -> Span:
         """The place of the name of an output, which need not be written if it is the only one."""
@@ -64,7 +64,7 @@ def check_names(cell: Cell, step: Step, mistakes: Mistakes) -> None:
 
     What a lost equation may define is taken for defined.
     """
-    equations = sorted((*step.equations, *step.faulty), key=lambda equation: equation.offset)
+    equations = sorted((*step.equations, *step.faulty), key=lambda equation: equation.offsets)
     definitions = _definitions(cell, equations, mistakes)
     _report_unknown(cell, definitions, step.lost, mistakes)
     _report_missing(cell, definitions, step.lost, mistakes)
@@ -78,9 +78,8 @@ def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes
     for parameter in cell.parameters:
         kinds |= {parameter.name: "a parameter"} | dict.fromkeys(parameter.blocks, "a block of a parameter")
     definitions: dict[str, Assignment] = {}
-    for equation in equations:
-        target, span = equation.target, cell.place_of(equation)
-        stem = target.removesuffix("'")
+    for equation, number, target in ((e, n, target) for e in equations for n, target in enumerate(e.targets)):
+        span, stem = cell.place_of(equation, number), target.removesuffix("'")
         if target in definitions:
             note = f"the first definition is in line {cell.place_of(definitions[target]).line}."
             message = f"'{target}' is defined twice."
@@ -89,7 +88,7 @@ def _definitions(cell: Cell, equations: Sequence[Assignment], mistakes: Mistakes
             hint = f"for its new value, write {stem}' on the left side."
             message = f"'{stem}' is a state, and its value from the step before cannot be changed."
             mistakes.add("assigned-state", message, span, hints=(hint,))
-            if all(other.target != f"{stem}'" for other in equations):
+            if all(f"{stem}'" not in other.targets for other in equations):
                 target = f"{stem}'"  # what was meant, so that nothing else is missed for it
         elif target != stem and stem not in cell.states:
             hint = did_you_mean(stem, cell.states) or f"leave out the prime, or add '{stem}' to the states."
@@ -105,26 +104,26 @@ def _report_unknown(
     cell: Cell, definitions: Mapping[str, Assignment], lost: Collection[str], mistakes: Mistakes
 ) -> None:
     blocks = (block for parameter in cell.parameters for block in parameter.blocks)
-    leaves = [*cell.inputs, *cell.states, *cell.constants, *blocks]
+    leaves = [*cell.inputs, *cell.states, *cell.constants, *blocks, *(parameter.name for parameter in cell.parameters)]
     used = {name.name for equation in definitions.values() for name in equation.expression.names()}
     # Of names that are equally alike, one that nothing uses is the one that was meant.
     candidates = sorted(dict.fromkeys((*definitions, *leaves)), key=used.__contains__)
     known = {*definitions, *leaves, *lost, *(f"{state}'" for state in cell.states)}
-    for equation in definitions.values():
+    for equation in dict.fromkeys(definitions.values()):
         applied = {part.operands[0].offset for part in equation.expression.parts() if part.op == "matmul"}
         for name in equation.expression.names():
             if name.name in known:
                 continue  # a new value that no equation gives is reported with its state
             hint = None
             if not mistakes.enough:
-                others = (candidate for candidate in candidates if candidate != equation.target)
+                others = (candidate for candidate in candidates if candidate not in equation.targets)
                 hint = (
                     _meant(name.name, cell, known)
                     or (_product(name.name, cell, known) if name.offset not in applied else None)
                     or did_you_mean(name.name, others)
                     or _ADDED.format(name.name.removesuffix("'"))
                 )
-            message = f"Unknown name '{name.name}' in equation '{equation.target}' of cell '{cell.name}'."
+            message = f"Unknown name '{name.name}' in equation '{equation.name}' of cell '{cell.name}'."
             label = "not a parameter, state or input"
             mistakes.add("unknown-name", message, cell.places.text(name.offset, name.length), label, hints=(hint,))
 
@@ -142,10 +141,7 @@ def _meant(name: str, cell: Cell, known: Collection[str]) -> str | None:
     """The hint for a name that is clearly meant for another, or for what no name stands for."""
     stem = name.removesuffix("'")
     for parameter in cell.parameters:
-        if stem == parameter.name:
-            blocks = ", ".join(parameter.blocks)
-            return f"an equation uses the blocks of a parameter; those of '{stem}' are {blocks}."
-        if stem in parameter.blocks and len(parameter.shape) == 2:
+        if stem in (parameter.name, *parameter.blocks) and len(parameter.shape) == 2:
             return f"a prime is the new value of a state; the transpose of {stem} is {stem}.T."
     if stem in cell.activations:
         return f"the argument of a function stands in brackets: {stem}(...)"
@@ -165,7 +161,7 @@ def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:
 
 def _at_a_moment(name: str, cell: Cell) -> str | None:
     """What is written here for the state, input or equation that a name like h_prev or x_lag_2 is about."""
-    others = {*cell.inputs, *(equation.target for equation in cell.equations)}
+    others = {*cell.inputs, *(target for equation in cell.equations for target in equation.targets)}
     if (match := _EARLIER.fullmatch(name)) and match["stem"] in (*cell.states, *others):
         earlier = int(match["lag"] or match["ago"]) - (match["stem"] in cell.states and not match["lag"])
         return f"lag({match['stem']}{f', {earlier}' * (earlier > 1)})" if earlier > 0 else None

@@ -33,6 +33,7 @@ from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
 from rnngen.passes.unfold import unfold
+from rnngen.passes.unpack import unpack
 from rnngen.passes.verify import verify
 from rnngen.passes.wrap import wrap
 from rnngen.runtime import PUBLISHED
@@ -90,6 +91,8 @@ def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
     yield "resolve", program
     program = verify(infer(program, cell))
     yield "infer", program
+    program = verify(unpack(program))
+    yield "unpack", program
     program = verify(wrap(program, cell))
     yield "wrap", program
     for step in PASSES.steps:

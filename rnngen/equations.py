@@ -1,4 +1,4 @@
-"""The text of a step, parsed: lines of `name = expression` into trees.
+"""The text of a step, parsed: lines of `name = expression`, or `name, name = expression`, into trees.
 
 The language is a small part of Python's expressions: names, numbers, `+ - * / % @`, unary minus, `.T`,
 comparisons and calls of the functions of `ops`, `across` and `matrices`, by their names or by those that a cell's
@@ -26,11 +26,11 @@ LARGEST = (2 - 2**-23) * 2.0**127  # finite number of float32, which a layer has
 FLOAT32 = f"a finite number of float32, at most {LARGEST:.7e}"
 DEEPEST = 64  # operations and brackets inside one another; every later pass may call itself as often
 
-_TARGET = re.compile(r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*'?)\s*=(?!=)")
+_TARGETS = re.compile(r"\s*(?P<names>[A-Za-z_]\w*'?(?:\s*,\s*[A-Za-z_]\w*'?)*)\s*=(?!=)", re.ASCII)
 _LEFT_SIDE = re.compile(r"[^=\n]*[^=<>!\s][^=<>!\n]*(?==(?!=))")
 _PRIME = "'"
 _PRIMES = dict.fromkeys(map(ord, idioms.PRIMES), _PRIME)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*'?")
 _TOKEN = re.compile(
     r"""
     (?P<number> (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) (?: [eE] [+-]? [0-9]+ )? )
@@ -94,14 +94,20 @@ class Expression:
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """`target = expression`, with the text as the user wrote it, but functions in the place of activations, and the
-    place of the target in the step. length: of that place, where it is not that of the target.
+    places of the targets in the step. Several targets are the blocks of what the expression gives. length: of a place
+    that is not the target's own.
     """
 
-    target: str
+    targets: tuple[str, ...]
     expression: Expression
     text: str = field(compare=False, default="")
-    offset: int = field(compare=False, default=0)
+    offsets: tuple[int, ...] = field(compare=False, default=())
     length: int = field(compare=False, default=0)
+
+    @property
+    def name(self) -> str:
+        """The targets as a message calls them."""
+        return ", ".join(self.targets)
 
 
 # report(code, message, offset, length, label, *hints)
@@ -146,10 +152,10 @@ def parse_step(text: str, report: Report, activations: Mapping[str, str]) -> Ste
 
 
 def _may_define(line: str) -> list[str]:
-    """The name that a line defines, or every name in one that has no left side."""
+    """The names that a line defines, or every name in one that has no left side."""
     line = line.translate(_PRIMES)
-    match = _TARGET.match(line)
-    return [match["name"].rstrip(_PRIME)] if match else _NAME.findall(line)
+    match = _TARGETS.match(line)
+    return [name.rstrip(_PRIME) for name in _NAME.findall(match["names"] if match else line)]
 
 
 @cache
@@ -171,7 +177,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     pending: list[str] = []
     for raw in text.split("\n"):
         code = raw.partition("#")[0].ljust(len(raw))
-        if pending and (depth <= 0 or _TARGET.match(code)):
+        if pending and (depth <= 0 or _TARGETS.match(code)):
             yield start, "\n".join(pending)
             pending, depth = [], 0
         if pending or code.strip():
@@ -195,13 +201,15 @@ def _assignment(line: str, start: int, report: Report, activations: Mapping[str,
         message = f"An equation has at most {LONGEST_EQUATION:,} characters; this one has {len(line.strip()):,}."
         report("too-large", message, first, 1, "starts here", "give parts of it names of their own.")
         raise _Rejected
-    match = _TARGET.match(line)
+    match = _TARGETS.match(line)
     if not match:
         _reject_line(line, first, report)
     parser = _Parser(line[match.end() :], start + match.end(), report, activations)
     expression = parser.whole()
     text = _CALLED.sub(lambda called: activations.get(called[0], called[0]), " ".join(line.split()))
-    return Assignment(match["name"], expression, text, start + match.start("name")), parser.sound
+    targets = list(_NAME.finditer(line, *match.span("names")))
+    offsets = tuple(start + target.start() for target in targets)
+    return Assignment(tuple(target[0] for target in targets), expression, text, offsets), parser.sound
 
 
 def _reject_line(line: str, first: int, report: Report) -> NoReturn:
@@ -211,10 +219,12 @@ def _reject_line(line: str, first: int, report: Report) -> NoReturn:
     hint = "write name = expression, or name' = expression for the new value of a state."
     if keyword.iskeyword(word := wrong.split()[0]):
         hint = idioms.SIGNS.get(word, hint)
+    elif left and "," in wrong and _NAME.search(wrong):
+        hint = idioms.TARGETS
     elif "[" in wrong:
         hint = idioms.STEPS
     if wrong.endswith("''"):
-        hint = f"{wrong.rstrip(_PRIME)}' is the new value; a step cannot give a later one."
+        hint = f"{wrong.split()[-1].rstrip(_PRIME)}' is the new value; a step cannot give a later one."
         report("not-causal", "A name has at most one prime.", first, len(wrong), "", hint)
     elif left:
         report("not-an-equation", "The left side of this equation is not a name.", first, len(wrong), "", hint)
@@ -344,6 +354,8 @@ class _Parser:
             return idioms.JOINED
         if text == "[" and before and (step := self.step_in_brackets(at)) is not None:
             return idioms.at_a_step(before.text, step)
+        if text == "[" and after.kind == "number":
+            return idioms.ELEMENT
         operand = not before or before.text in (*_LEVELS, "(", ",")  # one should begin here
         if text == "|" and operand:
             return "the absolute value is a function: abs(...)"
@@ -487,7 +499,8 @@ class _Parser:
         if complete and token.text == ")":
             return self.rejected("syntax", "This bracket was never opened.", *place)
         if complete and token.text == ",":
-            return self.rejected("syntax", "A comma can only stand between the arguments of a function.", *place)
+            message = "A comma can only stand between the arguments of a function."
+            return self.rejected("syntax", message, *place, "", idioms.EACH)
         if before and token.kind == "end":
             message = "The equation ends where a name, a number or a bracket should follow."
             return self.rejected("syntax", message, before.start, before.end, "nothing follows")

@@ -102,6 +102,7 @@ _NO_POWER = "a matrix has no inverse and no power yet; the product of two is P @
 _OVER_TIME = "what is gathered over time is a state, as in s' = s + x_in, x_in being an equation."
 _EARLIER = "what a value v was one step earlier is lag(v), and d steps earlier lag(v, d)."
 _PART_OF = "an operation takes all units of a vector; blocks with names of their own take the place of its parts."
+_APART = "names on the left side take blocks apart, as in i, f, g, o = weight_ih @ x."
 _CUT = "no gradient can be stopped yet; a number that is not learned is a constant."
 _INVERSE = "the language has no inverse of a trigonometric function yet."
 _SPIKE = "there is no surrogate gradient yet: where(v > 0, 1, 0) is a spike, through which no gradient flows back."
@@ -128,9 +129,9 @@ ABSENT = {
     **dict.fromkeys("cumsum cumprod cummax scan ema integrate".split(), _OVER_TIME),
     **dict.fromkeys("shift delay roll prev previous last".split(), _EARLIER),
     "next": "no later step can be reached; a layer with reverse runs from the last step to the first.",
+    **dict.fromkeys("chunk split tensor_split unbind unpack unsafe_chunk array_split".split(), _APART),
     **dict.fromkeys(
-        "chunk split view reshape flatten squeeze unsqueeze expand repeat index gather narrow slice tile flip".split(),
-        _PART_OF,
+        "view reshape flatten squeeze unsqueeze expand repeat index gather narrow slice tile flip".split(), _PART_OF
     ),
     **dict.fromkeys("detach stop_gradient stopgrad no_grad stop_grad".split(), _CUT),
     **dict.fromkeys("asin acos atan arcsin arccos arctan atan2 arctan2".split(), _INVERSE),
@@ -209,6 +210,9 @@ _ELEMENTWISE = "write *: the elementwise product."
 _SIGMA = "write sigmoid for the function; a name could be sigma."
 _CONDITION = "use where(condition, a, b)."
 NESTED = "nest the conditions: where(a > 0, where(b > 0, 1, 0), 0)"
+ELEMENT = "no element can be reached; a block of a parameter has a name of its own."
+TARGETS = "names of blocks stand alone, with a comma between two: i, f = expression."
+EACH = "write an equation for each; several names on the left take the blocks of one value apart."
 STEPS = "h is the state of the step before and h' the new one; what a value v was a step earlier is lag(v)."
 
 

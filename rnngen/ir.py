@@ -107,9 +107,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """A line of the user's, kept for the comments of the emitted code."""
+    """A line of the user's, kept for the comments of the emitted code. targets: the values that it defines, blocks one
+    by one.
+    """
 
-    target: str
+    targets: tuple[str, ...]
     text: str
     place: str = field(compare=False, default="")
 
@@ -236,6 +238,11 @@ def blocks_of(shape: Shape) -> int:
 def block_shape(shape: Shape) -> Shape:
     """The shape of one block."""
     return shape[1:] if shape and isinstance(shape[0], int) else shape
+
+
+def is_matrix(shape: Shape) -> bool:
+    """Whether a value of this shape is one matrix."""
+    return len(shape) == 2 and shape == block_shape(shape)
 
 
 def viewed(value: Value) -> range:

@@ -24,7 +24,7 @@ def check_lags(cell: Cell, equations: Collection[Assignment], mistakes: Mistakes
     """Reports calls of lag of what is not a value of each step, and by what is no number of steps. Names that mean
     nothing have been reported.
     """
-    definitions = {equation.target: equation for equation in equations}
+    definitions = {target: equation for equation in equations for target in equation.targets}
     for equation in equations:
         for call in _calls(equation.expression):
             for value in call.operands[:1]:  # a call of another number of arguments has been reported
@@ -54,7 +54,7 @@ def _fixed(cell: Cell, name: str) -> str | None:
     """What a name means that is the same at every step."""
     if name in cell.constants:
         return "a constant"
-    return "a parameter" if any(name in parameter.blocks for parameter in cell.parameters) else None
+    return "a parameter" if any(name in (p.name, *p.blocks) for p in cell.parameters) else None
 
 
 def _check_steps(cell: Cell, steps: Expression, mistakes: Mistakes) -> None:
@@ -100,7 +100,8 @@ def without_lags(cell: Cell) -> Cell:
             states[name] = shapes.get(stem)
             lags[name] = f"lag({stem}{f', {steps}' * (steps > 1)})"
             old = replace(call, op="name", operands=(), name=_state(stem, steps - 1))
-            made.append(Assignment(f"{name}{_PRIME}", old, f"{name}{_PRIME} = {old.name}", call.offset, call.length))
+            text = f"{name}{_PRIME} = {old.name}"
+            made.append(Assignment((f"{name}{_PRIME}",), old, text, (call.offset,), call.length))
     equations = tuple(replace(e, expression=_without(cell, e.expression)) for e in cell.equations)
     names = {name.name for equation in equations for name in equation.expression.names()}
     steps_of = {call.operands[1].name for e in cell.equations for call in _calls(e.expression) if call.operands[1:]}

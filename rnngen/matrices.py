@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnngen.across import ACROSS, Across, ShapeConflict, shown
-from rnngen.ir import Shape
+from rnngen.ir import Shape, block_shape, is_matrix
 from rnngen.ops import FUNCTIONS, Op
 
 
@@ -33,7 +33,7 @@ class Making:
 
 
 def _matrix(name: str, shape: Shape) -> Shape:
-    if len(shape) != 2:
+    if not is_matrix(shape):
         raise ShapeConflict(f"'{name}' takes a matrix, not {shown(shape)}.")
     return shape
 
@@ -57,7 +57,7 @@ def _identity(matrix: Shape) -> Shape:
 
 
 def _diagonal(vector: Shape) -> Shape:
-    if len(vector) != 1:
+    if len(vector) != 1 or vector != block_shape(vector):
         raise ShapeConflict(f"'diag' takes the vector on the diagonal, not {shown(vector)}.")
     return vector * 2
 

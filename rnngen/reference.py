@@ -325,7 +325,14 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
             return rows if value.shape else rows.sum().reshape(1)
     if value.op not in _FUNCTIONS:
         raise LookupError(f"reference.py does not know '{value.op}'")
-    return _FUNCTIONS[value.op](*operands)
+    function, count = _FUNCTIONS[value.op], blocks_of(value.shape)
+    if count == 1 or len({shape for shape in shapes if shape}) == 1:
+        return function(*operands)
+    packs = [
+        _blocks(operand, shape) if blocks_of(shape) > 1 else (operand,) * count
+        for operand, shape in zip(operands, shapes, strict=True)
+    ]
+    return _joined([function(*blocks) for blocks in zip(*packs, strict=True)], value.shape)
 
 
 def _blocks(pack: Tensor, shape: Shape) -> tuple[Tensor, ...]:

@@ -86,6 +86,27 @@ gain_hh   = { shape = ["hidden"], blocks = ["u_i", "u_f", "u_g", "u_o"], init = 
 gain_c    = { shape = ["hidden"], blocks = ["g_c"], init = "ones" }
 bias      = { shape = ["hidden"], blocks = ["b_i", "b_f", "b_g", "b_o", "b_c"], init = "zeros" }
 """,
+    # What is said of all blocks at once: norms of one vector out of several, numbers and sums of it, blocks taken apart
+    # by states, by an equation that has a name, and by another one once more.
+    "packed": """
+name   = "packed"
+states = ["h", "c"]
+step   = '''
+p    = weight_hh @ h
+i, f = sigmoid(rms_norm(weight_ih @ x) * gain + scale * p + 0.5 * bias)
+q    = softmax(p - mean(p) * (weight_ih @ x)) * dot(p, gain) - bound
+bound = max(sum(p) / 8, 0.1)
+h', g = tanh(layer_norm(q + bias) + layer_norm(layer_norm(weight_hh @ c) - layer_norm(p)) + where(p > bias, p, -0.5))
+k, l = q
+c'   = f * c + i * g + k * (W_i @ x) + 0.1 * l
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_i", "W_f"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_i", "U_f"] }
+gain      = { shape = ["hidden"], blocks = ["g_i", "g_f"] }
+bias      = { shape = ["hidden"], blocks = ["b_i", "b_f"] }
+scale     = { shape = [], blocks = ["s_i", "s_f"] }
+""",
     # A decoder after the scan, which also reads the input.
     "decoder": """
 name   = "decoder"

@@ -321,11 +321,10 @@ def normed(a, gain):
 
 def layer_norm_lstm(p, x, h, c):
     """One norm over the gates of x, one over those of h."""
-    *biases, bias_c = p.bias.chunk(5)
     both = normed(linear(x, p.weight_ih), p.gain_ih) + normed(linear(h, p.weight_hh), p.gain_hh)
-    i, f, g, o = (both + torch.cat(biases)).chunk(4, -1)
+    i, f, g, o = (both + p.bias).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    h = torch.sigmoid(o) * torch.tanh(normed(c, p.gain_c) + bias_c)
+    h = torch.sigmoid(o) * torch.tanh(normed(c, p.gain_c) + p.bias_c)
     return h, (h, c)
 
 

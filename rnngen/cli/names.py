@@ -9,8 +9,8 @@ import click
 from click.shell_completion import CompletionItem
 
 PASSES = (
-    "resolve", "infer", "wrap", "simplify", "pack", "hoist", "unfold", "differentiate", "expand", "mask", "save",
-    "lower", "cut",
+    "resolve", "infer", "unpack", "wrap", "simplify", "pack", "hoist", "unfold", "differentiate", "expand", "mask",
+    "save", "lower", "cut",
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -131,8 +131,8 @@ def claim_names(
         for number, block in enumerate(parameter.blocks):
             if [block] != parameter.blocks or block != name:  # a parameter of one block may share its name
                 claim(block, "block", places.value("parameters", name, "blocks", number))
-    targets = {equation.target: equation.offset for equation in equations}
-    for target, offset in targets.items():
+    targets = (pair for equation in equations for pair in zip(equation.targets, equation.offsets, strict=True))
+    for target, offset in dict(targets).items():
         if not target.endswith("'") and target not in owners and target != "x":  # `check_names` says what x is
             claim(target, "value", places.text(offset, len(target)))
     return owners.keys()

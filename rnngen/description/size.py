@@ -1,10 +1,12 @@
 """How large a description is: its parameters and its operations, and how many of them are too many."""
 
 import math
+from collections.abc import Mapping
 
 from rnngen.cell import Cell
 from rnngen.description.records import CellLayer, DenseLayer, Layer
 from rnngen.document import Places
+from rnngen.equations import Assignment
 from rnngen.errors import Mistakes
 
 MOST_PARAMETERS = 2**31  # elements of a whole model
@@ -51,15 +53,31 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
 def check_operations(cells: list[Cell], mistakes: Mistakes) -> None:
     """The passes take time for each operation, however short the text is in which it was written.
 
-    A cell counts once for each choice of its activations and wrappers.
+    A cell counts once for each choice of its activations and wrappers, an operation once for each block.
     """
     count = 0
     for cell in cells:
+        blocks = _blocks(cell)
         for equation in cell.equations:
-            count += sum(bool(part.operands) for part in equation.expression.parts())
+            operations = sum(bool(part.operands) for part in equation.expression.parts())
+            count += operations * _most(equation, blocks)
             if count > MOST_OPERATIONS:
                 message = f"The equations of this file have more than {MOST_OPERATIONS:,} operations."
-                span = cell.places.text(equation.offset, len(equation.target))
                 source = cell.places.document.source
-                mistakes.add("too-large", message, span, "the limit is passed here", source=source)
+                mistakes.add("too-large", message, cell.place_of(equation), "the limit is passed here", source=source)
                 return
+
+
+def _blocks(cell: Cell) -> dict[str, int]:
+    """Of each name that may stand for several blocks how many, at most: parameters, and what is made of such names."""
+    found = {parameter.name: len(parameter.blocks) for parameter in cell.parameters if len(parameter.blocks) > 1}
+    waiting = [equation for equation in cell.equations if len(equation.targets) == 1] if found else []
+    while True:
+        known = {equation.targets[0]: most for equation in waiting if (most := _most(equation, found)) > 1}
+        if known.items() <= found.items():
+            return found
+        found |= known
+
+
+def _most(equation: Assignment, blocks: Mapping[str, int]) -> int:
+    return max((blocks.get(name.name, 1) for name in equation.expression.names()), default=1)

@@ -18,7 +18,7 @@ def variant(cell: Cell, words: Sequence[str], taken: AbstractSet[str]) -> Cell:
         *cell.inputs,
         *cell.constants,
         *cell.activations,
-        *(equation.target for equation in cell.equations),
+        *(target for equation in cell.equations for target in equation.targets),
     }
     own |= {name for parameter in cell.parameters for name in (parameter.name, *parameter.blocks)}
 

@@ -314,7 +314,7 @@ def _program_record(program: Program) -> dict[str, Any]:
     return {
         "name": program.cell.name,
         "equations": [
-            {"target": equation.target, "text": equation.text, "place": equation.place}
+            {"targets": list(equation.targets), "text": equation.text, "place": equation.place}
             for equation in program.equations
         ],
         "parameters": [

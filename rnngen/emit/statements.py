@@ -133,9 +133,10 @@ def statements(
     users = graph.users()
     values = graph.by_name()
     roots = set(graph.roots())
-    comments = {equation.target: equation for equation in equations}
+    comments = {target: equation for equation in equations for target in equation.targets}
     texts: dict[str, tuple[str, int]] = {}
     found: list[Statement] = []
+    shown: list[Equation] = []
     backwards = graph.backwards
     for value in graph.values:
         known = atom(value)
@@ -154,7 +155,8 @@ def statements(
                 continue
             target = names[value.name]
             equation = comments.get(value.name)
-            comment = f"{equation.text}    {equation.place}" if equation else ""
+            comment = f"{equation.text}    {equation.place}" if equation and equation not in shown else ""
+            shown += [equation] if equation else []
             if backwards and not comment and value.name.startswith("d_"):
                 comment, backwards = "backwards: the adjoint of each equation, from the last one to the first", False
             found.append(Statement(value, target, text, comment))

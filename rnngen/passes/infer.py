@@ -8,10 +8,11 @@ from rnngen.across import ACROSS, REDUCTIONS, ShapeConflict, is_flat, shown
 from rnngen.build import folded, shape_of
 from rnngen.cell import Cell
 from rnngen.errors import Mistakes
-from rnngen.ir import CellGraph, Program, Shape, Value, carried, needed, reaching
+from rnngen.ir import CellGraph, Program, Shape, Value, block_shape, blocks_of, carried, is_matrix, needed, reaching
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 from rnngen.passes.resolve import report_aside, report_unused
+from rnngen.passes.unpack import blockwise
 from rnngen.source import Span
 
 _OF_A_SHAPE = {op.name for op in MATRICES.values() if op.like}
@@ -33,11 +34,12 @@ def infer(program: Program, cell: Cell) -> Program:
     report_unused(cell, program.cell, inference.mistakes)
     inference.mistakes.check()
 
-    fixed = _fixed(graph, inference.numbers)
-    _report_divided_by_zero(graph, fixed, inference)
-    _report_untrained(graph, fixed, inference)
-    _check_recurrence(graph, inference)
-    _check_matrices(graph, inference)
+    blocks = blockwise(graph)
+    fixed = _fixed(blocks, inference.numbers)
+    _report_divided_by_zero(blocks, fixed, inference)
+    _report_untrained(blocks, fixed, inference)
+    _check_recurrence(blocks, inference)
+    _check_matrices(blocks, inference)
     inference.mistakes.check()
     return replace(program, cell=graph)
 
@@ -55,6 +57,7 @@ class _Inference:
         self.numbers: dict[str, float] = {}
         self.block_diagonal: set[str] = set()
         self.states = shapes_of_states(program, cell)
+        self.equations = {target: equation for equation in cell.equations for target in equation.targets}
         self.declared = {p.name: ((len(p.blocks),) if len(p.blocks) > 1 else ()) + p.shape for p in program.parameters}
 
     def add(self, value: Value) -> None:
@@ -71,7 +74,7 @@ class _Inference:
 
     def _meant(self, value: Value, operands: tuple[str, ...]) -> Value:
         """An `@` between two matrices is a matrix."""
-        product = value.op == "matmul" and all(len(self.values[operand].shape) == 2 for operand in operands)
+        product = value.op == "matmul" and all(is_matrix(self.values[operand].shape) for operand in operands)
         return replace(value, op="compose") if product else value
 
     def _fits(self, value: Value, operands: tuple[str, ...]) -> bool:
@@ -81,6 +84,8 @@ class _Inference:
         if value.op == "constant":
             self.numbers[value.name] = value.number
         elif value.op in OPS and self.numbers.keys() >= set(operands) and not self._is_number(value, operands):
+            return False
+        if value.op == "pick" and value.name in self.equations and not self._is_taken_apart(value, operands[0]):
             return False
         if value.name in self.program.cell.heads or value.op == "pick":
             if value.name in self.program.cell.heads or operands[0] in self.block_diagonal:
@@ -98,6 +103,20 @@ class _Inference:
             self.mistakes.add("shape", conflict.args[0], value.origin, notes=(note,), hints=(remedy,))
             return False
         return self._fits_heads(value, operands)
+
+    def _is_taken_apart(self, target: Value, operand: str) -> bool:
+        """Whether an equation has a target for each block; reports once where it has not."""
+        equation, blocks = self.equations[target.name], blocks_of(self.values[operand].shape)
+        wanted = len(equation.targets)
+        if blocks == wanted:
+            return True
+        if target.name == equation.targets[0]:
+            what = f"{blocks} blocks" if blocks > 1 else "one block"
+            message = f"The left side has {wanted} names, and the right side {what}."
+            note = f"'{self.text(operand)}' is {shown(self.values[operand].shape)}."
+            hint = f"write {blocks} names." if blocks > 1 else "write one name, or an equation for each."
+            self.mistakes.add("shape", message, target.origin, notes=(note,), hints=(hint,))
+        return False
 
     def _fits_heads(self, value: Value, operands: tuple[str, ...]) -> bool:
         """Whether what is made of block-diagonal matrices is block-diagonal too; reports where it is not."""
@@ -153,7 +172,16 @@ class _Inference:
     def _remedy(self, value: Value, operands: tuple[str, ...]) -> str | None:
         """The hint where a product is of the wrong kind, or of the wrong order."""
         texts = [self.text(operand) for operand in operands]
-        ranks = [len(self.values[operand].shape) for operand in operands]
+        shapes = [self.values[operand].shape for operand in operands]
+        ranks = [len(block_shape(shape)) for shape in shapes]
+        packs = [place for place, shape in enumerate(shapes) if blocks_of(shape) > 1]
+        counts = {blocks_of(shape) for shape in shapes if shape}
+        vectors = [place for place in packs if ranks[place] == 1]
+        if (value.op == "matmul" and vectors) or (value.op in MATRICES and packs):
+            return self._apart(texts[(vectors or packs)[0]], shapes[(vectors or packs)[0]])
+        if value.op not in ACROSS and len(counts) > 1:
+            hint = "blocks go with as many blocks, and with numbers"
+            return f"{hint}; {self._apart(texts[packs[0]], shapes[packs[0]])}" if len(packs) == 1 else f"{hint}."
         if value.op == "transpose" and ranks == [1]:
             return f"a vector has no transpose; {texts[0]}.T @ M is M.T @ {texts[0]}."
         if value.op == "eye":
@@ -173,6 +201,11 @@ class _Inference:
                 return f"* and @ bind equally, from left to right; write {whole}."
         return f"the product of a matrix and a vector is {texts[0]} @ {texts[1]}." if ranks[0] == 2 else None
 
+    def _apart(self, text: str, shape: Shape) -> str:
+        """The hint to take a pack apart."""
+        names = "abcdefgh"[: blocks_of(shape)] if blocks_of(shape) <= 8 else "a..."
+        return f"take it apart: {', '.join(names)} = {text}."
+
     def _remedy_across(self, value: Value, texts: list[str], ranks: list[int]) -> str | None:
         """The hint where a reduction or a norm is of no vector."""
         if value.op == "dot" and sorted(ranks) == [1, 2]:
@@ -185,7 +218,7 @@ class _Inference:
     def text(self, name: str) -> str:
         """A value as the equations have it: by its name, or written out if it has none."""
         for parameter in self.cell.parameters:
-            if parameter.name == name:
+            if parameter.name == name and len(parameter.blocks) == 1:
                 return parameter.blocks[0]
         origins = (value.origin for value in self.program.cell.values if value.name == name)
         origin = next(origins, None) if "." in name else None
@@ -211,8 +244,8 @@ class _Inference:
         meaning = self.meanings.get(name, name)
         if meaning in self.unknown:
             return
-        equation = next(equation for equation in self.cell.equations if equation.target == name)
-        span = self.cell.place_of(equation)
+        equation = self.equations[name]
+        span = self.cell.place_of(equation, equation.targets.index(name))
         shape = self.values[meaning].shape
         wanted = f"{'a vector ' * all(allowed)}{' or '.join(map(shown, allowed))}"
         if meaning in self.comparisons:
@@ -222,6 +255,8 @@ class _Inference:
         elif shape not in allowed:
             message = f"{subject} must be {wanted}, and this is {shown(shape)}."
             remedy = None if shape else "multiply a vector by this number, or add it to one."
+            if blocks_of(shape) > 1:
+                remedy = "take its blocks apart, by a name for each on the left side of an equation."
             self.mistakes.add("shape", message, span, hints=(remedy,))
 
     def graph(self) -> CellGraph:
@@ -251,7 +286,8 @@ def shapes_of_states(program: Program, cell: Cell) -> dict[str, Shape]:
                 shapes[value.name] = known.get(value.name)
             elif value.name not in shapes:
                 shapes[value.name] = _likely_shape(value, [shapes[operand] for operand in value.operands])
-        more = {s.name: shape for s in program.cell.states if (shape := shapes[s.update]) is not None}
+        found = {state.name: shapes[state.update] for state in program.cell.states}
+        more = {state: shape for state, shape in found.items() if shape is not None and blocks_of(shape) == 1}
         if more.keys() <= known.keys():
             return {state.name: known.get(state.name, ("hidden",)) for state in program.cell.states}
         known = more | known
@@ -353,7 +389,7 @@ def _check_matrices(graph: CellGraph, inference: _Inference) -> None:
     """A matrix is made once a call, of parameters."""
     leaves = (*graph.leaves("input"), *graph.leaves("state"))
     varying = reaching(graph, {leaf.name for leaf in leaves})
-    for value in _first([value for value in graph.values if value.name in varying and len(value.shape) == 2]):
+    for value in _first([value for value in graph.values if value.name in varying and is_matrix(value.shape)]):
         read = needed(graph, {value.name})
         leaf = next(leaf.name for leaf in leaves if leaf.name in read)
         message = f"The matrix '{inference.text(value.name)}' depends on '{leaf}', which changes from step to step."

@@ -18,7 +18,8 @@ def resolve(cell: Cell) -> Program:
     source = cell.places.document.source
     mistakes = Mistakes(source)
     leaves = _leaves(cell)
-    order = _order(cell, {equation.target: equation for equation in cell.equations}, mistakes)
+    definitions = {target: equation for equation in cell.equations for target in equation.targets}
+    order = _order(cell, definitions, mistakes)
     mistakes.check()
 
     states = tuple(State(state, f"{state}'") for state in cell.states)
@@ -27,7 +28,7 @@ def resolve(cell: Cell) -> Program:
     values = _values(cell, order, leaves)
     outputs = tuple((f"y{number or ''}", output) for number, output in enumerate(cell.outputs))
     graph = CellGraph(cell.name, values, states, outputs, heads, untrained=untrained)
-    equations = tuple(Equation(e.target, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
+    equations = tuple(Equation(e.targets, e.text, f"{source.label}, line {cell.place_of(e).line}") for e in order)
     return Program(
         cell=graph,
         parameters=cell.parameters,
@@ -43,8 +44,9 @@ def _leaves(cell: Cell) -> dict[str, Value]:
     leaves |= {state: Value(state, "state") for state in cell.states}
     leaves |= {name: Value(name, "constant", attribute=number) for name, number in cell.constants.items()}
     for parameter in cell.parameters:
+        leaves[parameter.name] = Value(parameter.name, "parameter")
         if len(parameter.blocks) == 1:
-            leaves[parameter.blocks[0]] = Value(parameter.name, "parameter")
+            leaves[parameter.blocks[0]] = leaves[parameter.name]
         else:
             for number, block in enumerate(parameter.blocks):
                 leaves[block] = Value(block, "pick", (parameter.name,), attribute=number)
@@ -57,14 +59,16 @@ def _order(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes
     visited: set[str] = set()
 
     def visit(target: str, path: tuple[str, ...]) -> None:
-        if target in path:
-            _report_circle(cell, definitions[target], path[path.index(target) :], mistakes)
+        equation = definitions[target]
+        waiting = [place for place, name in enumerate(path) if name in equation.targets]
+        if waiting:
+            _report_circle(cell, equation, (target, *path[waiting[0] + 1 :]), mistakes)
         elif target not in visited:
-            visited.add(target)
-            for name in dict.fromkeys(name.name for name in definitions[target].expression.names()):
+            visited.update(equation.targets)
+            for name in dict.fromkeys(name.name for name in equation.expression.names()):
                 if name in definitions:
                     visit(name, (*path, target))
-            order.append(definitions[target])
+            order.append(equation)
 
     for target in definitions:
         visit(target, ())
@@ -73,10 +77,10 @@ def _order(cell: Cell, definitions: Mapping[str, Assignment], mistakes: Mistakes
 
 def _report_circle(cell: Cell, first: Assignment, circle: tuple[str, ...], mistakes: Mistakes) -> None:
     if len(circle) == 1:
-        message = f"The equation '{first.target}' needs its own result: {first.target} → {first.target}."
+        message = f"The equation '{first.name}' needs its own result: {circle[0]} → {circle[0]}."
     else:
         shown = circle if len(circle) <= 10 else (*circle[:8], "...", circle[-1])
-        message = f"These equations need one another's results: {' → '.join((*shown, first.target))}."
+        message = f"These equations need one another's results: {' → '.join((*shown, circle[0]))}."
     primed = [target for target in circle if target.endswith("'")]
     hint = f"for the value from the step before, write {primed[0][:-1]} without the prime." if primed else None
     if not primed:
@@ -85,16 +89,20 @@ def _report_circle(cell: Cell, first: Assignment, circle: tuple[str, ...], mista
 
 
 def _values(cell: Cell, order: list[Assignment], leaves: Mapping[str, Value]) -> tuple[Value, ...]:
-    """Leaves, then each equation with its unnamed parts before it."""
+    """Leaves, then each equation with its unnamed parts before it. Several targets pick blocks of such a part."""
     values = {parameter.name: Value(parameter.name, "parameter") for parameter in cell.parameters}
     for leaf in leaves.values():
         values.setdefault(leaf.name, leaf)
     for equation in order:
-        parts = (f"{equation.target}.{number}" for number in count(1))
-        meaning = _add(equation.expression, equation.target, parts, values, leaves, cell)
-        if meaning != equation.target:  # an equation that only gives another name: y = h'
-            origin = cell.place_of(equation)
-            values[equation.target] = Value(equation.target, "alias", (meaning,), origin=origin)
+        first, *others = equation.targets
+        parts = (f"{first}.{number}" for number in count(1))
+        meaning = _add(equation.expression, f"{first}.0" if others else first, parts, values, leaves, cell)
+        for number, target in enumerate(equation.targets):
+            origin = cell.place_of(equation, number)
+            if others:
+                values[target] = Value(target, "pick", (meaning,), attribute=number, origin=origin)
+            elif meaning != target:  # an equation that only gives another name: y = h'
+                values[target] = Value(target, "alias", (meaning,), origin=origin)
     return tuple(values.values())
 
 
@@ -131,10 +139,15 @@ def report_unused(cell: Cell, graph: CellGraph, mistakes: Mistakes) -> None:
         mistakes.add("unused", message, span, hints=(hint,))
 
     for equation in cell.equations:
-        if equation.target not in alive:
+        idle_targets = [target for target in equation.targets if target not in alive]
+        for target in idle_targets:
             hint = "use it, or leave it out."
-            unused(f"Nothing uses the equation '{equation.target}'.", cell.place_of(equation), hint)
-    idle = {name for name, leaf in leaves.items() if leaf.name not in alive}
+            if len(idle_targets) < len(equation.targets):
+                hint = "use it, or leave it out with its block of each parameter."
+            span = cell.place_of(equation, equation.targets.index(target))
+            unused(f"Nothing uses the equation '{target}'.", span, hint)
+    whole = {o for value in graph.values if value.name in alive and value.name not in leaves for o in value.operands}
+    idle = {name for name, leaf in leaves.items() if leaf.name not in alive and whole.isdisjoint(leaf.operands)}
     if "x" in idle:
         hint = "a recurrent cell takes in the input x at each step."
         unused("No equation uses the input 'x'.", cell.places.key("step"), hint)

@@ -2,18 +2,50 @@
 
 y = rms_norm(h)      →      y = h * (1 / sqrt(mean(h * h) + eps))
 
+Those of several blocks as of one vector: mean(stack(a, b)) is mean((a + b) / 2), one sum over units.
+
 Only where the kernels are: before the loop and after it torch has them as they are, and computes their sums in full
 precision whatever the type is.
 """
 
 from dataclasses import replace
 
-from rnngen.across import ACROSS
-from rnngen.ir import Split
+from rnngen.across import ACROSS, REDUCTIONS
+from rnngen.build import Builder, renamed
+from rnngen.ir import CellGraph, Split, Value, blocks_of, prune
+from rnngen.ops import OPS
 from rnngen.passes.lower import written_out
+from rnngen.passes.unpack import blockwise
 
 
 def unfold(program: Split) -> Split:
-    """The program with a scan whose operations across units are primitives; the same object if they were."""
-    scan = written_out(program.scan, ACROSS)
+    """The program with a scan whose operations across units are primitives, and reductions those of one block; the same
+    object if they were.
+    """
+    scan = _folded(blockwise(written_out(program.scan, ACROSS), OPS.keys()))
     return program if scan is program.scan else replace(program, scan=scan)
+
+
+def _folded(graph: CellGraph) -> CellGraph:
+    """Reductions of packs as those of one block, into which the others are folded."""
+    values = graph.by_name()
+
+    def is_of_a_pack(value: Value) -> bool:
+        return value.op in REDUCTIONS and blocks_of(values[value.operands[0]].shape) > 1
+
+    if not any(map(is_of_a_pack, graph.values)):
+        return graph
+    to = Builder(reserved=values)
+    names: dict[str, str] = {}
+    for value in graph.values:
+        if not is_of_a_pack(value):
+            names[value.name] = to.copy(value, names)
+            continue
+        (pack,) = value.operands
+        row, count = ACROSS[value.op], blocks_of(values[pack].shape)
+        total, *others = (to.make(f"{pack}.{n}", "pick", names[pack], attribute=n) for n in range(count))
+        for block in others:
+            total = to.make(f"{value.name}.1", row.fold, total, block)
+        found = to.make(f"{value.name}.1" if row.averages else value.name, value.op, total)
+        names[value.name] = to.make(value.name, "div", found, to.constant(count)) if row.averages else found
+    return prune(renamed(graph, to, names))
