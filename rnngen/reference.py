@@ -328,11 +328,11 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
     function, count = _FUNCTIONS[value.op], blocks_of(value.shape)
     if count == 1 or len({shape for shape in shapes if shape}) == 1:
         return function(*operands)
-    packs = [
+    each = [
         _blocks(operand, shape) if blocks_of(shape) > 1 else (operand,) * count
         for operand, shape in zip(operands, shapes, strict=True)
     ]
-    return _joined([function(*blocks) for blocks in zip(*packs, strict=True)], value.shape)
+    return _joined([function(*blocks) for blocks in zip(*each, strict=True)], value.shape)
 
 
 def _blocks(pack: Tensor, shape: Shape) -> tuple[Tensor, ...]:

@@ -43,6 +43,7 @@ SHAPES = {
     "b": '["hidden"]',
     "k": "[]",
 }
+BLOCKS = 2  # of parameters that are used whole
 RATE = 0.3  # of wrappers that are random
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
 # States that only remember, each with its new value; q is behind p.
@@ -74,6 +75,13 @@ UNARY += ("floor(3 * {} + 0.37)", "({} + 0.13) % 0.7")  # what jumps does not ju
 NORMS = ("layer_norm({})", "rms_norm({})", "softmax({})")
 NUMBERS_OF_UNITS = ("mean({})", "(0.2 * sum({}))", "tanh(dot({}, {state}))", "sigmoid(mean({}))")
 NARROW = ("{}", "{}", "tanh({})", "(0.3 - {})", "({0} * {0})", "rms_norm({})")  # of a vector of another width
+# Of several blocks at once: {} is such a value, {one} another, {state} a vector.
+OF_BLOCKS = (
+    *("{} + {one}", "{} - {one}", "{one} * tanh({})", "0.5 * {}", "rate - {}", "pack_k * ({})", "max({}, {one})"),
+    *("where({} > 0.01, {}, 0.4 * ({}))", "sigmoid({})", "{} / (1.5 + sigmoid({one}))", "softplus({})"),
+    *NORMS,
+    *("{one} - mean({})", "{one} * sum({}) * 0.2", "tanh(dot({}, {one})) * {one}", "sigmoid(mean({})) * ({})"),
+)
 BOUNDED = ("tanh({})", "sigmoid({})", "0.5 * sin({})", "0.9 * {state} + 0.1 * tanh({})", "softsign({})")
 NUMBERS = ("0.5", "1", "rate", "(-0.25)", "2", "0")
 
@@ -222,6 +230,27 @@ class _Writer:
             return form.format(operand)
         return f"{form.format(operand, state=operand if self.linear else self.vectors[0])} * {some}"
 
+    def pack(self, depth: int) -> str:
+        """A value of as many blocks as the parameters `pack_W` and so on have."""
+        if not depth or self.draw(st.integers(0, 3)) == 3:
+            if not self.products:
+                return self.of("pack_W @ x", "pack_W @ x", "pack_b")
+            return self.of("pack_W @ x", "pack_b", *(f"pack_{kind} @ {self.of(*self.vectors)}" for kind in "UUR"))
+        form = self.of(*OF_BLOCKS)
+        one = self.pack(depth - 1) if form.count("{one}") == 1 else self.of("pack_b", "pack_k * pack_b")
+        return "(" + form.replace("{}", f"({self.pack(depth - 1)})").replace("{one}", f"({one})") + ")"
+
+    def blocks_apart(self) -> list[list[str]]:
+        """An equation with a name for each block, perhaps of one that has a name; and one block by its own name."""
+        lines, right = [], self.pack(2)
+        if self.draw(st.booleans()):
+            lines.append(["p", right])
+            right = self.of("p", "layer_norm(p)", "p * mean(p)", "tanh(p) + 0.3 * p")
+        names = [f"q{number}" for number in range(BLOCKS)]
+        self.vectors += names
+        self.written += [f"(0.5 * {names[0]})", *(["pW_1 @ x"] if "pack_W" in right else [])]
+        return [*lines, [", ".join(names), right]]
+
     def kept(self, text: str) -> str:
         self.written.append(text)
         return text
@@ -286,10 +315,16 @@ def cells(draw) -> str:
     for _ in range(draw(st.integers(0, 4))):
         form = draw(st.sampled_from(("sum", "product", "expression")))
         add({"sum": writer.sum, "product": writer.product, "expression": writer.expression}[form](2))
+    if draw(st.integers(0, 3)) == 3:
+        lines += writer.blocks_apart()
     rare = {"d": writer.derived_and_biases, "s": writer.sum_within_a_sum, ".": list}
     for right in rare[draw(st.sampled_from("." * 16 + "ddddddssss"))]():
         add(right)
-    for state in states:  # bounded, so that a long sequence is no test of overflow
+    together = len(states) == BLOCKS and not counting and draw(st.booleans())
+    if together:
+        lines.append([", ".join(f"{state}'" for state in states), f"tanh({writer.pack(2)} + pack_W @ x)"])
+        writer.vectors += [f"{state}'" for state in states]
+    for state in () if together else states:  # bounded, so that a long sequence is no test of overflow
         right = draw(st.sampled_from(BOUNDED)).format(writer.sum(2), state=state)
         if counting and draw(st.booleans()):
             right = f"({right}) * {draw(st.sampled_from(ROOTS if writer.products else ROOTS[:-1]))}"
@@ -315,12 +350,19 @@ def cells(draw) -> str:
             lines[0][1] = f"({lines[0][1]}) * {ROOTS[0]}"
         lines.append([f"{COUNTER}'", f"{COUNTER} - 1"])
         states.append(COUNTER)
-    names = [name for name, _ in lines if not name.endswith("'")]
+    names = [name for line, _ in lines if line != "p" for name in line.split(", ") if not name.endswith("'")]
     idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
     idle += [_used_alone(block) for block in sorted(set(writer.compared))]
     idle += [NARROW_STATE] if narrow and NARROW_STATE not in text else []
     idle += _unused(writer.others, text) + _unremembered(writer.remembered, text)
     idle += [] if " x" in "\n".join(right for name, right in lines if name.endswith("'")) else ["W_1 @ x"]
+    if idle and together:
+        place = next(n for n, (name, _) in enumerate(lines) if name.startswith(f"{states[0]}',"))
+        parts = [f"s{number}" for number in range(BLOCKS)]
+        lines[place : place + 1] = [
+            [", ".join(parts), lines[place][1]],
+            *([f"{state}'", part] for state, part in zip(states, parts, strict=True)),
+        ]
     if idle:
         place = next(n for n, (name, _) in enumerate(lines) if name == f"{states[0]}'")
         lines[place][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
@@ -386,6 +428,10 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         for number, group in enumerate(group for group in (blocks[cut:], blocks[:cut]) if group):
             trained = ", trained = false" if draw(st.integers(0, 9)) == 9 else ""
             found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads}{trained} }}")
+    for kind in "WURbk":
+        if re.search(rf"\b(pack_{kind}|p{kind}_1)\b", step):
+            heads = ", heads = true" if kind == "R" else ""
+            found.append(f'pack_{kind} = {{ shape = {SHAPES[kind]}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
     if draw(st.integers(0, 5)) == 5:
         names = st.sampled_from(sorted(WRAPPERS)) if "U_" in step else st.sampled_from(("layer_norm", "zoneout"))
         found.append(f"# with {', '.join(draw(st.lists(names, min_size=1, max_size=3)))}")
@@ -477,7 +523,7 @@ class Trial:
     @cached_property
     def described(self) -> Program:
         (cell,) = describe(Source("cell.toml", self.text), wrappers_of(self.text)).cells
-        (program,) = programs_of([cell], "wrap")
+        (program,) = programs_of([cell], "wrap" if cell.wrappers else "infer")
         return program
 
     def schedules(self, call: Call) -> list[str]:

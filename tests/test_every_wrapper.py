@@ -22,6 +22,7 @@ from rnngen.source import Source
 from rnngen.wrappers import WRAPPERS
 
 SOME = (*cells.SAMPLE, "nas", "rhn", "part_of_heads", "cascade", "product_carried", "product_of_products", "beside")
+SOME += ("gru_v3", "packed")
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +45,12 @@ def wrapped(tmp_path_factory) -> Callable:
 
 class Plain:
     """A layer's cell without its wrapper, over time. before: what is done to the operands of a value. product: what is
-    done to each product that varies, by its matrix, its vector and its value. weights: those that are not the layer's.
+    done to each product that varies, by its matrix and its value. weights: those that are not the layer's.
     """
 
     def __init__(self, name: str, layer: torch.nn.Module | None):
-        self.graph: CellGraph = cells.forms(name)["infer"].cell
+        self.program = cells.forms(name)["unpack"]
+        self.graph: CellGraph = self.program.cell
         self.layer = layer
         leaves = [leaf.name for op in ("input", "state") for leaf in self.graph.leaves(op)]
         self.varying = reaching(self.graph, set(leaves))
@@ -62,7 +64,7 @@ class Plain:
             operands = before(value, operands) if before else operands
             result = computed(value, operands, shapes)
             if product and value.op == "matmul" and value.name in self.varying:
-                return product(*value.operands, result)
+                return product(value, operands[1], result)
             return result
 
         with monkeypatch.context() as patch:
@@ -110,6 +112,10 @@ def compared(layer: torch.nn.Module, plain: Callable, states: int) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+def dense(matrix: Tensor) -> Tensor:
+    return torch.block_diag(*matrix) if matrix.dim() == 3 else matrix
+
+
 @pytest.mark.parametrize("name", SOME)
 def test_layer_norm(name, wrapped, monkeypatch):
     torch.manual_seed(0)
@@ -119,9 +125,20 @@ def test_layer_norm(name, wrapped, monkeypatch):
         assert getattr(layer, f"{gain}_l0").eq(1).all()
         torch.nn.init.normal_(getattr(layer, f"{gain}_l0"))
     plain = Plain(name, layer)
+    definitions = plain.graph.by_name()
 
-    def product(matrix: str, vector: str, value: Tensor) -> Tensor:
-        return layer.block(f"gain_{matrix.removeprefix('weight_')}") * F.layer_norm(value, value.shape[-1:])
+    def stack(matrix: str) -> str:
+        return definitions[matrix].operands[0] if definitions[matrix].op == "pick" else matrix
+
+    def product(value: Value, vector: Tensor, result: Tensor) -> Tensor:
+        """Normed together with the other blocks of its parameter that are applied to the vector."""
+        matrix, of = value.operands
+        group = {other.operands[0] for other in plain.graph.values if other.op == "matmul" and other.operands[1] == of}
+        others = sorted(other for other in group - {matrix} if stack(other) == stack(matrix))
+        every = [vector @ dense(layer.block(other)).mT for other in others]
+        joined = torch.cat([result, *every], -1)
+        normed = F.layer_norm(joined, joined.shape[-1:])[..., : result.shape[-1]]
+        return layer.block(f"gain_{matrix.removeprefix('weight_')}") * normed
 
     compared(layer, lambda x, states: plain(x, states, monkeypatch, product=product), len(plain.states))
 

@@ -13,7 +13,7 @@ from random_cells import AS_WIDE, COUNTER, DERIVED, OTHERS, Call, Trial, calls, 
 
 from rnngen.across import ACROSS, REDUCTIONS
 from rnngen.errors import ModelError
-from rnngen.ir import CHOICES, VIEWS, Program, origin
+from rnngen.ir import CHOICES, VIEWS, CellGraph, Program, blocks_of, origin
 from rnngen.runtime import choose
 from rnngen.runtime.machine import MACHINES
 from rnngen.wrappers import WRAPPERS
@@ -73,6 +73,12 @@ def made_in_the_loop(program: Program) -> bool:
     return any(origin(program.scan.by_name(), product.operands[0])[0].name not in given for product in products)
 
 
+def of_blocks(graph: CellGraph) -> bool:
+    values = graph.by_name()
+    across = [value for value in graph.values if value.op in ACROSS and not ACROSS[value.op].matrix]
+    return any(blocks_of(values[operand].shape) > 1 for value in across for operand in value.operands)
+
+
 # What a draw has, some of which was missed by a generator before this one.
 FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "a product is an output of the scan": a_product_is_an_output,
@@ -106,6 +112,13 @@ FEATURES: dict[str, Callable[[str, Call, Program], bool]] = {
     "units of the input are summed": lambda t, c, p: any(v.op in REDUCTIONS for v in p.before.values),
     "a number of the input is read": lambda t, c, p: p.forward.facts.numbers > 0,
     "a number is stored": lambda t, c, p: "saved_numbers" in dict(p.scan.outputs),
+    "several blocks at once": lambda t, c, p: "pack_" in t,
+    "states by one equation": lambda t, c, p: re.search(r"^h', c' =", t, re.MULTILINE) is not None,
+    "a norm of several blocks of the input": lambda t, c, p: of_blocks(p.before),
+    "units of several blocks are summed in the loop": lambda t, c, p: (
+        of_blocks(p.described) and not of_blocks(p.before)
+    ),
+    "several blocks at once, with a wrapper": lambda t, c, p: "pack_" in t and bool(p.wrappers),
     "a scaled bias": lambda t, c, p: "* b_" in t,
     "no number at padding": lambda t, c, p: COUNTER in [state.name for state in p.scan.states] and bool(c.lengths),
     "an output as wide as the input": lambda t, c, p: "M_" in t,

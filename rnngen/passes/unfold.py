@@ -22,7 +22,7 @@ def unfold(program: Split) -> Split:
     """The program with a scan whose operations across units are primitives, and reductions those of one block; the same
     object if they were.
     """
-    scan = _folded(blockwise(written_out(program.scan, ACROSS), OPS.keys()))
+    scan = _folded(prune(blockwise(written_out(program.scan, ACROSS), OPS.keys())))
     return program if scan is program.scan else replace(program, scan=scan)
 
 
@@ -48,4 +48,4 @@ def _folded(graph: CellGraph) -> CellGraph:
             total = to.make(f"{value.name}.1", row.fold, total, block)
         found = to.make(f"{value.name}.1" if row.averages else value.name, value.op, total)
         names[value.name] = to.make(value.name, "div", found, to.constant(count)) if row.averages else found
-    return prune(renamed(graph, to, names))
+    return renamed(graph, to, names)

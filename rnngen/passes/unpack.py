@@ -21,10 +21,11 @@ def unpack(program: Program) -> Program:
 
 
 def blockwise(graph: CellGraph, apart: Collection[str] = OPS.keys() | {"matmul"}) -> CellGraph:
-    """The graph in which the operations of `apart` give one block each; the same object if they did."""
-    if not any(blocks_of(value.shape) > 1 and value.op in apart for value in graph.values):
-        return graph
-    return _Blockwise(graph, apart).graph()
+    """The graph in which the operations of `apart` give one block each, and a block has one name; the same object if
+    that was so.
+    """
+    made = _Blockwise(graph, apart).graph()
+    return graph if made == graph else made
 
 
 class _Blockwise:
@@ -53,7 +54,7 @@ class _Blockwise:
         """A value that is no pack, or stays one."""
         if value.op == "pick":
             return self._block(value.operands[0], value.block)
-        return self.to.add(replace(value, operands=tuple(map(self._whole, value.operands))))
+        return self.to.keep(replace(value, operands=tuple(map(self._whole, value.operands))))
 
     def _whole(self, name: str) -> str:
         """An operand of what takes all blocks at once."""
@@ -83,5 +84,5 @@ class _Blockwise:
             return self.called[name, number]
         stem, point, part = name.partition(".")
         if point and (f"{stem}.0", number) in self.called:
-            return f"{self.called[f'{stem}.0', number]}.{part}"
-        return f"{name}.{number}" if point else self.to.fresh(f"{name}_{number}", "_")
+            return self.to.fresh(f"{self.called[f'{stem}.0', number]}.{part}")
+        return self.to.fresh(f"{name}.{number}") if point else self.to.fresh(f"{name}_{number}", "_")
