@@ -825,7 +825,7 @@ def test_a_chart_shows_what_comes_in_with_slanted_sides():
 
 
 def test_the_stages_are_the_compilers(run):
-    names = ["resolve", "infer", "wrap", *(step.__name__ for step in PASSES.steps)]
+    names = ["resolve", "infer", "unpack", "wrap", *(step.__name__ for step in PASSES.steps)]
     (cell,) = describe(library()["rnn"]).cells
     assert names == [name for name, _ in forms_of(cell)]
     listed = " ".join(run("show", "--help").stdout.split())
@@ -1009,7 +1009,7 @@ def test_words_are_completed(run):
     assert completions(run, "compile", "[") == []
     assert completions(run, "cells", "gru") == ["gru", "gru_flux", "gru_v3"]
     passes = [step.__name__ for step in PASSES.steps]
-    assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", "wrap", *passes]
+    assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", "unpack", "wrap", *passes]
     assert completions(run, "verify", "lstm", "--schedule", "") == list(SCHEDULES)
     assert completions(run, "explain", "lstm", "--machine", "sm_9") == ["sm_90"]
     assert completions(run, "explain", "lstm", "--dtype", "b") == ["bfloat16"]

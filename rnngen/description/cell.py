@@ -200,15 +200,17 @@ def _parameter(name: str, table: ParameterTable, x: tuple[str, ...], places: Pla
         mistakes.add("wrong-shape", message, places.value("parameters", name, "shape"), hints=(hint,))
     inits = _initialisers(name, table, places, mistakes)
     bias = name in ("b", "bias") or name.startswith("bias_") if table.bias is None else table.bias
-    return Parameter(name, _as_wide(table.shape, x), tuple(table.blocks), inits, table.heads, bias, table.trained)
+    blocks, shape = tuple(table.blocks or [name]), _as_wide(table.shape, x)
+    return Parameter(name, shape, blocks, inits, table.heads, bias, table.trained)
 
 
 def _initialisers(name: str, table: ParameterTable, places: Places, mistakes: Mistakes) -> tuple[str | float, ...]:
     """The initialiser of each block."""
-    _check_initialisers(name, table.init, len(table.shape), table.blocks, places, mistakes)
+    blocks = table.blocks or [name]
+    _check_initialisers(name, table.init, len(table.shape), blocks, places, mistakes)
     if not isinstance(table.init, dict):
-        return (as_float(table.init),) * len(table.blocks)
-    return tuple(as_float(table.init.get(block, "uniform")) for block in table.blocks)
+        return (as_float(table.init),) * len(blocks)
+    return tuple(as_float(table.init.get(block, "uniform")) for block in blocks)
 
 
 def _check_initialisers(name: str, init: Any, rank: int, blocks: list[str], places: Places, mistakes: Mistakes) -> None:

@@ -128,7 +128,7 @@ def claim_names(
     for name in table.parameters:
         claim(name, "parameter", places.key("parameters", name))
     for name, parameter in table.parameters.items():
-        for number, block in enumerate(parameter.blocks):
+        for number, block in enumerate(parameter.blocks or ()):
             if [block] != parameter.blocks or block != name:  # a parameter of one block may share its name
                 claim(block, "block", places.value("parameters", name, "blocks", number))
     targets = (pair for equation in equations for pair in zip(equation.targets, equation.offsets, strict=True))

@@ -71,7 +71,7 @@ class ParameterTable(Table):
 
     shape: of one block: `[]` a scalar, one dimension a vector, two a matrix (rows, columns); each is `"hidden"`,
         `"inputs"` or a size of the cell
-    blocks: the names in the equations, in the order in which the blocks are stacked
+    blocks: the names of its blocks, in the order in which they are stacked; one block is called as the parameter is
     init: how the blocks begin
     heads: block-diagonal: as many square blocks as the layer has heads; only for hidden by hidden
     bias: whether a layer with `bias = false` is without it; true if its name is `b` or `bias`, or begins with `bias_`
@@ -79,7 +79,7 @@ class ParameterTable(Table):
     """
 
     shape: list[str] = Field(max_length=2)
-    blocks: list[str] = Field(min_length=1, max_length=64)
+    blocks: list[str] | None = Field(default=None, min_length=1, max_length=64)
     init: Any = "uniform"  # looked at with the cell: pydantic reports a union once for each member
     heads: bool = False
     bias: bool | None = None

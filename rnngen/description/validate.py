@@ -112,8 +112,7 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
             message = f"The key '{key}' is missing from {_title((*places.path, *path[:-1]))}."
-            example = _EXAMPLES.get(key) or f'blocks = ["{path[-2]}"]'  # one block may share the parameter's name
-            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {example}"
+            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {_EXAMPLES[key]}"
             mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
