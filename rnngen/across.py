@@ -28,8 +28,8 @@ class Across:
     adjoint and that operand.
     partials: of a reduction, the derivative of the result by each unit of its operand, as in a row of `ops`; `share` is
     1 by the number of units. () for none.
-    fold: of a reduction, the operation of `ops` by which several blocks become one of the same result; averages: which
-    is then divided by their number.
+    fold: of a reduction, the operation of `ops` by which several blocks become one of the same result; "" where there
+    is none, and their results are added. averages: whether the result is then divided by the number of blocks.
     definition: the operation in terms of others, as in a row of `ops`; "" for a primitive.
     sign: how the equation language writes it, by its name if it is a function; "" if it does not.
     """
@@ -40,7 +40,7 @@ class Across:
     back: str = ""
     matrix: bool = False
     partials: tuple[str, ...] = ()
-    fold: str = "add"
+    fold: str = ""
     averages: bool = False
     definition: str = ""
     sign: str = ""
@@ -105,8 +105,8 @@ _ROWS = (
     Across("matmul", "a b", _applied, "matmul_t", matrix=True, sign="@"),
     # The sum of M.T @ v over a stack and the blocks of a pack.
     Across("matmul_t", "a b", _applied_transposed, "matmul", matrix=True),
-    _reduction("sum", "a", partials=("1",), sign="sum"),
-    _reduction("mean", "a", partials=("share",), averages=True, sign="mean"),
+    _reduction("sum", "a", partials=("1",), fold="add", sign="sum"),
+    _reduction("mean", "a", partials=("share",), fold="add", averages=True, sign="mean"),
     # The largest unit, for what does not depend on it: it has no derivative.
     _reduction("largest", "a", fold="max"),
     _reduction("dot", "a b", definition="sum(a * b)", sign="dot"),

@@ -285,7 +285,8 @@ def _described(model: str, wrappers: Sequence[str]) -> dict[str, Program]:
     from rnngen.description import describe
 
     description = describe(Source("model.toml", Path(model).read_bytes().decode()), wrappers)
-    return {program.cell.name: program for program in programs_of(description.cells, "wrap")}
+    forms = {cell.name: programs_of([cell], "wrap" if cell.wrappers else "infer") for cell in description.cells}
+    return {name: program for name, (program,) in forms.items()}
 
 
 def _layers(module: ModuleType) -> list[type[Layer]]:

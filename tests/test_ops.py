@@ -342,16 +342,21 @@ def test_a_wrong_definition_is_found(op):
         check_definition(replace(op, definition=f"1.0001 * ({op.definition})"))
 
 
+@pytest.mark.parametrize("blocks", [["W"], ["W_a", "W_b"]])
 @pytest.mark.parametrize("norm, size", [("layer_norm", 300), ("rms_norm", 1000), ("softmax", 300)])
-def test_a_norm_of_large_inputs_holds_in_half_precision(layer_of, norm, size):
+def test_a_norm_of_large_inputs_holds_in_half_precision(layer_of, norm, size, blocks):
     """Squares of more than 256 are infinite there."""
+    parts = "abc"[: len(blocks)]
     text = f"""
     name   = "large_{norm}"
     states = ["h"]
-    step   = "h' = tanh({norm}(W @ x) + U @ h)"
+    step   = '''
+    {", ".join(parts)} = {norm}(W @ x)
+    h' = tanh({" - 0.5 * ".join(parts)} + U @ h)
+    '''
     [parameters]
-    W = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}
-    U = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}
+    W = {{ shape = ["hidden", "inputs"], blocks = {blocks} }}
+    U = {{ shape = ["hidden", "hidden"] }}
     """
     torch.manual_seed(0)
     layer = layer_of(text)(8, 16).half().float()

@@ -9,6 +9,7 @@ precision whatever the type is.
 """
 
 from dataclasses import replace
+from functools import reduce
 
 from rnngen.across import ACROSS, REDUCTIONS
 from rnngen.build import Builder, renamed
@@ -42,10 +43,11 @@ def _folded(graph: CellGraph) -> CellGraph:
             names[value.name] = to.copy(value, names)
             continue
         (pack,) = value.operands
-        row, count = ACROSS[value.op], blocks_of(values[pack].shape)
-        total, *others = (to.make(f"{pack}.{n}", "pick", names[pack], attribute=n) for n in range(count))
-        for block in others:
-            total = to.make(f"{value.name}.1", row.fold, total, block)
-        found = to.make(f"{value.name}.1" if row.averages else value.name, value.op, total)
-        names[value.name] = to.make(value.name, "div", found, to.constant(count)) if row.averages else found
+        row, count, part = ACROSS[value.op], blocks_of(values[pack].shape), f"{value.name}.1"
+        blocks = [to.make(f"{pack}.{n}", "pick", names[pack], attribute=n) for n in range(count)]
+        if row.fold:
+            blocks = [reduce(lambda one, other: to.make(part, row.fold, one, other), blocks)]
+        numbers = [to.make(part, row.name, block) for block in blocks]
+        total = reduce(lambda one, other: to.make(part, "add", one, other), numbers)
+        names[value.name] = to.make(value.name, "div", total, to.constant(count)) if row.averages else total
     return renamed(graph, to, names)

@@ -33,7 +33,7 @@ class _Blockwise:
 
     def __init__(self, graph: CellGraph, apart: Collection[str]):
         self.old, self.apart, self.values = graph, apart, graph.by_name()
-        self.to = Builder(reserved=self.values)
+        self.to = Builder(reserved=[value.name for value in graph.values if not self._is_apart(value)])
         self.names: dict[str, str] = {}
         self.blocks: dict[tuple[str, int], str] = {}
         self.called = {(v.operands[0], v.block): v.name for v in reversed(graph.values) if v.op == "pick"}
@@ -80,9 +80,13 @@ class _Blockwise:
 
     def _name(self, name: str, number: int) -> str:
         """A part of `i, f = ...` without a name is a part of `i = ...` in one block, and of `f = ...` in the other."""
-        if (name, number) in self.called:
-            return self.called[name, number]
-        stem, point, part = name.partition(".")
-        if point and (f"{stem}.0", number) in self.called:
-            return self.to.fresh(f"{self.called[f'{stem}.0', number]}.{part}")
-        return self.to.fresh(f"{name}.{number}") if point else self.to.fresh(f"{name}_{number}", "_")
+        if (name, number) not in self.called:
+            stem, point, part = name.partition(".")
+            wholes = (self.values[of] for of in (stem, f"{stem}.0") if of != name and of in self.values)
+            whole = next(filter(self._is_apart, wholes), None)
+            if whole:
+                called = self.to.fresh(f"{self._name(whole.name, number)}.{part}")
+            else:
+                called = self.to.fresh(f"{name}.{number}") if point else self.to.fresh(f"{name}_{number}", "_")
+            self.called[name, number] = called
+        return self.called[name, number]

@@ -1,9 +1,9 @@
 """Wrappers: steps around a step. What changes the equations of a cell, or what is saved of them, is chosen where the
 cell is compiled, by `with` in a layer of a file or by `--with`; the module has kernels for that, and for nothing else.
 
-A wrapper is a function from a step to a step, as `infer` leaves it: every value has its shape. To add one, write the
-function in a file of its name here, and name it in `WRAPPERS`; the language, the commands and the reference that
-`rnngen verify` judges by read of it there. Of the step that it gives, the passes ask that
+A wrapper is a function from a step to a step, as `unpack` leaves it: every value has its shape, and a product is of one
+block. To add one, write the function in a file of its name here, and name it in `WRAPPERS`; the language, the commands
+and the reference that `rnngen verify` judges by read of it there. Of the step that it gives, the passes ask that
 
 * every value of the equations keeps its name, by which its equation stands above it in the module; a value that is
   added, by a `build.Builder`, has a point in its name, as "h'.halved";
