@@ -24,8 +24,8 @@ TABLES = [
 ]
 
 
-def test_there_are_eight_examples():
-    assert len(EXAMPLES) == 8
+def test_there_are_nine_examples():
+    assert len(EXAMPLES) == 9
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split('"')[1])
@@ -33,7 +33,7 @@ def test_the_examples_compile(text):
     audit(compile_model(Source("example.toml", text)).text.encode())
 
 
-OTHERWISE = {"bias": "from its name", "year": "none"}  # of keys whose default is no value
+OTHERWISE = {"bias": "from its name", "blocks": "its name", "year": "none"}  # of keys whose default is no value
 
 
 def shown(default: object) -> str:

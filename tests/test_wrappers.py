@@ -143,7 +143,7 @@ def test_the_command_verify_judges_by_the_wrapped_step(tmp_path):
 @pytest.mark.parametrize("name", cells.ALL)
 def test_without_a_wrapper_the_step_is_left_alone(name):
     found = cells.forms(name)
-    assert found["wrap"] is found["infer"]
+    assert found["wrap"] is found["unpack"]
 
 
 # What a file says.
