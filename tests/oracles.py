@@ -333,7 +333,7 @@ def layer_norm_gru(p, x, h):
     of_x = normed(linear(x, torch.cat((p.W_z, p.W_r))), torch.cat((p.v_z, p.v_r)))
     of_h = normed(linear(h, torch.cat((p.U_z, p.U_r))), torch.cat((p.u_z, p.u_r)))
     z, r = torch.sigmoid(of_x + of_h + torch.cat((p.b_z, p.b_r))).chunk(2, -1)
-    n = torch.tanh(normed(linear(x, p.W_n), p.v_n) + p.b_n + r * (normed(linear(h, p.U_n), p.u_n) + p.bias_hh))
+    n = torch.tanh(normed(linear(x, p.W_n), p.v_n) + p.b_n + r * (normed(linear(h, p.U_n), p.u_n) + p.bias_hn))
     h = torch.lerp(h, n, z)
     return h, (h,)
 

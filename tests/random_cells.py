@@ -244,8 +244,8 @@ class _Writer:
         """An equation with a name for each block, perhaps of one that has a name; and one block by its own name."""
         lines, right = [], self.pack(2)
         if self.draw(st.booleans()):
-            lines.append(["p", right])
-            right = self.of("p", "layer_norm(p)", "p * mean(p)", "tanh(p) + 0.3 * p")
+            lines.append(["both", right])
+            right = self.of("both", "layer_norm(both)", "both * mean(both)", "tanh(both) + 0.3 * both")
         names = [f"q{number}" for number in range(BLOCKS)]
         self.vectors += names
         self.written += [f"(0.5 * {names[0]})", *(["pW_1 @ x"] if "pack_W" in right else [])]
@@ -352,7 +352,7 @@ def cells(draw) -> str:
             lines[0][1] = f"({lines[0][1]}) * {ROOTS[0]}"
         lines.append([f"{COUNTER}'", f"{COUNTER} - 1"])
         states.append(COUNTER)
-    names = [name for line, _ in lines if line != "p" for name in line.split(", ") if not name.endswith("'")]
+    names = [name for line, _ in lines if line != "both" for name in line.split(", ") if not name.endswith("'")]
     idle = [name for name in (*states, *names) if name != output and not _uses(text, name) and name != COUNTER]
     idle += [_used_alone(block) for block in sorted(set(writer.compared))]
     idle += [NARROW_STATE] if narrow and NARROW_STATE not in text else []
@@ -413,7 +413,7 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
     tables = ", ".join(f"{name} = {{ shape = {WIDTHS.get(name, WIDTHS['e'])} }}" for name in states)
     listed = json.dumps(states) if WIDTHS.keys().isdisjoint(states) else f"{{ {tables} }}"
     found = ['name = "random_cell"', f"states = {listed}"]
-    known = [name for line, _ in lines if line != "p" for name in line.split(", ")]
+    known = [name for line, _ in lines if line != "both" for name in line.split(", ")]
     more = [name for name in known if name not in (output, "o'")] if draw(st.integers(0, 5)) == 5 else []
     outputs = [output, draw(st.sampled_from(more))] if more else output
     found += [f"output = {json.dumps(outputs)}"]
@@ -436,8 +436,12 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         if re.search(rf"\b(pack_{kind}|p{kind}_1)\b", step):
             heads = ", heads = true" if kind == "R" else ""
             found.append(f'pack_{kind} = {{ shape = {SHAPES[kind]}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
-    if draw(st.integers(0, 5)) == 5:
-        names = st.sampled_from(sorted(WRAPPERS)) if "U_" in step else st.sampled_from(("layer_norm", "zoneout"))
+    if draw(st.integers(0, 3)) == 3:
+        names = (
+            st.sampled_from(sorted(WRAPPERS))
+            if "U_" in step or "pack_U" in step
+            else st.sampled_from(("layer_norm", "zoneout"))
+        )
         found.append(f"# with {', '.join(draw(st.lists(names, min_size=1, max_size=3)))}")
     return "\n".join(found) + "\n"
 
