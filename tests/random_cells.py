@@ -437,11 +437,8 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
             heads = ", heads = true" if kind == "R" else ""
             found.append(f'pack_{kind} = {{ shape = {SHAPES[kind]}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
     if draw(st.integers(0, 3)) == 3:
-        names = (
-            st.sampled_from(sorted(WRAPPERS))
-            if "U_" in step or "pack_U" in step
-            else st.sampled_from(("layer_norm", "zoneout"))
-        )
+        recurrent = "U_" in step or "pack_U" in step
+        names = st.sampled_from(sorted(WRAPPERS) if recurrent else ("layer_norm", "zoneout"))
         found.append(f"# with {', '.join(draw(st.lists(names, min_size=1, max_size=3)))}")
     return "\n".join(found) + "\n"
 

@@ -133,12 +133,14 @@ def test_layer_norm(name, wrapped, monkeypatch):
     def product(value: Value, vector: Tensor, result: Tensor) -> Tensor:
         """Normed together with the other blocks of its parameter that are applied to the vector."""
         matrix, of = value.operands
-        group = {other.operands[0] for other in plain.graph.values if other.op == "matmul" and other.operands[1] == of}
+        pairs = dict.fromkeys(other.operands for other in plain.graph.values if other.op == "matmul")
+        group = {other for other, vector_of in pairs if vector_of == of}
         others = sorted(other for other in group - {matrix} if stack(other) == stack(matrix))
         every = [vector @ dense(layer.block(other)).mT for other in others]
         joined = torch.cat([result, *every], -1)
         normed = F.layer_norm(joined, joined.shape[-1:])[..., : result.shape[-1]]
-        return layer.block(f"gain_{matrix.removeprefix('weight_')}") * normed
+        number = [vector_of for other, vector_of in pairs if other == matrix].index(of)  # each has a gain of its own
+        return layer.block(f"gain_{matrix.removeprefix('weight_')}{f'_{number}' * (number > 0)}") * normed
 
     compared(layer, lambda x, states: plain(x, states, monkeypatch, product=product), len(plain.states))
 
