@@ -22,7 +22,8 @@ class Cell:
     sizes: further dimensions, with what they are unless a layer says otherwise. outputs: equations, whose values stand
     beside each other.
     lags: of states that `lag` makes, how equations have them, by name.
-    wrappers: what it is compiled with, by name, the first innermost.
+    wrappers: what it is compiled with, by name, the first innermost. named_at: where the file names each, none of them
+    if the command line does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Cell:
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
     lags: Mapping[str, str] = field(default_factory=dict)
+    named_at: tuple[Span | None, ...] = field(default=(), compare=False, repr=False)
 
     def place_of(self, equation: Assignment, number: int = 0) -> Span:
         """The place of a name that an equation defines, or of the call that it was made of."""

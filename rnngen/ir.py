@@ -99,10 +99,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A value carried over time: the leaf `name` holds it at t-1, `update` is its value at t."""
+    """A value carried over time: the leaf `name` holds it at t-1, `update` is its value at t.
+
+    bound: the parameter, a number, at which the gradient is cut off that passes from a step to the one before; "" if it
+    passes as it is.
+    """
 
     name: str
     update: str
+    bound: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,7 @@ class Binding:
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """cell: the step as a whole. output: its name for what it gives. wrappers: what `wrap` puts around it, the first
-    innermost. drawn: what those need that is random.
+    innermost. drawn: what a layer gives those by rates.
     """
 
     cell: CellGraph

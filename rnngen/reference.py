@@ -79,11 +79,14 @@ def run(
     some = next(t for group in leaves.values() for t in group.values())
     shapes = {value.name: value.shape for value in graph.values}
     found: dict[str, Tensor] = {}
+    bounds = {state.name: parameters[state.bound] for state in graph.states if state.bound}
     for value in graph.values:
         if value.op == "constant":
             found[value.name] = some.new_tensor(value.number)
         elif value.op in leaves:
             found[value.name] = leaves[value.op][value.name]
+            if value.name in bounds:
+                found[value.name] = _clipped(found[value.name], bounds[value.name])
         elif value.op == "share":
             found[value.name] = some.new_tensor(1 / _size(value.dimension, graph, leaves))
         elif value.op == "mask":
@@ -176,7 +179,8 @@ def layers(
 
 
 class Masks:
-    """What a layer draws in training, from torch's generator as the layer finds it, by the recipe of docs/layers.md.
+    """What a layer draws in training, from torch's generator as the layer finds it, by the recipe of docs/layers.md,
+    and numbers that are rates.
 
     drawn: what the cell has. rate: the one that all have. lengths: of the sequences, which a layer puts in order.
     """
@@ -187,20 +191,22 @@ class Masks:
         self.places = None if order is None else torch.argsort(order)
 
     def on(self, parameters: _Named, places: Sequence[str]) -> dict[str, Tensor]:
-        """The parameters of layers with their masks: of all, before a step is taken."""
+        """The parameters of layers with their masks, and numbers: of all, before a step is taken."""
         found = dict(parameters)
         for place in places:
             for one in self.drawn:
                 if one.each == "parameter":
                     weight = parameters[one.name + place]
                     found[one.name + place] = weight * self._mask(weight.shape, one.scaled, weight)
+                elif one.each == "never":
+                    found[one.name + place] = next(iter(parameters.values())).new_tensor(self.rate)
         return found
 
     def over(self, time: int, states: Tensor) -> dict[str, Tensor]:
         """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden)."""
         found = {}
         for one in self.drawn:
-            if one.each != "parameter":
+            if one.each in ("step", "call"):
                 rows = self._mask((time if one.each == "step" else 1, *states.shape), one.scaled, states)
                 rows = rows if self.places is None else rows[:, self.places]
                 found[one.name] = rows.expand(time, -1, -1)
@@ -355,6 +361,14 @@ def _matrices(stack: Tensor, count: int) -> list[Tensor]:
     """The matrices of a stack, made dense if they are block-diagonal."""
     parts = stack.chunk(count)
     return [torch.block_diag(*part) for part in parts] if stack.dim() == 3 else list(parts)
+
+
+def _clipped(tensor: Tensor, bound: Tensor) -> Tensor:
+    """The tensor, with a gradient that is cut off."""
+    passed = tensor.view_as(tensor)
+    if passed.requires_grad:
+        passed.register_hook(lambda gradient: torch.where(gradient.abs() > bound, gradient.sign() * bound, gradient))
+    return passed
 
 
 def _triangle(matrix: Tensor, lower: bool) -> Tensor:

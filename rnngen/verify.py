@@ -99,7 +99,7 @@ _RUNS_WITH_HEADS = (
 # first of all where too few are found.
 _DRAWS = 4
 _SEEDS = 24
-_RATE = 0.3  # of wrappers that are random
+_RATE = 0.3  # of wrappers that have one
 # An error may be so many times what rounding alone does to the judge, who rounds less often than a module and in
 # another order.
 _ROUNDINGS = 5

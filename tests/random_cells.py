@@ -44,7 +44,7 @@ SHAPES = {
     "k": "[]",
 }
 BLOCKS = 2  # of parameters that are used whole
-RATE = 0.3  # of wrappers that are random
+RATE = 0.3  # of wrappers that have one
 OTHERS = {"g": '["hidden"]', "u": '["inputs"]', "s": "[]"}  # what comes in beside x
 # States that only remember, each with its new value; q is behind p.
 REMEMBERED = {"e": "tanh(W_2 @ x + W_1 @ {x})", "o": "mean({x})", "p": "x", "q": "p"}
@@ -438,8 +438,9 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
             found.append(f'pack_{kind} = {{ shape = {SHAPES[kind]}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
     if draw(st.integers(0, 3)) == 3:
         recurrent = "U_" in step or "pack_U" in step
-        names = st.sampled_from(sorted(WRAPPERS) if recurrent else ("layer_norm", "zoneout"))
-        found.append(f"# with {', '.join(draw(st.lists(names, min_size=1, max_size=3)))}")
+        names = st.sampled_from(sorted(WRAPPERS) if recurrent else ("layer_norm", "zoneout", "clip"))
+        some = st.lists(names, min_size=1, max_size=3).filter(lambda names: names.count("clip") < 2)
+        found.append(f"# with {', '.join(draw(some))}")
     return "\n".join(found) + "\n"
 
 

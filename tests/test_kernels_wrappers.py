@@ -11,6 +11,9 @@ CASES = {
     ("lstm", "layer_norm, recurrent_dropout, zoneout, drop_connect"): ["resident", "stepwise"],
     ("indrnn", "zoneout"): ["elementwise", "stepwise"],
     ("mingru", "zoneout"): ["elementwise", "linear", "stepwise"],
+    ("lstm", "clip"): ["resident", "stepwise"],
+    ("mingru", "clip"): ["elementwise", "linear", "stepwise"],
+    ("layer_norm_indrnn", "zoneout, clip"): ["elementwise", "stepwise"],
 }
 
 

@@ -12,6 +12,7 @@ from rnngen.description.initialisers import INITIALISERS
 from rnngen.description.tables import SCHEDULE_NAMES, Table
 from rnngen.matrices import CALLS
 from rnngen.ops import OPS
+from rnngen.runtime.drawn import RATES
 from rnngen.source import Source
 from rnngen.wrappers import WRAPPERS
 
@@ -33,7 +34,8 @@ def test_the_examples_compile(text):
     audit(compile_model(Source("example.toml", text)).text.encode())
 
 
-OTHERWISE = {"bias": "from its name", "blocks": "its name", "year": "none"}  # of keys whose default is no value
+# Of keys whose default is no value.
+OTHERWISE = {"bias": "from its name", "blocks": "its name", "year": "none", **dict.fromkeys(RATES, "none")}
 
 
 def shown(default: object) -> str:

@@ -127,10 +127,11 @@ LAYER = {
     "init": {"W": 1.0},
     "activations": {"act": "relu"},
     "sizes": {"rank": 2},
-    "with": ["zoneout", "recurrent_dropout", "drop_connect"],
+    "with": ["zoneout", "recurrent_dropout", "drop_connect", "clip"],
     "zoneout": {"h": 0.5},
     "recurrent_dropout": 0.5,
     "drop_connect": 0.5,
+    "clip": 0.5,
     "schedule": "stepwise",
 }
 MODEL = {

@@ -248,6 +248,17 @@ def test_the_nearest_wrapper_is_meant():
         describe(stack('cell = "rnn"\nwith = ["zzz"]'))
 
 
+def test_a_wrapper_without_effect_is_told_where_it_is_named(run):
+    Path("unit.toml").write_text(CELL.format(name="unit", block="W").replace("[cells.unit]", 'name = "unit"'))
+    result = run("compile", "unit.toml", "--with", "recurrent_dropout")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "The wrapper 'recurrent_dropout' would do nothing to this cell: no matrix of it is applied to what a state is "
+        "part of. [no-effect]",
+        "Hint: leave out --with recurrent_dropout.",
+    ]
+
+
 # The option.
 
 

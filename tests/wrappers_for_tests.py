@@ -11,7 +11,7 @@ def halved(program: Program) -> Program:
     graph = program.cell
     to = Builder(graph.values)
     states = tuple(
-        State(state.name, to.make(f"{state.update}.halved", "mul", to.constant(0.5), state.update))
+        replace(state, update=to.make(f"{state.update}.halved", "mul", to.constant(0.5), state.update))
         for state in graph.states
     )
     return replace(program, cell=_followed(graph, to, states))
@@ -23,7 +23,7 @@ def learned(program: Program) -> Program:
     to = Builder(graph.values)
     scale = to.leaf(Value(to.fresh("scale", "_"), "parameter", shape=("hidden",)))
     states = tuple(
-        State(state.name, to.make(f"{state.update}.scaled", "mul", scale, state.update)) for state in graph.states
+        replace(state, update=to.make(f"{state.update}.scaled", "mul", scale, state.update)) for state in graph.states
     )
     parameters = (*program.parameters, Parameter(scale, ("hidden",), (scale,), (0.9,)))
     return replace(program, cell=_followed(graph, to, states), parameters=parameters)
@@ -37,7 +37,7 @@ def carried(program: Program) -> Program:
     change = to.leaf(Value(to.fresh("change", "_"), "state", shape=("hidden",)))
     both = to.make("change.both", "add", change, to.make("change.now", "sub", first.update, first.name))
     mean = to.make("change.mean", "mul", to.constant(0.5), both)
-    new = State(first.name, to.make(f"{first.update}.carried", "add", first.name, mean))
+    new = replace(first, update=to.make(f"{first.update}.carried", "add", first.name, mean))
     return replace(program, cell=_followed(graph, to, (new, *others, State(change, mean))))
 
 

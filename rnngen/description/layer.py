@@ -54,7 +54,8 @@ def described_layer(
                 _check_sizes(layer, cell, places, mistakes)
                 _check_inputs(layer, cell, width, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
-                cell = replace(cell, wrappers=wrappers)
+                spans = tuple(places.value("with", number) for number in range(len(wrappers)))
+                cell = replace(cell, wrappers=wrappers, named_at=spans)
             init = {name: as_float(value) for name, value in layer.init.items()}
             options = layer.model_dump(exclude={"cell", "activations", "wrappers", *RATES})
             options |= {"init": init, "rates": rates}

@@ -19,11 +19,14 @@ from rnngen.description.tables import (
     MOST_OUTPUTS,
     CellFile,
     CellTable,
+    LayerTable,
     ModelFile,
     Number,
     Table,
 )
+from rnngen.equations import LARGEST
 from rnngen.library import library
+from rnngen.runtime.drawn import RATES
 from rnngen.wrappers import WRAPPERS
 
 _KEY = re.compile(r"^(\w+): (.*(?:\n    .*)*)", re.MULTILINE)
@@ -37,6 +40,13 @@ def schema() -> dict[str, Any]:
     )
     definitions = made["$defs"]
     _fill({name: definition["properties"] for name, definition in definitions.items()})
+    definitions[LayerTable.__name__]["allOf"] = [
+        {
+            "if": {"required": ["with"], "properties": {"with": {"contains": {"const": name}}}},
+            "then": {"required": [name]},
+        }
+        for name in RATES
+    ]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A model file of rnngen",
@@ -92,8 +102,10 @@ def _fill(properties: dict[str, dict[str, Any]]) -> None:
     for name in ("LayerTable", "CellTable", "CellFile"):
         properties[name]["activations"]["additionalProperties"] = {"enum": list(OF_ONE_ARGUMENT)}
     layer["cell"]["anyOf"] = [{"enum": list(library())}, {"type": "string"}]
-    rate = {"type": "number", "minimum": 0, "maximum": 1}
-    layer["zoneout"]["anyOf"] = [rate, {"type": "object", "additionalProperties": rate}]
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    bound = {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST}
+    for name, rate in (("zoneout", probability), ("clip", bound)):
+        layer[name]["anyOf"] = [rate, {"type": "object", "additionalProperties": rate}]
     layer["with"]["items"] = {"enum": list(WRAPPERS)}
     model["layers"]["items"] = _either(*LAYERS.items())
     model["cells"]["additionalProperties"] = _reference(CellTable)

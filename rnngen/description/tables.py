@@ -153,6 +153,8 @@ class LayerTable(Table):
         or for some by their names
     recurrent_dropout: of that wrapper: the probability of a zero, in training, before the recurrent matrices
     drop_connect: of that wrapper: the probability of a zero, in training, in the recurrent matrices
+    clip: of that wrapper: what the gradient of each unit is cut off at, on either side, on its way from a step to the
+        one before; for all states, or for some by their names
     schedule: how the scan is laid on the machine
     """
 
@@ -171,9 +173,10 @@ class LayerTable(Table):
     activations: dict[str, str] = {}
     sizes: dict[str, Size] = {}
     wrappers: list[str] = Field(default=[], alias="with", max_length=MOST_WRAPPERS)
-    zoneout: Any = 0.0  # looked at with the layer, as `init` is
-    recurrent_dropout: float = Field(default=0.0, ge=0, le=1)
-    drop_connect: float = Field(default=0.0, ge=0, le=1)
+    zoneout: Any = None  # looked at with the layer, as `init` is
+    recurrent_dropout: float | None = Field(default=None, ge=0, le=1)
+    drop_connect: float | None = Field(default=None, ge=0, le=1)
+    clip: Any = None
     schedule: Schedule = "auto"
 
 

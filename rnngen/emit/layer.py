@@ -14,7 +14,7 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
     A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
     but the output's old value then sees the projection too: its columns are called "output" rather than "hidden". If
     that is all that becomes of the old value, as in an LSTM and not in a GRU, the projection itself is the state, and
-    the cell is narrow.
+    the cell is narrow; not so if gradients of states are cut off, which are theirs and not those of a projection.
     """
     graph = program.described
     outputs = [output for _, output in graph.outputs]
@@ -37,7 +37,7 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
         output=state,
         sizes=dict(cell.sizes),
         features=tuple(str(definitions[output].shape[0]) for output in outputs),
-        narrow=bool(state) and all(uses) and state not in graph.roots(),
+        narrow=bool(state) and all(uses) and state not in graph.roots() and not any(s.bound for s in graph.states),
         schedules=schedules,
         nonlinearity=next(iter(cell.activations.values())) if len(cell.activations) == 1 else "",
         both=_can_be_doubled(program),
@@ -64,6 +64,7 @@ def _can_be_doubled(program: Packed) -> bool:
         widths <= {(), ("hidden",), _SQUARE}
         and all(value.op != "diag" for value in graph.values)
         and not others
+        and all(one.each == "parameter" for one in program.drawn)
         and x.shape == ("inputs",)
         and x.name not in read
         and len(squares) < 2

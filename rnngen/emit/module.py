@@ -129,7 +129,7 @@ def _run(program: Chained) -> RunView:
     before = TorchText(program.before, names, places=places)
     carried = program.scan.states if program.before.states else ()
     return RunView(
-        weights=tuple(names[parameter.name] for parameter in program.parameters),
+        weights=tuple(names[name] for name in _weights(program)),
         before=(*_apart(program, names), *once.lines, *before.lines),
         streams=tuple(names[leaf.name] for leaf in program.scan.leaves("input")),
         parameters=tuple(names[leaf.name] for leaf in program.scan.leaves("parameter")),
@@ -145,9 +145,9 @@ def _run(program: Chained) -> RunView:
 def _reference(program: Chained) -> FunctionText:
     text = TorchText(program.described, Names([program.described], _STEP_NAMES), program.equations)
     states = tuple(text.names[state.name] for state in program.cell.states)
-    weights = tuple(text.names[parameter.name] for parameter in program.parameters)
+    weights = tuple(text.names[name] for name in _weights(program))
     opening = (*_apart(program, text.names), f"{tuple_text(states)[1:-1]} = states")
-    opening += (f"{tuple_text(weights)[1:-1]} = weights",)
+    opening += (f"{tuple_text(weights)[1:-1]} = weights", *text.clipped())
     updates = tuple_text([text.text(state.update) for state in program.described.states])
     return FunctionText(
         name=f"{program.cell.name}_equations",
@@ -156,6 +156,12 @@ def _reference(program: Chained) -> FunctionText:
         lines=(*opening, *text.lines),
         returns=f"{text.beside(output for _, output in program.described.outputs)}, {updates}",
     )
+
+
+def _weights(program: Chained) -> tuple[str, ...]:
+    """What a cell takes in once a call: what its layer learns or keeps, then the numbers that it is given."""
+    numbers = (one.name for one in program.drawn if one.each == "never")
+    return (*(parameter.name for parameter in program.parameters), *numbers)
 
 
 def _apart(program: Chained, names: Names) -> tuple[str, ...]:

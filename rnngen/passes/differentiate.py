@@ -15,6 +15,8 @@ state of the adjoint, so that every sum has a fixed order. What is not trained g
 
 The adjoint of a number is a number: what vectors pass back to it is summed over units. That of a parameter or of an
 input may still be a vector, to be summed behind the scan: that costs less than a sum at every step.
+
+Where a state has a bound, its adjoint is no derivative from there on: d_h' = min(max(U.T @ d_a, -bound), bound).
 """
 
 from collections import defaultdict
@@ -28,6 +30,7 @@ from rnngen.ops import OPS
 from rnngen.passes.expand import thin
 
 _PRIME = "'"
+_CLIPPED = parse_expression("min(max(d, -b), b)")
 
 
 def differentiate(program: Split) -> Differentiated:
@@ -62,6 +65,7 @@ class _Differentiation:
         self.products: list[tuple[Value, str]] = []  # a product and the label of its adjoint
         self.accumulators: list[tuple[Value, State]] = []  # a parameter, or a block of one, and its state
         self.numbers: list[tuple[Value, str]] = []  # the same, and the label of its adjoint, a number at each step
+        self.bounds = {state.name: state.bound for state in scan.states}
         self.carried: dict[str, str] = {}  # state: the adjoint state's leaf
         self.updates: dict[str, str] = {}  # state: the adjoint of its old value
         self.bindings = [Binding(leaf.name, "stream", leaf.name) for leaf in scan.leaves("input")]
@@ -193,6 +197,9 @@ class _Differentiation:
             adjoint = self._whole(adjoint, value.shape)
         if value.op == "state":  # what no gradient reaches is a vector of zeros and no number, for the targets' sake
             leaf = self.carried[value.name]
+            if adjoint and (bound := self.bounds[value.name]):
+                meaning = {"d": adjoint, "b": self.names[bound]}
+                adjoint = self.to.expression(_CLIPPED, meaning, f"{leaf}.clipped")
             self.updates[value.name] = adjoint or self.to.make(f"{leaf}'", "mul", self.to.constant(0.0), leaf)
         elif adjoint is None:
             return

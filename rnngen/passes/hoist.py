@@ -151,6 +151,8 @@ def _extract(
 
     for state in states:
         bring(state.name)
+        if state.bound:
+            bring(state.bound)
     for value in graph.values:
         if phase[value.name] == part and (part != "once" or value.name in needed(graph, set(outputs))):
             bring(value.name)

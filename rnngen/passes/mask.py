@@ -84,7 +84,7 @@ def _gradients(graph: CellGraph, valid: Value, states: set[str]) -> CellGraph:
 def _still(graph: CellGraph, to: Builder, valid: Value, names: dict[str, str]) -> tuple[State, ...]:
     """The states, each kept where a step does not count."""
     return tuple(
-        State(s.name, to.make(f"{s.update}.kept", "kept", valid.name, names.get(s.update, s.update), s.name))
+        replace(s, update=to.make(f"{s.update}.kept", "kept", valid.name, names.get(s.update, s.update), s.name))
         for s in graph.states
     )
 

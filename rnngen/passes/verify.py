@@ -57,6 +57,7 @@ def _verify(name: str, graph: CellGraph) -> None:
     must(states == {state.name for state in graph.states}, "the states are not the leaves that are states")
     for state in graph.states:
         must(state.update in defined, f"the state {state.name} has no new value")
+        must(not state.bound or defined.get(state.bound) == (), f"the bound of the state {state.name} is no number")
         must(defined[state.update] in (defined[state.name], ()), f"the state {state.name} changes its shape")
     for label, output in graph.outputs:
         must(output in defined, f"the output {label} is missing")

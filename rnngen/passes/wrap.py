@@ -16,11 +16,13 @@ def wrap(program: Program, cell: Cell) -> Program:
     Raises ModelError for a wrapper that would leave it as it is.
     """
     mistakes = Mistakes(cell.places.document.source)
-    for name in program.wrappers:
+    for number, name in enumerate(program.wrappers):
         try:
             program = WRAPPERS[name](program)
         except NoEffect as reason:
-            message = f"The wrapper '{name}' would do nothing to the cell '{cell.name}': {reason}."
-            mistakes.add("no-effect", message, cell.places.key("step"), hints=("leave the wrapper out.",))
+            message = f"The wrapper '{name}' would do nothing to this cell: {reason}."
+            span = cell.named_at[number] if cell.named_at else None
+            hint = "leave the wrapper out." if span else f"leave out --with {name}."
+            mistakes.add("no-effect", message, span, hints=(hint,))
     mistakes.check()
     return program

@@ -54,8 +54,8 @@ class Cell:
 
     states: their names. widths: of those that are not hidden wide the dimension that they are as wide as, "" of a
     number. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, "" of a number;
-    of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer draws for it; inputs that
-    are drawn stand behind all others. sizes: dimensions beside "hidden" and "inputs", with what they are if a layer is
+    of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer gives it by rates; inputs
+    that are drawn stand behind all others. sizes: dimensions beside "hidden" and "inputs", with what they are if a layer is
     not given them. output: the state whose new value is the output, "" if it is another value. features: of each of the
     outputs, which stand beside each other, the dimension. narrow: with a projection, that is the state rather than what
     is projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, "" if it
@@ -85,6 +85,11 @@ class Cell:
     drawn: tuple[Drawn, ...] = ()
     widths: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of what `run` takes as weights: those of the layer, then the numbers that it is given."""
+        return (*(weight.name for weight in self.weights), *(one.name for one in self.drawn if one.each == "never"))
 
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:

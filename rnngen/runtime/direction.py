@@ -59,7 +59,7 @@ def filled(rows: Tensor, valid: Tensor, longest: int = 0) -> Tensor:
 class Direction:
     """A scan as a layer asks for it.
 
-    run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.weights`. projection:
+    run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.tensors`. projection:
     (proj_size, features) or None. both: weights and states are those of two directions, as `both.joined` makes them.
     valid: the mask of the lengths, if there are any. resets: the boundaries, and the states of this scan.
     """
@@ -110,7 +110,7 @@ class Direction:
             options["resets"] = self.resets.boundaries[skip : skip + x.shape[0] + 1]
             options["first"] = begins
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
-        tensors = [weights[weight.name] for weight in self.cell.weights]
+        tensors = [weights[name] for name in self.cell.tensors]
         y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
         if self.last_only and self.cell.output:
             y = last[self.cell.states.index(self.cell.output)].clone()  # to write into y must not change the state
@@ -125,11 +125,7 @@ class Direction:
     def _from_projection(self, x: Tensor, states: Sequence[Tensor], projection: Tensor) -> Result:
         """The first step from a state that is a projection, then the others."""
         first, rest, before = (x[-1:], x[:-1], len(x) - 1) if self.backwards else (x[:1], x[1:], 0)
-        filled = {
-            weight.name: _filled(tensor, projection) if weight.shape[-1:] == ("output",) else tensor
-            for weight in self.cell.weights
-            for tensor in [self.weights[weight.name]]
-        }
+        filled = {name: _filled(w, projection) if name in self._sees else w for name, w in self.weights.items()}
         y, last = self._scan(first, self._with_filled(states), filled, skip=before)
         if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
@@ -146,8 +142,12 @@ class Direction:
 
     def _seeing(self, projection: Tensor) -> dict[str, Tensor]:
         """The weights, with U @ R for each matrix U that is to be applied to the projection."""
-        sees = {weight.name for weight in self.cell.weights if weight.shape[-1:] == ("output",)}
-        return {name: w @ projection if name in sees else w for name, w in self.weights.items()}
+        return {name: w @ projection if name in self._sees else w for name, w in self.weights.items()}
+
+    @property
+    def _sees(self) -> set[str]:
+        """The matrices that are applied to the projection."""
+        return {weight.name for weight in self.cell.weights if weight.shape[-1:] == ("output",)}
 
     def _projected(self, y: Tensor, last: tuple[Tensor, ...], projection: Tensor) -> Result:
         if not self.cell.narrow:

@@ -1,25 +1,69 @@
-"""What a layer draws at random for its cell, and the rates at which it does."""
+"""What a layer gives its cell by rates: what is drawn at random, and bounds."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 Rate = float | Mapping[str, float]
 
+
+def probability(name: str, value: float) -> float:
+    """A probability as torch's modules take it. Raises ValueError for anything else."""
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ValueError(
+            f"{name} should be a number in range [0, 1], the probability of an element being zeroed, got {value!r}"
+        )
+    return float(value)
+
+
+def bound(name: str, value: float) -> float:
+    """A limit of what is cut off, infinity for none. Raises ValueError for anything else."""
+    if not _is_number(value) or not value > 0:
+        raise ValueError(f"{name} should be a number above 0, which may be math.inf, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What may be a rate: `checked` by its name raises ValueError for what may not.
+
+    none: the rate that does nothing, which parts have that are not named. some: one to begin with. needed: whether a
+    class has to be given it.
+    """
+
+    checked: Callable[[str, float], float]
+    none: float
+    some: float
+    needed: bool = False
+
+
+PROBABILITY, BOUND = Kind(probability, none=0.0, some=0.1), Kind(bound, none=math.inf, some=1.0, needed=True)
 # Arguments of a class, each the name of the wrapper that asks for it.
-RATES = ("zoneout", "recurrent_dropout", "drop_connect")
+RATES: Mapping[str, Kind] = {
+    "zoneout": PROBABILITY,
+    "recurrent_dropout": PROBABILITY,
+    "drop_connect": PROBABILITY,
+    "clip": BOUND,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What is 0 with a probability, the rate, and else 1, drawn for each number of a tensor in training.
+    """What is 0 with a probability, the rate, and else 1, drawn for each number of a tensor in training; or what never
+    is drawn, a number that is the rate itself.
 
     In evaluation it is what is expected of it, and nothing is drawn.
 
-    name: of an input of the step that is as wide as a state; or of the parameter whose entries are multiplied by it.
-    rate: the argument of the class that is its rate, or has it by `part`. each: what it is drawn anew for: "step",
-    "call" or "parameter", which is once a call too. scaled: what is not 0 is 1 / (1 - rate), so that 1 is expected.
+    name: of an input of the step that is as wide as a state; of the parameter whose entries are multiplied by it; or of
+    a parameter of the step that is that number. rate: the argument of the class that is its rate, or has it by `part`.
+    each: what it is drawn anew for: "step", "call" or "parameter", which is once a call too; "never" of a number.
+    scaled: what is not 0 is 1 / (1 - rate), so that 1 is expected.
     """
 
     name: str
@@ -30,14 +74,14 @@ class Drawn:
 
 
 def rate_of(drawn: Drawn, rate: Rate) -> float:
-    """Its rate, by what the argument of its name was given; 0 of a part that is not named."""
-    return rate.get(drawn.part, 0.0) if isinstance(rate, Mapping) else rate
+    """Its rate, by what the argument of its name was given."""
+    return rate.get(drawn.part, RATES[drawn.rate].none) if isinstance(rate, Mapping) else rate
 
 
 def checked_rates(given: Mapping[str, Any], drawn: Sequence[Drawn], title: str) -> dict[str, Rate]:
-    """The rates by the names of arguments, 0 of those that are not given.
+    """The rates by the names of arguments; of those that are not given what does nothing.
 
-    Raises TypeError for an argument that the class does not take, ValueError for what is no rate.
+    Raises TypeError for an argument that the class does not take, or needs, ValueError for what is no rate.
     """
     parts: dict[str, dict[str, None]] = {}
     for one in drawn:
@@ -46,22 +90,16 @@ def checked_rates(given: Mapping[str, Any], drawn: Sequence[Drawn], title: str) 
         if name not in parts:
             remedy = f"; `rnngen compile NAME --with {name}` makes a class that takes it" if name in RATES else ""
             raise TypeError(f"{title}: got an unexpected keyword argument {name!r}{remedy}")
-    return {name: _checked(name, given.get(name, 0.0), known) for name, known in parts.items()}
+    for name in parts:
+        if name not in given and RATES[name].needed:
+            raise TypeError(f"{title}: missing {name!r}, as {name}={RATES[name].some}; {name}=math.inf does nothing")
+    return {name: _checked(name, given.get(name, RATES[name].none), known) for name, known in parts.items()}
 
 
 def _checked(name: str, rate: Any, parts: Collection[str]) -> Rate:
     if not (parts and isinstance(rate, Mapping)):
-        return probability(name, rate)
+        return RATES[name].checked(name, rate)
     for part in rate:
         if part not in parts:
             raise ValueError(f"{name}: there is no state {part!r}; there are {', '.join(parts)}")
-    return {part: probability(f"{name}[{part!r}]", value) for part, value in rate.items()}
-
-
-def probability(name: str, value: float) -> float:
-    """A probability as torch's modules take it. Raises ValueError for anything else."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(
-            f"{name} should be a number in range [0, 1], the probability of an element being zeroed, got {value!r}"
-        )
-    return float(value)
+    return {part: RATES[name].checked(f"{name}[{part!r}]", value) for part, value in rate.items()}

@@ -16,7 +16,7 @@ from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.drawn import Rate, checked_rates, probability
 from rnngen.runtime.inputs import Given, Input, others_of, rows_of
 from rnngen.runtime.leaf import Leaf
-from rnngen.runtime.masks import with_drawn, with_drops
+from rnngen.runtime.masks import with_drawn, with_drops, with_numbers
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
@@ -87,8 +87,9 @@ class Layer(Leaf):
             nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
                 has it, but by name only.
             others: the sizes of a cell that has such, `rank=8` and the like; and of a cell that was compiled with
-                wrappers which are random their rates, `zoneout=0.1` and the like; where a state has a rate of its own,
-                `{"h": 0.1}` by its name. Rates are attributes of the layer and can be set.
+                wrappers that have a rate these, `zoneout=0.1` and the like, 0 if it is not given, and `clip=1.0`, which
+                has to be; where a state has a rate of its own, `{"h": 0.1}` by its name. Rates are attributes of the
+                layer and can be set.
 
         Raises TypeError or ValueError for arguments that cannot be, alone or together, as torch.nn does; warns of a
         dropout that a single layer would make nothing of.
@@ -689,6 +690,7 @@ class Layer(Leaf):
         weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
         drawn, rates = self.cell.drawn, self._rates
         weights = [with_drops(tensors, drawn, rates) for tensors in weights] if self.training else weights
+        weights = [with_numbers(tensors, drawn, rates) for tensors in weights]
         valid = None if lengths is None else lengths.valid(x.device)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):

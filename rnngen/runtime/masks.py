@@ -1,6 +1,6 @@
-"""Zeros and ones at random, by torch's generator of the device: what `Drawn` describes.
+"""What `Drawn` describes: zeros and ones at random, by torch's generator of the device, and numbers.
 
-They are drawn in float32 whatever the type of a layer is, so that from one seed a layer has the same in every type.
+Masks are drawn in float32 whatever the type of a layer is, so that from one seed a layer has the same in every type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from rnngen.runtime.drawn import Drawn, Rate, rate_of
 
 def with_drawn(x: Tensor, drawn: Sequence[Drawn], rates: Mapping[str, Rate], hidden: int, training: bool) -> Tensor:
     """x (time, batch, features) with the inputs that are drawn behind it, in their order."""
-    inputs = [one for one in drawn if one.each != "parameter"]
+    inputs = [one for one in drawn if one.each in ("step", "call")]
     if not inputs:
         return x
     time, batch, _ = x.shape
@@ -36,6 +36,13 @@ def with_drops(weights: dict[str, Tensor], drawn: Sequence[Drawn], rates: Mappin
         if one.each == "parameter" and rate:
             found[one.name] = weights[one.name] * _mask(weights[one.name].shape, rate, one.scaled, weights[one.name])
     return found
+
+
+def with_numbers(weights: dict[str, Tensor], drawn: Sequence[Drawn], rates: Mapping[str, Rate]) -> dict[str, Tensor]:
+    """Weights by name, with the numbers that are rates themselves, each (1,)."""
+    some = next(iter(weights.values()))
+    numbers = (one for one in drawn if one.each == "never")
+    return weights | {one.name: some.new_full((1,), rate_of(one, rates[one.rate])) for one in numbers}
 
 
 def _mask(shape: Sequence[int], rate: float, scaled: bool, like: Tensor) -> Tensor:

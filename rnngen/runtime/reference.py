@@ -1,6 +1,7 @@
-"""The loop around a cell's reference step."""
+"""The loop around a cell's reference step, and what that needs beside torch's functions."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,3 +45,58 @@ def loop(
 def like_state(new: Tensor, old: Tensor) -> Tensor:
     """A new state for the whole batch, even one that is a parameter."""
     return new if new.dim() == old.dim() else new.expand_as(old)
+
+
+class _Cut(torch.autograd.Function):
+    """A gradient that is cut off. By autograd it would get the derivative of another function: what passes back through
+    the steps a second time would be cut off too.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, bound: Tensor) -> Tensor:
+        return torch.clamp(gradient, -bound, bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        raise NotImplementedError("A gradient that was clipped has no derivative: 'clip' allows a first one.")
+
+
+class _Clipped(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor, bound: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        cut: Callable[..., Tensor] = _Cut.apply
+        return cut(gradient, *ctx.saved_tensors), None
+
+
+class _WithTangent(_Clipped):
+    """What can be differentiated in forward mode, and not be compiled by torch 2.11."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Tensor | None) -> Tensor:
+        return tangent.view_as(tangent)
+
+
+def clipped(tensor: Tensor, bound: Tensor) -> Tensor:
+    """The tensor. The gradient that passes back through it is cut off, element by element, at -bound and bound, and can
+    not be differentiated once more. In forward mode it is the identity.
+    """
+    if not tensor.requires_grad:
+        return tensor
+    function: Callable[..., Tensor] = _Clipped.apply if torch.compiler.is_compiling() else _WithTangent.apply
+    return function(tensor, bound)

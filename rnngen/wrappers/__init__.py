@@ -10,7 +10,8 @@ and the reference that `rnngen verify` judges by read of it there. Of the step t
 * where the output is the new value of a state, it stays that of the state;
 * a parameter that is added is a leaf of the graph and one of `parameters`, a state a leaf and one of `states`; torch
   knows both by name, so it is of letters, digits and "_", and new to the cell: `fresh(name, "_")`;
-* what a layer draws is a leaf of the graph, an input, of `untrained` and of `drawn`;
+* what a layer makes of a rate is a leaf of the graph, of `untrained` and of `drawn`: an input that is drawn, or a
+  parameter that is a number;
 * a state that takes no part in the recurrence, as the last x of `lag(x)`, stays out of it: the others are those of
   `carried(graph)`;
 * within the recurrence every vector is hidden wide.
@@ -24,6 +25,7 @@ letters and "_", and no name of a cell's functions begins with it.
 from collections.abc import Callable
 
 from rnngen.ir import Program
+from rnngen.wrappers.clip import clip
 from rnngen.wrappers.drop_connect import drop_connect
 from rnngen.wrappers.layer_norm import layer_norm
 from rnngen.wrappers.recurrent_dropout import recurrent_dropout
@@ -34,4 +36,5 @@ WRAPPERS: dict[str, Callable[[Program], Program]] = {
     "zoneout": zoneout,
     "recurrent_dropout": recurrent_dropout,
     "drop_connect": drop_connect,
+    "clip": clip,
 }

@@ -11,7 +11,7 @@ what it was given, as the last x, is no state of the recurrence, and stays as it
 from dataclasses import replace
 
 from rnngen.build import Builder
-from rnngen.ir import Program, State, Value, carried
+from rnngen.ir import Program, Value, carried
 from rnngen.runtime.drawn import Drawn
 
 
@@ -29,7 +29,7 @@ def zoneout(program: Program) -> Program:
         made = to.make(f"{state.update}.zoned", "add", state.name, part)
         if state.update not in kept or program.output == f"{state.name}'":  # several may have one new value
             kept[state.update] = made
-        states[state.name] = State(state.name, made)
+        states[state.name] = replace(state, update=made)
     outputs = tuple((label, kept.get(value, value)) for label, value in graph.outputs)
     untrained = graph.untrained | set(masks)
     every = tuple(states.get(state.name, state) for state in graph.states)

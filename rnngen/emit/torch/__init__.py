@@ -21,7 +21,7 @@ class Torch(Target):
             name=f"{prefix}_step",
             about=f"One step {'backwards ' * graph.backwards}in torch: the new states, and of each output its blocks.",
             arguments=(*text.arguments("input", "state", "parameter"), text.mask),
-            lines=tuple(text.lines),
+            lines=(*text.clipped(), *text.lines),
             returns=f"{states}, {outputs}",
         )
         return Written(stages=function(step), loops="", record={"step": step.name})

@@ -68,6 +68,11 @@ class TorchText:
         """The value of a state of a graph for all rows after the last step."""
         return self.names.made((state, "last"), f"{identifier(state)}_last")
 
+    def clipped(self) -> list[str]:
+        """Lines for the head of a step forwards: the states through which what passes back is cut off."""
+        bounds = [(self.names[s.name], self.names[s.bound]) for s in self.graph.states if s.bound]
+        return [f"{state} = clipped({state}, {bound})" for state, bound in bounds]
+
     @property
     def mask(self) -> str:
         """The argument that says which steps count; a function that does not ask has it too."""
