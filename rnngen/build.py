@@ -53,7 +53,7 @@ class Builder:
     reserved: names of values that are still to come, so that no part of an expression takes one before.
     """
 
-    def __init__(self, values: tuple[Value, ...] = (), reserved: Iterable[str] = ()):
+    def __init__(self, values: Iterable[Value] = (), reserved: Iterable[str] = ()):
         self.values: dict[str, Value] = {}
         self.reserved = frozenset(reserved)
         self._known: dict[tuple[object, ...], str] = {}

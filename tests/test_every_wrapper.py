@@ -80,6 +80,25 @@ class Plain:
         outputs, new = reference.run(self.graph, {"x": x_t}, named, self.weights)
         return outputs["y"], list(new.values())
 
+    def output(self, x_t: Tensor, states: list[Tensor], kept: list[Tensor], monkeypatch) -> Tensor:
+        """What a step gives where other new values are kept than it makes: what no new value needs reads these."""
+        computed, recurrent = reference._computed, needed(self.graph, {state.update for state in self.graph.states})
+        instead: dict[str, Tensor] = {}
+        for state, new in zip(self.graph.states, kept, strict=True):
+            instead.setdefault(state.update, new)
+        made: dict[str, Tensor] = {}
+
+        def changed(value, operands, shapes):
+            if value.name not in recurrent:
+                operands = [instead.get(name, made.get(name, one)) for name, one in zip(value.operands, operands, strict=True)]
+            made[value.name] = computed(value, operands, shapes)
+            return made[value.name]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, "_computed", changed)
+            y, _ = self.one(x_t, states)
+        return instead.get(self.graph.outputs[0][1], y)
+
     @property
     def weights(self) -> dict[str, Tensor]:
         return {leaf.name: getattr(self.layer, f"{leaf.name}_l0") for leaf in self.graph.leaves("parameter")}
@@ -171,25 +190,49 @@ def stepwise(plain: Plain, x: Tensor, states: list[Tensor], around: Callable) ->
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", SOME)
-def test_zoneout(name, training, wrapped):
+def test_zoneout(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     plain = Plain(name, None)
     rates = {state: 0.2 + 0.1 * number for number, state in enumerate(plain.states)}
     layer = plain.layer = wrapped(name, "zoneout")(3, 4, dtype=torch.float64, zoneout=rates).train(training)
-    same = plain.graph.outputs[0][1]  # the output follows the state that it is
-    place = next((n for n, state in enumerate(plain.graph.states) if state.update == same), None)
 
     def zoned(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         masks = [Masks(layer)(5, 3, 4, rate=rate, scaled=False).expand(5, 3, 4) for rate in rates.values()]
 
         def around(t: int, old: list[Tensor], step: Callable) -> tuple[Tensor, list[Tensor]]:
-            y, new = step(old)
+            _, new = step(old)
             new = [mask[t] * n + (1 - mask[t]) * o for mask, n, o in zip(masks, new, old, strict=True)]
-            return (y if place is None else new[place]), new
+            return plain.output(x[t], old, new, monkeypatch), new
 
         return stepwise(plain, x, states, around)
 
     compared(layer, zoned, len(plain.states))
+
+
+@pytest.mark.parametrize("equation", ["y = h'", "y = 1 * h'", "y = g * h'"])
+def test_an_output_reads_what_zoneout_kept(equation, tmp_path):
+    """Whatever it makes of it, as far as no new value needs that; h' itself reads the c' that was computed."""
+    text = f"""name = "unit"
+states = ["h", "c"]
+output = "y"
+step = '''
+c' = tanh(W @ x + U @ h)
+h' = tanh(k * c' + c)
+{equation}
+'''
+[parameters]
+W = {{ shape = ["hidden", "inputs"], blocks = ["W"] }}
+U = {{ shape = ["hidden", "hidden"], blocks = ["U"] }}
+v = {{ shape = ["hidden"], blocks = ["k"{', "g"' * ("g" in equation)}] }}
+"""
+    (tmp_path / "unit.py").write_text(compile_model(Source("unit.toml", text), ["zoneout"]).text)
+    layer = imported(tmp_path / "unit.py", "unit_kept").UnitZoneout(3, 4, zoneout={"h": 0.4, "c": 0.1}).eval()
+    k, *g = layer.v_l0.chunk(len(layer.v_l0) // 4)
+    h = c = torch.zeros(2, 4)
+    for x_t, y_t in zip(X, layer(X)[0], strict=True):
+        made = F.linear(x_t, layer.W_l0).add(F.linear(h, layer.U_l0)).tanh()
+        h, c = 0.6 * torch.tanh(k * made + c) + 0.4 * h, 0.9 * made + 0.1 * c
+        torch.testing.assert_close(y_t, g[0] * h if g else h)
 
 
 RECURRENT = tuple(name for name in SOME if name not in ("indrnn", "mingru", "cascade", "beside"))
@@ -215,6 +258,24 @@ def test_recurrent_dropout(name, training, wrapped, monkeypatch):
         return plain(x, states, monkeypatch, before=before)
 
     compared(layer, dropped, len(plain.states))
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru_v3"])
+def test_what_sees_a_projection_does_so_behind_dropout(name, wrapped):
+    """The mask is of what is projected; matrices are those that the cell has without a wrapper."""
+    layer = wrapped(name, "recurrent_dropout")(3, 4, proj_size=2, recurrent_dropout=0.4)
+    shapes = {key: weight.shape for key, weight in wrapped(name)(3, 4, proj_size=2).named_parameters()}
+    assert {key: weight.shape for key, weight in layer.named_parameters()} == shapes
+    torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
+    if name == "rnn":
+        h = torch.zeros(2, 4)
+        torch.manual_seed(1)
+        mask = Masks(layer)(2, 4, rate=0.4, scaled=True).float()
+        for x_t, y_t in zip(X, seeded(layer, X)[0], strict=True):
+            seen = F.linear(mask * h, layer.weight_hr_l0)
+            h = F.linear(x_t, layer.weight_ih_l0) + F.linear(seen, layer.weight_hh_l0)
+            h = torch.tanh(h + layer.bias_ih_l0 + layer.bias_hh_l0)
+            torch.testing.assert_close(y_t, F.linear(h, layer.weight_hr_l0))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,5 +1,7 @@
 """What a layer's class knows of its cell: its weights, its states, and what a projection would make of them."""
 
+from collections.abc import Collection
+
 from rnngen.across import ACROSS
 from rnngen.cell import Cell
 from rnngen.emit.views import LayerView, WeightView
@@ -12,16 +14,21 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
     """The record of a cell's interface.
 
     A layer with a projection gives on R @ y in place of y (Sak et al. 2014). Every matrix that is applied to nothing
-    but the output's old value then sees the projection too: its columns are called "output" rather than "hidden". If
-    that is all that becomes of the old value, as in an LSTM and not in a GRU, the projection itself is the state, and
-    the cell is narrow; not so if gradients of states are cut off, which are theirs and not those of a projection.
+    but the output's old value, with a mask that is drawn or without, then sees the projection too: its columns are
+    called "output" rather than "hidden". If without a mask that is all that becomes of the old value, as in an LSTM and
+    not in a GRU, the projection itself is the state, and the cell is narrow; not so if gradients of states are cut off,
+    which are theirs and not those of a projection.
     """
     graph = program.described
     outputs = [output for _, output in graph.outputs]
     same = [s.name for s in graph.states if [s.update] == outputs]
     named = program.output.removesuffix("'")  # several states may have one new value
     state = named if named in same else next(iter(same), "")
-    seeing = {p.name for p in program.parameters if _sees_only(graph, p, state)} if state else set()
+    masks, seen = {one.name for one in program.drawn}, {state}
+    for value in graph.values:
+        if value.op == "mul" and value.operands[0] in masks and value.operands[1] in seen:
+            seen.add(value.name)
+    seeing = {p.name for p in program.parameters if _sees_only(graph, p, seen)} if state else set()
     definitions = graph.by_name()
     uses = [
         value.op == "matmul" and value.operands[1] == state and origin(definitions, value.operands[0])[0].name in seeing
@@ -79,8 +86,8 @@ def _weight(parameter: Parameter, sees_output: bool) -> WeightView:
     return WeightView(parameter.name, parameter.blocks, shape, parameter.init, *flags)
 
 
-def _sees_only(graph: CellGraph, parameter: Parameter, state: str) -> bool:
-    """Whether a parameter is a matrix, or several, and applied to the old value of a state alone."""
+def _sees_only(graph: CellGraph, parameter: Parameter, seen: Collection[str]) -> bool:
+    """Whether a parameter is a matrix, or several, and applied to these vectors alone."""
     if parameter.shape != _SQUARE or parameter.heads:
         return False
     definitions = graph.by_name()
@@ -91,7 +98,7 @@ def _sees_only(graph: CellGraph, parameter: Parameter, state: str) -> bool:
     for value in graph.values:
         if value.op in ("pick", "slice"):
             continue
-        if value.op == "matmul" and is_part(value.operands[0]) and value.operands[1] != state:
+        if value.op == "matmul" and is_part(value.operands[0]) and value.operands[1] not in seen:
             return False
         others = value.operands[1:] if value.op == "matmul" else value.operands
         if any(block_shape(definitions[name].shape) == _SQUARE and is_part(name) for name in others):
