@@ -197,7 +197,12 @@ class Masks:
             for one in self.drawn:
                 if one.each == "parameter":
                     weight = parameters[one.name + place]
-                    found[one.name + place] = weight * self._mask(weight.shape, one.scaled, weight)
+                    mask = self._mask(weight.shape, one.scaled, weight)
+                    rows = len(weight) // len(one.blocks or (True,))
+                    for number, dropped in enumerate(one.blocks):
+                        if not dropped:
+                            mask[number * rows : (number + 1) * rows] = 1
+                    found[one.name + place] = weight * mask
                 elif one.each == "never":
                     found[one.name + place] = next(iter(parameters.values())).new_tensor(self.rate)
         return found

@@ -284,11 +284,19 @@ def test_drop_connect(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     layer = wrapped(name, "drop_connect")(3, 4, dtype=torch.float64, drop_connect=0.4).train(training)
     plain = Plain(name, layer)
-    square = [w.name for w in layer.cell.weights if len(w.shape) == 2 and "inputs" not in w.shape]
+    square = [w for w in layer.cell.weights if len(w.shape) == 2 and "inputs" not in w.shape]
+    carried = reaching(plain.graph, set(plain.states))
+    recurrent = needed(plain.graph, {state.update for state in plain.graph.states})
+    products = [v for v in plain.graph.values if v.op == "matmul" and v.name in recurrent and v.operands[1] in carried]
+    matrices = needed(plain.graph, {product.operands[0] for product in products})
 
     def dropped(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        weights = {name: getattr(layer, f"{name}_l0") for name in square}
+        weights = {w.name: getattr(layer, f"{w.name}_l0") for w in square}
         masks = {n: Masks(layer)(*w.shape, rate=0.4, scaled=True) for n, w in weights.items()}
+        for weight in square:
+            if len(weight.blocks) > 1 and training:
+                for block, part in zip(weight.blocks, masks[weight.name].chunk(len(weight.blocks)), strict=True):
+                    part.copy_(part if block in matrices else torch.ones_like(part))
         return plain(x, states, monkeypatch, weights={n: masks[n] * w for n, w in weights.items()})
 
     compared(layer, dropped, len(plain.states))
@@ -411,6 +419,30 @@ def test_a_bound_is_given_and_checked(wrapped):
     layer.clip = -1
     with pytest.raises(ValueError, match="clip should be"):
         layer(X)
+
+
+def test_drop_connect_leaves_blocks_that_are_not_recurrent(tmp_path):
+    text = """name = "unit"
+states = ["h"]
+output = "y"
+step = '''
+h' = tanh(W @ x + U @ h + (P @ P) @ h)
+y = V @ h'
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+square = { shape = ["hidden", "hidden"], blocks = ["V", "U", "P"] }
+"""
+    (tmp_path / "unit.py").write_text(compile_model(Source("unit.toml", text), ["drop_connect"]).text)
+    layer = imported(tmp_path / "unit.py", "unit_dropped").UnitDropConnect(3, 4, drop_connect=0.5)
+    torch.manual_seed(1)
+    mask = Masks(layer)(12, 4, rate=0.5, scaled=True).float()
+    v, u, p = (layer.square_l0 * torch.cat((torch.ones(4, 4), mask[4:]))).chunk(3)
+    h = torch.zeros(2, 4)
+    for x_t, y_t in zip(X, seeded(layer, X)[0], strict=True):
+        h = torch.tanh(F.linear(x_t, layer.W_l0) + F.linear(h, u) + F.linear(h, p @ p))
+        torch.testing.assert_close(y_t, F.linear(h, v))
+    torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
 
 
 # What is random, as a layer has it.

@@ -34,7 +34,12 @@ def with_drops(weights: dict[str, Tensor], drawn: Sequence[Drawn], rates: Mappin
     for one in drawn:
         rate = rate_of(one, rates[one.rate])
         if one.each == "parameter" and rate:
-            found[one.name] = weights[one.name] * _mask(weights[one.name].shape, rate, one.scaled, weights[one.name])
+            weight = weights[one.name]
+            mask = _mask(weight.shape, rate, one.scaled, weight)
+            if one.blocks:
+                parts = zip(one.blocks, mask.chunk(len(one.blocks)), strict=True)
+                mask = torch.cat([part if dropped else torch.ones_like(part) for dropped, part in parts])
+            found[one.name] = weight * mask
     return found
 
 

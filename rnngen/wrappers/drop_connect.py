@@ -3,8 +3,8 @@ recurrent networks Merity et al. 2018.
 
 h' = tanh(w + U @ h)      →      h' = tanh(w + (M * U) @ h)
 
-M is drawn for each call, for the whole of each trained parameter that has such a matrix: 0 with the probability
-`drop_connect`, and else 1 / (1 - drop_connect). In evaluation it is 1.
+M is drawn for each call, for each trained parameter that has such a matrix, or one that such a matrix is made of: 0 with
+the probability `drop_connect`, and else 1 / (1 - drop_connect). In evaluation, and of its other blocks, it is 1.
 The step stays as it is: a layer gives its scan other matrices.
 """
 
@@ -26,8 +26,13 @@ def drop_connect(program: Program) -> Program:
         if value.op == "matmul" and value.name in recurrent and value.operands[1] in varying
     }
     parts = needed(graph, matrices)
-    found = [p.name for p in program.parameters if len(p.shape) == 2 and p.trained and p.name in parts]
+    found = [p for p in program.parameters if len(p.shape) == 2 and p.trained and p.name in parts]
     if not found:
         raise NoEffect("no matrix of it is applied to what a state is part of")
-    drawn = (Drawn(name, "drop_connect", "parameter", scaled=True) for name in found)
+    drawn = [
+        Drawn(p.name, "drop_connect", "parameter", scaled=True, blocks=tuple(block in parts for block in p.blocks))
+        if len(p.blocks) > 1 and not parts.issuperset(p.blocks)
+        else Drawn(p.name, "drop_connect", "parameter", scaled=True)
+        for p in found
+    ]
     return replace(program, drawn=(*program.drawn, *drawn))
