@@ -11,8 +11,8 @@ from rnngen.across import ACROSS
 from rnngen.audit import audit
 from rnngen.cell import Cell
 from rnngen.chain import Chained
-from rnngen.description import CellLayer, Description, describe, library
-from rnngen.document import parse
+from rnngen.description import CellLayer, Description, check_init, describe, library
+from rnngen.document import Places, parse
 from rnngen.emit.breaking import broken
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
@@ -142,7 +142,7 @@ def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
     description = describe(source, wrappers)
     programs = compiled(description.cells)
     _check_work(description.cells, programs)
-    _check_schedules(description, programs)
+    _check_layers(description, programs)
     cells = tuple(cell_view(*pair) for pair in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
     prefaces = tuple(filter(None, (target.preface for target in TARGETS.values())))
@@ -201,18 +201,24 @@ def _work(program: Chained) -> int:
     return _WORK_OF_A_CELL + len(values) + _WORK_OF_A_PRODUCT * sum(value.op in ACROSS for value in values)
 
 
-def _check_schedules(description: Description, programs: Sequence[Chained]) -> None:
-    """A schedule that a layer names has to have kernels for its cell. Raises ModelError."""
+def _check_layers(description: Description, programs: Sequence[Chained]) -> None:
+    """A schedule that a layer names has to have kernels for its cell, and an initialiser of a wrapped cell a parameter,
+    which may be a wrapper's. Raises ModelError.
+    """
     mistakes = Mistakes(description.source)
+    document = parse(description.source)
     found = {program.cell.name: program for program in programs}
     for number, layer in enumerate(description.layers):
         if not isinstance(layer, CellLayer):
             continue
-        facts = found[layer.cell.name].forward.facts
+        program = found[layer.cell.name]
+        if layer.cell.wrappers:
+            check_init(layer, layer.cell.name, program.parameters, Places(document, ("layers", number)), mistakes)
+        facts = program.forward.facts
         if layer.schedule not in (known := ("auto", *possible(facts))):
             reason = SCHEDULES[layer.schedule].refusal(facts)
             message = f"The schedule '{layer.schedule}' cannot run the cell '{layer.cell.name}': {reason}."
-            span = parse(description.source).value_span(("layers", number, "schedule"))
+            span = document.value_span(("layers", number, "schedule"))
             hint = f"leave it out, or name '{known[1]}' or 'stepwise'."
             mistakes.add("wrong-schedule", message, span, hints=(hint,))
     mistakes.check()

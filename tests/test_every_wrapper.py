@@ -90,7 +90,9 @@ class Plain:
 
         def changed(value, operands, shapes):
             if value.name not in recurrent:
-                operands = [instead.get(name, made.get(name, one)) for name, one in zip(value.operands, operands, strict=True)]
+                operands = [
+                    instead.get(name, made.get(name, one)) for name, one in zip(value.operands, operands, strict=True)
+                ]
             made[value.name] = computed(value, operands, shapes)
             return made[value.name]
 
@@ -615,6 +617,15 @@ def test_a_wrapper_twice(name, wrapped):
     once = wrapped("gru_v3", name)(3, 4, dtype=torch.float64, **options)
     once.load_state_dict({n: tensor for n, tensor in layer.state_dict().items() if n in once.state_dict()})
     assert not torch.allclose(seeded(once, X.double())[0], y)
+
+
+def test_a_file_says_how_gains_begin(tmp_path):
+    layer = 'hidden = 4\nwith = ["layer_norm"]\ninit = { gain_ih = 0.5, gain_U_f = 2 }'
+    text = f'name = "model"\ninputs = 3\n[[layers]]\ncell = "lstm"\n{layer}\n'
+    (tmp_path / "begun.py").write_text(compile_model(Source("model.toml", text)).text)
+    (found,) = imported(tmp_path / "begun.py", "begun").Model().layers
+    assert found.gain_ih_l0.eq(0.5).all()
+    assert found.gain_hh_l0.view(4, 4)[:, 0].tolist() == [1, 2, 1, 1]
 
 
 def test_a_file_has_rates(tmp_path):

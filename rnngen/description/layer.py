@@ -50,7 +50,7 @@ def described_layer(
             rates = described_rates(layer, layer.wrappers, cell, places, mistakes)
             if cell:
                 _check_bias(layer, cell, places, mistakes)
-                _check_layer_init(layer, cell, places, mistakes)
+                check_init(layer, cell.name, cell.parameters, places, mistakes, more=bool(wrappers))
                 _check_sizes(layer, cell, places, mistakes)
                 _check_inputs(layer, cell, width, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
@@ -170,22 +170,31 @@ def _check_sizes(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistak
             mistakes.add("unknown-name", message, places.key("sizes", name), hints=(hint,))
 
 
-def _check_layer_init(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistakes) -> None:
-    """The layer's initialisers are of parameters or of blocks of its cell."""
-    owners = {parameter.name: parameter for parameter in cell.parameters}
-    owners |= {block: parameter for parameter in cell.parameters for block in parameter.blocks}
+def check_init(
+    layer: LayerTable | CellLayer,
+    cell: str,
+    parameters: Sequence[Parameter],
+    places: Places,
+    mistakes: Mistakes,
+    more: bool = False,
+) -> None:
+    """The layer's initialisers are of parameters, or of blocks, of the cell of that name. more: whether it will have
+    others too, which wrappers make.
+    """
+    owners = {parameter.name: parameter for parameter in parameters}
+    owners |= {block: parameter for parameter in parameters for block in parameter.blocks}
     if layer.proj_size:
         owners[PROJECTION] = Parameter(PROJECTION, ("hidden", "hidden"), (PROJECTION,), ("uniform",))
     for name, init in layer.init.items():
         parameter = owners.get(name)
         rank = len(parameter.shape) if parameter else 2
         check_initialiser(init, rank, places.value("init", name), mistakes)
-        if parameter is None:
+        if parameter is None and not more:
             known = dict.fromkeys(parameter.name for parameter in owners.values())
             hint = did_you_mean(name, owners) or f"its parameters are {', '.join(known)}."
-            message = f"The cell '{cell.name}' has no parameter and no block {name!a}."
+            message = f"The cell '{cell}' has no parameter and no block {name!a}."
             mistakes.add("unknown-block", message, places.key("init", name), hints=(hint,))
-        elif parameter.bias and not layer.bias:
+        elif parameter and parameter.bias and not layer.bias:
             message = f"This layer has no biases, and {name!a} is one."
             hint = "leave it out here, or leave out bias = false."
             mistakes.add("conflict", message, places.key("init", name), hints=(hint,))

@@ -50,6 +50,7 @@ def described_stack(places: Places, mistakes: Mistakes) -> Description | None:
     _check_time(layers, places, mistakes)
     if model:
         _check_widths(layers, places, mistakes)
+        _check_inputs(layers, places, mistakes)
     check_size(layers, places, mistakes)
     own = {name: cell for name, cell in cells.items() if cell}
     chosen = [cell for name, cell in used.items() if name not in named]
@@ -99,6 +100,25 @@ def _check_widths(layers: list[Layer | None], places: Places, mistakes: Mistakes
             key = "proj_size" if layer.proj_size else "bidirectional"
             hint = f"leave out {key} or num_layers, or write each layer under a [[layers]] of its own."
             mistakes.add("wrong-width", message, places.key("layers", number, key), hints=(hint,))
+
+
+def _check_inputs(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:
+    """What comes in beside x goes by its name to all layers that ask for it, so that it has one width."""
+    first: dict[str, tuple[int, int]] = {}  # by its name the layer that asks first, and the width, 0 of a number
+    for number, layer in enumerate(layers):
+        if layer is None:  # what comes in to the layers behind it is not known
+            return
+        if not isinstance(layer, CellLayer):
+            continue
+        widths = {(): 0, ("hidden",): layer.hidden, ("inputs",): layer.inputs}
+        for name, shape in layer.cell.inputs.items():
+            other, width = first.setdefault(name, (number, widths[shape])) if name != "x" else (number, widths[shape])
+            if width != widths[shape]:
+                texts = [f"{size} features" if size else "a number" for size in (widths[shape], width)]
+                message = f"The input '{name}' is {texts[0]} for this layer and {texts[1]} for layer {other + 1}."
+                note = "a call of the stack gives it once, by its name."
+                hint = "give them one width, or one of the cells another name for it."
+                mistakes.add("wrong-width", message, places.key("layers", number, "cell"), notes=(note,), hints=(hint,))
 
 
 def _check_time(layers: list[Layer | None], places: Places, mistakes: Mistakes) -> None:

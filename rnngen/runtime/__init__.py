@@ -29,7 +29,7 @@ PUBLISHED = {
     "product_into": "linear",
     "product_transposed": "linear",
     "product_transposed_into": "linear",
-    "clipped": "reference",
+    "clip_gradient": "reference",
     "loop": "reference",
     "stage": "schedules.stepwise",
     "begun": "steps",

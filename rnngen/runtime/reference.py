@@ -92,7 +92,7 @@ class _WithTangent(_Clipped):
         return tangent.view_as(tangent)
 
 
-def clipped(tensor: Tensor, bound: Tensor) -> Tensor:
+def clip_gradient(tensor: Tensor, bound: Tensor) -> Tensor:
     """The tensor. The gradient that passes back through it is cut off, element by element, at -bound and bound, and can
     not be differentiated once more. In forward mode it is the identity.
     """

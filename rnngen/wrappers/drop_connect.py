@@ -3,8 +3,8 @@ recurrent networks Merity et al. 2018.
 
 h' = tanh(w + U @ h)      →      h' = tanh(w + (M * U) @ h)
 
-M is drawn for each call, for each trained parameter that has such a matrix, or one that such a matrix is made of: 0 with
-the probability `drop_connect`, and else 1 / (1 - drop_connect). In evaluation, and of its other blocks, it is 1.
+M is drawn for each call, for each trained parameter that has such a matrix, or one that such a matrix is made of: 0
+with the probability `drop_connect`, and else 1 / (1 - drop_connect). In evaluation, and of other blocks, it is 1.
 The step stays as it is: a layer gives its scan other matrices.
 """
 

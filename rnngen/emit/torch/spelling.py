@@ -73,6 +73,6 @@ SPELLING = Spelling(
     with_fraction={},
     filled="torch.full_like({0}, {1})",
     reserved=frozenset(
-        {"F", "nn", "tl", "torch", "triton", "product", "product_transposed", "outer", "blocks", "total", "clipped"}
+        {"F", "nn", "tl", "torch", "triton", "product", "product_transposed", "outer", "blocks", "total", "clip_gradient"}
     ),
 )

@@ -71,7 +71,7 @@ class TorchText:
     def clipped(self) -> list[str]:
         """Lines for the head of a step forwards: the states through which what passes back is cut off."""
         bounds = [(self.names[s.name], self.names[s.bound]) for s in self.graph.states if s.bound]
-        return [f"{state} = clipped({state}, {bound})" for state, bound in bounds]
+        return [f"{state} = clip_gradient({state}, {bound})" for state, bound in bounds]
 
     @property
     def mask(self) -> str:
