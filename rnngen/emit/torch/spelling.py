@@ -72,7 +72,5 @@ SPELLING = Spelling(
     with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
     with_fraction={},
     filled="torch.full_like({0}, {1})",
-    reserved=frozenset(
-        {"F", "nn", "tl", "torch", "triton", "product", "product_transposed", "outer", "blocks", "total", "clip_gradient"}
-    ),
+    reserved=frozenset("F nn tl torch triton product product_transposed outer blocks total clip_gradient".split()),
 )
