@@ -53,13 +53,13 @@ class Cell:
     """A cell as its layer sees it.
 
     states: their names. widths: of those that are not hidden wide the dimension that they are as wide as, "" of a
-    number. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, "" of a number;
-    of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer gives it by rates; inputs
-    that are drawn stand behind all others. sizes: dimensions beside "hidden" and "inputs", with what they are if a layer is
-    not given them. output: the state whose new value is the output, "" if it is another value. features: of each of the
-    outputs, which stand beside each other, the dimension. narrow: with a projection, that is the state rather than what
-    is projected. schedules: those that its kernels come in. nonlinearity: the function of its only activation, "" if it
-    has none or several.
+    number. inputs: what a step takes in, by name, x first, with the dimension that each is as wide as, "" of a
+    number; of x "inputs", or "hidden" where it has to be as wide as the states. drawn: what a layer gives it by
+    rates; inputs that are drawn stand behind all others. sizes: dimensions beside "hidden" and "inputs", with what
+    they are if a layer is not given them. output: the state whose new value is the output, "" if it is another value.
+    features: of each of the outputs, which stand beside each other, the dimension. narrow: with a projection, that is
+    the state rather than what is projected. schedules: those that its kernels come in. nonlinearity: the function of
+    its only activation, "" if it has none or several.
 
     both: whether two directions can be one scan of twice the units.
 
