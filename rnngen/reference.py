@@ -207,12 +207,15 @@ class Masks:
                     found[one.name + place] = next(iter(parameters.values())).new_tensor(self.rate)
         return found
 
-    def over(self, time: int, states: Tensor) -> dict[str, Tensor]:
-        """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden)."""
-        found = {}
+    def over(self, time: int, states: Tensor, sizes: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+        """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden). sizes: of
+        other dimensions.
+        """
+        found, (batch, hidden) = {}, states.shape
+        widths = {"": 1, "hidden": hidden, **(sizes or {})}
         for one in self.drawn:
             if one.each in ("step", "call"):
-                rows = self._mask((time if one.each == "step" else 1, *states.shape), one.scaled, states)
+                rows = self._mask((time if one.each == "step" else 1, batch, widths[one.width]), one.scaled, states)
                 rows = rows if self.places is None else rows[:, self.places]
                 found[one.name] = rows.expand(time, -1, -1)
         return found
@@ -236,7 +239,7 @@ class _Scan:
         batch = xs["x"].shape[1]  # for all of which a parameter is the same
         parts = [y if y.dim() == 3 else y[:, None].expand(-1, batch, -1) for y in outputs.values()]
         y = torch.cat(parts, -1)
-        return (y if self.projection is None else y @ self.projection.mT), last
+        return (y if self.projection is None else _projected(y, self.projection)), last
 
     def by_pieces(
         self, xs: _Named, states: _Named, begins: _Named, cuts: Collection[int]
@@ -277,7 +280,11 @@ class _Scan:
 
 def _seen(vector: Tensor, width: int, projection: Tensor) -> Tensor:
     """A vector where it has this width, or else its projection."""
-    return vector if vector.shape[-1] == width else vector @ projection.mT
+    return vector if vector.shape[-1] == width else _projected(vector, projection)
+
+
+def _projected(vector: Tensor, projection: Tensor) -> Tensor:
+    return vector.to(projection.dtype) @ projection.mT  # numbers make a wider type of it
 
 
 def _broadcast(tensor: Tensor, other: Tensor) -> Tensor:
@@ -294,7 +301,8 @@ def _computed(value: Value, operands: list[Tensor], shapes: Sequence[Shape]) -> 
             return _joined(operands, value.shape)
         case "matmul":
             matrices = _matrices(operands[0], blocks_of(shapes[0]))
-            return torch.cat([operands[1] @ matrix.mT for matrix in matrices], dim=-1)
+            vector = operands[1].to(operands[0].dtype)  # numbers make a wider type of it
+            return torch.cat([vector @ matrix.mT for matrix in matrices], dim=-1)
         case "matmul_t":
             parts = operands[1].chunk(blocks_of(shapes[0]), dim=-1)
             products = [p @ matrix for p, matrix in zip(parts, _matrices(operands[0], len(parts)), strict=True)]

@@ -483,7 +483,9 @@ def _trial(
     double = copy.deepcopy(made).double()
     widths: dict[str, tuple[int, ...]] = {"": (), "inputs": (run.inputs,), "hidden": (run.hidden,)}
     shapes = {name: (run.time, run.batch, *widths[of]) for name, of in made.cell.inputs.items()}
-    xs = {name: torch.randn(shape).to(device, kind) for name, shape in shapes.items()}
+    wide = kind if kind.itemsize > 2 else torch.float32  # of numbers
+    kinds = {name: kind if of else wide for name, of in made.cell.inputs.items()}
+    xs = {name: torch.randn(shape).to(device, kinds[name]) for name, shape in shapes.items()}
     states: list[Tensor] = []
     if "initial_state" not in run.options:
         parts = _parts(made.initial_state(run.batch)) * (2 if run.resets else 1)  # what resets return to as well
@@ -571,7 +573,7 @@ def _judge(layer: Layer, described: Program, run: _Run) -> _Answer:
             resets=run.resets,
             begins=first,
             others={name: rows for name, rows in xs.items() if name != "x"},
-            drawn=lambda place: masks.over(run.time, some),
+            drawn=lambda place: masks.over(run.time, some, layer.sizes),
         )
         return y, list(last.values())
 

@@ -36,7 +36,12 @@ def compare(
     states = len(layer.cell.states)
     widths = {"": (), "hidden": (hidden,), "inputs": (inputs,), **{n: (size,) for n, size in layer.sizes.items()}}
     own = [widths[layer.cell.widths.get(name, "hidden")] or (1,) for name in layer.cell.states]
-    xs = {name: torch.randn(time, batch, *widths[of]).to(dtype) for name, of in layer.cell.inputs.items()}
+    numbers = [not of for of in layer.cell.inputs.values()]  # which keep the type of the accumulators
+    xs = {name: torch.randn(time, batch, *widths[of]) for name, of in layer.cell.inputs.items()}
+    xs = {
+        name: rows if number and dtype.itemsize == 2 else rows.to(dtype)
+        for (name, rows), number in zip(xs.items(), numbers, strict=True)
+    }
     runs = 2 if both else 1
     first = [torch.randn(runs, batch, *width).to(dtype) for width in own]
     seeds = [torch.randn(time, batch, 1).to(dtype), *(torch.randn_like(state) for state in first)]
@@ -49,7 +54,10 @@ def compare(
         def packed(rows):
             return pack_padded_sequence(rows, torch.tensor(lengths), enforce_sorted=False) if lengths else rows
 
-        leaves = [t.detach().clone().to(place, kind).requires_grad_() for t in (*xs.values(), *first, *begins)]
+        wide = torch.float32 if kind.itemsize == 2 else kind
+        kinds = [wide if number else kind for number in numbers] + [kind] * len((*first, *begins))
+        given = zip((*xs.values(), *first, *begins), kinds, strict=True)
+        leaves = [t.detach().clone().to(place, own).requires_grad_() for t, own in given]
         given = dict(zip(xs, map(packed, leaves), strict=False))
         state, returned = tuple(leaves[len(xs) :][:states]), tuple(leaves[len(xs) + states :])
         if states == 1:

@@ -559,7 +559,8 @@ def check(trial: Trial, call: Call) -> list[str]:
     exact = trial.layer_class(call.inputs, call.hidden, dtype=dtype, **options).double()
     widths = {"": (), "inputs": (call.inputs,), "hidden": (call.hidden,)}
     shapes = {name: (call.time, call.batch, *widths[of]) for name, of in cell.inputs.items()}
-    xs = {name: torch.randn(shape).to(dtype).double() for name, shape in shapes.items()}
+    kinds = {name: dtype if of else _wide(dtype) for name, of in cell.inputs.items()}
+    xs = {name: torch.randn(shape).to(kinds[name]).double() for name, shape in shapes.items()}
     first = _parts(exact.initial_state(call.batch))
     first = [torch.randn(state.shape).to(dtype).double() for state in first]
     if COUNTER in cell.states:
@@ -577,7 +578,8 @@ def check(trial: Trial, call: Call) -> list[str]:
         layer = trial.layer_class(call.inputs, call.hidden, dtype=kind, schedule=schedule, **options)
         layer.load_state_dict(exact.state_dict())
         method = layer.reference if path == "reference" else layer
-        own = ({name: x.to(kind) for name, x in xs.items()}, *([s.to(kind) for s in some] for some in (first, begins)))
+        rows = {name: x.to(kind if cell.inputs[name] else _wide(kind)) for name, x in xs.items()}
+        own = (rows, *([state.to(kind) for state in states] for states in (first, begins)))
         try:
             got = _answer(layer, _called(method, call), *own)
         except NotPossible as reason:
@@ -605,6 +607,11 @@ def _beginnings(layer: torch.nn.Module, call: Call, first: list[Tensor]) -> list
     if COUNTER in cell.states:
         begins[cell.states.index(COUNTER)].fill_(call.time)
     return begins
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type of numbers among the inputs."""
+    return torch.float32 if dtype.itemsize == 2 else dtype
 
 
 def _unsteadiness(
@@ -651,7 +658,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
             resets=call.resets,
             begins=dict(zip(layer.cell.states, begins, strict=True)),
             others={name: rows for name, rows in xs.items() if name != "x"},
-            drawn=lambda place: masks.over(call.time, xs["x"].new_empty(call.batch, call.hidden)),
+            drawn=lambda place: masks.over(call.time, xs["x"].new_empty(call.batch, call.hidden), layer.sizes),
         )
         return y, list(last.values())
 

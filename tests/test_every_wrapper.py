@@ -237,6 +237,31 @@ v = {{ shape = ["hidden"], blocks = ["k"{', "g"' * ("g" in equation)}] }}
         torch.testing.assert_close(y_t, g[0] * h if g else h)
 
 
+def test_a_state_of_another_width_zones_out(tmp_path):
+    text = """name = "unit"
+sizes = { rank = 3 }
+states = { h = { shape = ["hidden"] }, r = { shape = ["rank"] } }
+step = '''
+h' = tanh(W @ x + U @ r)
+r' = tanh(V @ h + r)
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+U = { shape = ["hidden", "rank"], blocks = ["U"] }
+V = { shape = ["rank", "hidden"], blocks = ["V"] }
+"""
+    (tmp_path / "unit.py").write_text(compile_model(Source("unit.toml", text), ["zoneout", "clip"]).text)
+    layer = imported(tmp_path / "unit.py", "unit_ranked").UnitZoneoutClip(3, 4, zoneout={"r": 0.4}, clip=1.0)
+    torch.manual_seed(1)
+    masks = Masks(layer)(5, 2, 3, rate=0.4, scaled=False).float()
+    h, r = torch.zeros(2, 4), torch.zeros(2, 3)
+    for x_t, mask, y_t in zip(X, masks, seeded(layer, X)[0], strict=True):
+        new = torch.tanh(F.linear(h, layer.V_l0) + r)
+        h, r = torch.tanh(F.linear(x_t, layer.W_l0) + F.linear(r, layer.U_l0)), mask * new + (1 - mask) * r
+        torch.testing.assert_close(y_t, h)
+    torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
+
+
 RECURRENT = tuple(name for name in SOME if name not in ("indrnn", "mingru", "cascade", "beside"))
 
 

@@ -101,6 +101,73 @@ def test_layers(layer_of, cell, options, method):
     alike(ours, written_out(layer, STEPS[cell], xs, first, [T] * B), [*xs.values(), first, *layer.parameters()])
 
 
+TIMED = """
+name   = "timed"
+states = ["h"]
+inputs = { tau = { shape = [] }, u = { shape = ["inputs"] } }
+output = "y"
+step   = '''
+s  = sin(tau)
+z  = W_z @ (cos(tau) * x)
+n  = layer_norm(W_n @ x) * sin(tau)
+h' = 0.5 * h + s + tanh(U_h @ h + b * sin(tau) + z + n + W_u @ u)
+y  = cos(tau) * (U_y @ h')
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W_z", "W_n", "W_u"] }
+U = { shape = ["hidden", "hidden"], blocks = ["U_h", "U_y"] }
+b = { shape = ["hidden"], blocks = ["b"] }
+"""
+
+
+def late() -> Tensor:
+    """Times of day in seconds: next to one another in float32, and the same in half precision."""
+    return 1000 + torch.linspace(0, 1, T * B).view(T, B)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("cell", [pytest.param(TIMED, id="timed"), pytest.param(LIBRARY["phased_lstm"], id="phased")])
+@pytest.mark.parametrize("method", ["forward", "reference"])
+def test_numbers_are_not_rounded_to_half_precision(layer_of, cell, method, dtype):
+    torch.manual_seed(0)
+    layer = layer_of(cell)(I, H, dtype=dtype, num_layers=1 if cell == TIMED else 2)
+    exact = layer_of(cell)(I, H, dtype=torch.float64, num_layers=layer.num_layers)
+    exact.load_state_dict(layer.state_dict())
+    x, tau = torch.randn(T, B, I, dtype=dtype, requires_grad=True), late().requires_grad_()
+    beside = {name: x.detach() for name in layer.cell.inputs if name == "u"}
+    time = next(name for name in layer.cell.inputs if not layer.cell.inputs[name])
+    y, state = getattr(layer, method)(x, **beside, **{time: tau})
+    assert {part.dtype for part in (y, *(state if isinstance(state, tuple) else (state,)))} == {dtype}
+    doubled = {name: rows.double() for name, rows in beside.items()}
+    theirs, _ = exact.reference(x.double(), **doubled, **{time: tau.double()})
+    assert (y.double() - theirs).norm() < 0.03 * theirs.norm()
+    ours, want = (torch.autograd.grad(out.double().sum(), (x, tau)) for out in (y, theirs))
+    assert [one.dtype for one in ours] == [dtype, torch.float32]
+    for one, other in zip(ours, want, strict=True):
+        assert (one.double() - other.double()).norm() < 0.06 * other.double().norm()
+    rounded, _ = layer(x, **beside, **{time: tau.to(dtype)})  # may be given, and is what it then is
+    assert rounded.dtype == dtype
+
+
+def test_numbers_under_autocast_are_not_rounded(layer_of):
+    torch.manual_seed(0)
+    layer = layer_of(LIBRARY["phased_lstm"])(I, H)
+    x, t = torch.randn(T, B, I), late()
+    y, _ = layer(x, t=t)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, _ = layer(x, t=t)
+    assert cast.dtype == torch.bfloat16
+    assert (cast.float() - y).norm() < 0.03 * y.norm()
+
+
+def test_whole_numbers_are_converted_by_who_gives_them(layer_of):
+    layer = layer_of(CFC)(I, H, dtype=torch.bfloat16)
+    with pytest.raises(
+        RuntimeError, match=r"tau tensor with torch.int64 \(tau\); convert it: tau\.to\(torch\.float32\)"
+    ):
+        layer(torch.zeros(T, B, I, dtype=torch.bfloat16), tau=torch.zeros(T, B, dtype=torch.int64))
+
+
 @CELLS
 def test_sequences_of_different_lengths(layer_of, cell):
     layer, lengths = layer_of(cell)(I, H, bidirectional=True, dtype=torch.float64), [3, T, 1]

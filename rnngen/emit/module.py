@@ -6,7 +6,7 @@ from hashlib import sha256
 from rnngen.cell import Cell
 from rnngen.chain import Chain, Chained
 from rnngen.description import CellLayer, DenseLayer, Description, DropoutLayer, Layer
-from rnngen.emit.layer import dimension_of, layer_view
+from rnngen.emit.layer import layer_view
 from rnngen.emit.render import literal
 from rnngen.emit.statements import Names
 from rnngen.emit.target import Written
@@ -31,7 +31,7 @@ _USUAL = {
     "init": {},
     "schedule": "auto",
 }
-_STEP_NAMES = SPELLING.reserved | {"states", "weights", "inputs_apart"}
+_STEP_NAMES = SPELLING.reserved | {"states", "weights"}
 _RUN_NAMES = _STEP_NAMES | {"x", "valid", "scan", "streams", "options", "filled", "rows", "delayed"}
 
 
@@ -171,9 +171,7 @@ def _apart(program: Chained, names: Names) -> tuple[str, ...]:
     x, *others = (*leaves.values(), *drawn)
     if not others:
         return ()
-    targets = ", ".join(names[leaf.name] for leaf in (x, *others))
-    wide = [state.name for state in program.cell.states].index(program.scan.states[0].name)
-    return (f"{targets} = inputs_apart(x, states[{wide}], {literal(tuple(map(dimension_of, others)))})",)
+    return (f"{', '.join(names[leaf.name] for leaf in (x, *others))} = x",)
 
 
 def _layer(layer: Layer) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ PUBLISHED = {
     "delayed": "delay",
     "detach": "stack",
     "filled": "direction",
-    "inputs_apart": "inputs",
     "outer": "linear",
     "product": "linear",
     "product_into": "linear",

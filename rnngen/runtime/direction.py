@@ -15,8 +15,10 @@ from torch import Tensor
 
 from rnngen.runtime.cell import Cell
 from rnngen.runtime.resets import Resets
+from rnngen.runtime.scan import autocasting
 
 Result = tuple[Tensor, tuple[Tensor, ...]]
+Rows = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,30 @@ class Direction:
     both: bool = False
     resets: Resets | None = None
 
-    def __call__(self, x: Tensor, states: Sequence[Tensor], given: bool) -> Result:
-        """From x (time, batch, inputs) and states (batch, width) to the output and the last states.
+    def __call__(self, rows: Rows, states: Sequence[Tensor], given: bool) -> Result:
+        """From rows (time, batch, width), x first, and states (batch, width) to the output and the last states.
 
         given: whether the states may be other than zero.
         """
         projection = self.projection
         if projection is None:
-            return self._scan(x, states, self.weights)
+            return self._scan(rows, states, self.weights)
         if not (self.cell.narrow and given):
             # A state of zeros is its own projection, but for its width.
             states = self._with_filled(states) if self.cell.narrow else states
-            return self._projected(*self._scan(x, states, self._seeing(projection)), projection)
+            return self._projected(*self._scan(rows, states, self._seeing(projection)), projection)
         if self.backwards and self.lengths is not None:
             resets = self.resets
             if resets is not None:
                 resets = replace(resets, boundaries=self.lengths.turned_boundaries(resets.boundaries))
-            y, last = replace(self, backwards=False, resets=resets)(self.lengths.turned(x), states, given)
+            turned = tuple(map(self.lengths.turned, rows))
+            y, last = replace(self, backwards=False, resets=resets)(turned, states, given)
             return (y if self.last_only else self.lengths.turned(y)), last
-        return self._projected(*self._from_projection(x, states, projection), projection)
+        return self._projected(*self._from_projection(rows, states, projection), projection)
 
-    def _scan(self, x: Tensor, states: Sequence[Tensor], weights: Mapping[str, Tensor], skip: int = 0) -> Result:
-        """The scan itself; skip: time steps that come before x."""
-        options = dict(self.options)
+    def _scan(self, rows: Rows, states: Sequence[Tensor], weights: Mapping[str, Tensor], skip: int = 0) -> Result:
+        """The scan itself; skip: time steps that come before the rows."""
+        options, x = dict(self.options), rows[0]
         if self.last_only and self.cell.output and self.run is self.cell.run:
             options["last_only"] = True
         if self.both:
@@ -111,7 +114,9 @@ class Direction:
             options["first"] = begins
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[name] for name in self.cell.tensors]
-        y, last = self.run(x, states, tensors, valid, reverse=self.backwards, **options)
+        y, last = self.run(rows if len(rows) > 1 else x, states, tensors, valid, reverse=self.backwards, **options)
+        if not autocasting(x.device.type):  # numbers may have made other types of it, outside of kernels
+            y, last = y.to(x.dtype), tuple(state.to(x.dtype) for state in last)
         if self.last_only and self.cell.output:
             y = last[self.cell.states.index(self.cell.output)].clone()  # to write into y must not change the state
         elif self.last_only:
@@ -122,12 +127,15 @@ class Direction:
                 y = y[0] if self.backwards else end
         return y, last
 
-    def _from_projection(self, x: Tensor, states: Sequence[Tensor], projection: Tensor) -> Result:
+    def _from_projection(self, rows: Rows, states: Sequence[Tensor], projection: Tensor) -> Result:
         """The first step from a state that is a projection, then the others."""
-        first, rest, before = (x[-1:], x[:-1], len(x) - 1) if self.backwards else (x[:1], x[1:], 0)
+        time = rows[0].shape[0]
+        cut, before = (time - 1, time - 1) if self.backwards else (1, 0)
+        parts = tuple(one[:cut] for one in rows), tuple(one[cut:] for one in rows)
+        first, rest = parts[::-1] if self.backwards else parts
         filled = {name: _filled(w, projection) if name in self._sees else w for name, w in self.weights.items()}
         y, last = self._scan(first, self._with_filled(states), filled, skip=before)
-        if rest.shape[0] == 0 and not torch.jit.is_tracing():  # a trace runs with longer ones too
+        if time == 1 and not torch.jit.is_tracing():  # a trace runs with longer ones too
             return y, last
         others, last = self._scan(rest, last, self._seeing(projection), skip=0 if self.backwards else 1)
         if self.last_only:

@@ -60,11 +60,11 @@ class Drawn:
 
     In evaluation it is what is expected of it, and nothing is drawn.
 
-    name: of an input of the step that is as wide as a state; of the parameter whose entries are multiplied by it; or of
-    a parameter of the step that is that number. rate: the argument of the class that is its rate, or has it by `part`.
-    each: what it is drawn anew for: "step", "call" or "parameter", which is once a call too; "never" of a number.
-    scaled: what is not 0 is 1 / (1 - rate), so that 1 is expected. blocks: which of a parameter's are multiplied, all
-    if there are none.
+    name: of an input of the step, as wide as the dimension `width`, "" of a number; of the parameter whose entries
+    are multiplied by it; or of a parameter of the step that is that number. rate: the argument of the class that is
+    its rate, or has it by `part`. each: what it is drawn anew for: "step", "call" or "parameter", which is once a
+    call too; "never" of a number. scaled: what is not 0 is 1 / (1 - rate), so that 1 is expected. blocks: which of a
+    parameter's are multiplied, all if there are none.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Drawn:
     part: str = ""
     scaled: bool = False
     blocks: tuple[bool, ...] = ()
+    width: str = "hidden"
 
 
 def rate_of(drawn: Drawn, rate: Rate) -> float:

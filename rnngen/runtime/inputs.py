@@ -1,8 +1,9 @@
-"""What a step takes in beside x, as its cell declares it. In a layer it stands behind x in one tensor, so that whatever
-handles the rows of a sequence handles all that comes in with them.
+"""What a step takes in beside x, as its cell declares it. In a layer x and the others are a tuple of rows over time,
+each (time, batch, width). All have one type, but that numbers have the accumulators': in half precision a time of day
+would have three digits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,17 +26,6 @@ class Given:
     resets: Any = None
     reset_to: Any = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
-
-
-def inputs_apart(rows: Tensor, state: Tensor, dimensions: Sequence[str]) -> tuple[Tensor, ...]:
-    """x and the other inputs, of rows (..., features) that have them side by side.
-
-    state: one as wide as the units. dimensions: what each of the others is as wide as, "" for a number.
-    """
-    widths = {"": 1, "hidden": state.shape[-1], "inputs": 0}
-    known = sum(widths[dimension] for dimension in dimensions)
-    widths["inputs"] = (rows.shape[-1] - known) // (1 + dimensions.count("inputs"))
-    return tuple(torch.split(rows, [widths[dimension] for dimension in ("inputs", *dimensions)], dim=-1))
 
 
 def others_of(given: Mapping[str, object], input: Input, widths: Mapping[str, int], title: str) -> list[Tensor]:

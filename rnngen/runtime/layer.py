@@ -15,8 +15,9 @@ from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_in
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.drawn import Rate, checked_rates, probability
 from rnngen.runtime.inputs import Given, Input, others_of, rows_of
+from rnngen.runtime.launch import accumulator_of
 from rnngen.runtime.leaf import Leaf
-from rnngen.runtime.masks import with_drawn, with_drops, with_numbers
+from rnngen.runtime.masks import drawn_inputs, with_drops, with_numbers
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
@@ -466,7 +467,7 @@ class Layer(Leaf):
         if resets is not None:
             resets = flags_of(resets, input, f"{self._title}.step").unsqueeze(time)
         others = self._others(inputs, input, f"{self._title}.step")
-        others = None if others is None else others.unsqueeze(time)
+        others = [rows.unsqueeze(time) for rows in others]
         given, options = Given(hx, resets, reset_to), {"schedule": self.schedule}
         y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), others, given, options)
         return (y if self.last_only else y.squeeze(time)), state
@@ -514,9 +515,9 @@ class Layer(Leaf):
         return self._call_tensor(run, input, self._others(given.inputs, input, self._title), given, options)
 
     def _call_tensor(
-        self, run: Callable[..., Result], input: Tensor, others: Tensor | None, given: Given, options: dict[str, str]
+        self, run: Callable[..., Result], input: Tensor, others: list[Tensor], given: Given, options: dict[str, str]
     ) -> tuple[Tensor, State]:
-        """others: what the cell takes in beside x, in the shape of the input but for the features."""
+        """others: what the cell takes in beside x, each in the shape of the input but for the features."""
         batched = input.dim() == 3
 
         def turned(rows: Tensor) -> Tensor:
@@ -524,7 +525,7 @@ class Layer(Leaf):
 
         x = turned(input)
         self._check_input(x)
-        others = None if others is None else turned(others)
+        others = [turned(rows) for rows in others]
         states = self._states(given.hx, x, batched)
         flags = None if given.resets is None else turned(flags_of(given.resets, input, self._title))
         begin = self._resets(flags, given, states, x, batched)
@@ -549,7 +550,7 @@ class Layer(Leaf):
         self._check_input(data)
         others = self._others(given.inputs, input, self._title)
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
-        others = None if others is None else pad_packed_sequence(PackedSequence(others, sizes))[0]
+        others = [pad_packed_sequence(PackedSequence(rows, sizes))[0] for rows in others]
         states = self._states(given.hx, x, True)
         flags = None if given.resets is None else flags_of(given.resets, input, self._title)
         begin = self._resets(flags, given, states, x, True)
@@ -584,19 +585,18 @@ class Layer(Leaf):
                 f"Convert input: input.to({some.dtype}){other}"
             )
 
-    def _others(self, given: Mapping[str, Input], input: Input, title: str) -> Tensor | None:
-        """What the cell takes in beside x, given by name, side by side; None if that is nothing.
+    def _others(self, given: Mapping[str, Input], input: Input, title: str) -> list[Tensor]:
+        """What the cell takes in beside x, given by name, each with features. Numbers have the accumulators' type.
 
         Raises as `others_of` does, and RuntimeError for what is of another type or device than x.
         """
-        if len(self.cell.inputs) == 1 and not given:
-            return None
         widths = {"": 0, "hidden": self.hidden_size, "inputs": self.input_size}
         of_cell = {name: widths[dimension] for name, dimension in self.cell.inputs.items() if name != "x"}
         found = others_of(given, input, of_cell, title)
         for name, tensor in zip(of_cell, found, strict=True):
-            self._check_fit(tensor, rows_of(input), name, name)
-        return torch.cat(found, -1)
+            self._check_fit(tensor, rows_of(input), name, name, number=not of_cell[name])
+        wide = accumulator_of(rows_of(input).dtype)
+        return [rows if of_cell[name] else rows.to(wide) for name, rows in zip(of_cell, found, strict=True)]
 
     def _resets(
         self, flags: Tensor | None, given: Given, states: list[Tensor], x: Tensor, batched: bool
@@ -653,17 +653,21 @@ class Layer(Leaf):
             found.append(value if batched else value.unsqueeze(1))
         return found
 
-    def _check_fit(self, tensor: Tensor, x: Tensor, kind: str, name: str) -> None:
-        """Raises RuntimeError, in torch's words, for a state or a weight of another device or type than the input."""
+    def _check_fit(self, tensor: Tensor, x: Tensor, kind: str, name: str, number: bool = False) -> None:
+        """Raises RuntimeError, in torch's words, for a state or a weight of another device or type than the input.
+
+        number: whether it may have the type of the accumulators too.
+        """
         if tensor.device != x.device:
             raise RuntimeError(
                 f"{self._title}: Input and {kind} tensors are not at the same device, found input tensor at {x.device} "
                 f"and {kind} tensor at {tensor.device} ({name})"
             )
-        if not _fit(tensor, x):
+        if not _fit(tensor, x) and not (number and tensor.dtype == accumulator_of(x.dtype)):
+            remedy = f"; convert it: {name}.to({accumulator_of(x.dtype)})" if number else ""
             raise RuntimeError(
                 f"{self._title}: Input and {kind} tensors are not the same dtype, found input tensor with {x.dtype} "
-                f"and {kind} tensor with {tensor.dtype} ({name})"
+                f"and {kind} tensor with {tensor.dtype} ({name}){remedy}"
             )
 
     # Scans. From here on time comes first and there is a batch.
@@ -678,7 +682,7 @@ class Layer(Leaf):
         self,
         run: Callable[..., Result],
         x: Tensor,
-        others: Tensor | None,
+        others: Sequence[Tensor],
         states: Sequence[Tensor],
         given: bool,
         lengths: Lengths | None,
@@ -694,8 +698,7 @@ class Layer(Leaf):
         valid = None if lengths is None else lengths.valid(x.device)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
-            x = x if others is None else torch.cat((x, others), -1)
-            x = x if valid is None else filled(x, valid)
+            rows = (x, *others) if valid is None else tuple(filled(one, valid) for one in (x, *others))
             here = slice(layer * self._directions, (layer + 1) * self._directions)
             final = self.last_only and layer == self.num_layers - 1
             common = Direction(self.cell, run, options, {}, None, False, final, lengths, valid)
@@ -703,7 +706,7 @@ class Layer(Leaf):
                 joint = {w.name: joined(w, *(tensors[w.name] for tensors in weights[here])) for w in self.cell.weights}
                 begin = resets and resets.of(here)
                 scan = replace(common, weights=joint, both=True, resets=begin)
-                x, after = scan(x, [side_by_side(state[here]) for state in states], given)
+                x, after = scan(rows, [side_by_side(state[here]) for state in states], given)
                 last += zip(*(state.chunk(2, -1) for state in after), strict=True)
             else:
                 outputs: list[Tensor] = []
@@ -712,15 +715,15 @@ class Layer(Leaf):
                     backwards = self.reverse or len(outputs) == 1
                     begin = resets and resets.of(len(last))
                     scan = replace(common, weights=tensors, projection=projection, backwards=backwards, resets=begin)
-                    taken = with_drawn(x, drawn, rates, self.hidden_size, self.training)
-                    y, after = scan(taken, [state[len(last)] for state in states], given)
+                    masks = drawn_inputs(x, drawn, rates, self._sizes(layer), self.training)
+                    y, after = scan((*rows, *masks), [state[len(last)] for state in states], given)
                     outputs.append(y)
                     last.append(after)
                 x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if layer < self.num_layers - 1 and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
-        rows = zip(*last, strict=True)
-        return x, [row[0].unsqueeze(0) if len(row) == 1 else torch.stack(row) for row in rows]
+        ends = zip(*last, strict=True)
+        return x, [end[0].unsqueeze(0) if len(end) == 1 else torch.stack(end) for end in ends]
 
 
 def _fit(tensor: Tensor, other: Tensor) -> bool:

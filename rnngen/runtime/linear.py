@@ -13,8 +13,10 @@ from torch.nn import functional as F
 def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tensor:
     """M @ v for each matrix M of the stack: (..., columns) to (..., k * rows), plus what is added to it.
 
-    That is a bias (k * rows,), or a tensor of the shape of the result.
+    That is a bias (k * rows,), or a tensor of the shape of the result. What is of a wider type than the stack, by
+    numbers that it was made with, is rounded to that type.
     """
+    vector, added = vector.to(stack.dtype), None if added is None else added.to(stack.dtype)
     if stack.dim() == 2:
         if added is None or added.dim() == 1:
             return F.linear(vector, stack, added)

@@ -3,7 +3,7 @@
 Masks are drawn in float32 whatever the type of a layer is, so that from one seed a layer has the same in every type.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,21 +11,18 @@ from torch import Tensor
 from rnngen.runtime.drawn import Drawn, Rate, rate_of
 
 
-def with_drawn(x: Tensor, drawn: Sequence[Drawn], rates: Mapping[str, Rate], hidden: int, training: bool) -> Tensor:
-    """x (time, batch, features) with the inputs that are drawn behind it, in their order."""
-    inputs = [one for one in drawn if one.each in ("step", "call")]
-    if not inputs:
-        return x
+def drawn_inputs(
+    x: Tensor, drawn: Sequence[Drawn], rates: Mapping[str, Rate], sizes: Mapping[str, int], training: bool
+) -> Iterator[Tensor]:
+    """The inputs that are drawn, each (time, batch, width) like x, in their order. sizes: of dimensions, by name."""
     time, batch, _ = x.shape
-    found = []
-    for one in inputs:
-        rate, rows = rate_of(one, rates[one.rate]), time if one.each == "step" else 1
+    for one in (one for one in drawn if one.each in ("step", "call")):
+        rate, rows, width = rate_of(one, rates[one.rate]), time if one.each == "step" else 1, sizes.get(one.width, 1)
         if training and rate:
-            mask = _mask((rows, batch, hidden), rate, one.scaled, x)
+            mask = _mask((rows, batch, width), rate, one.scaled, x)
         else:
             mask = x.new_full((1, 1, 1), 1.0 if one.scaled else 1 - rate)
-        found.append(mask.expand(time, batch, hidden))
-    return torch.cat((x, *found), -1)
+        yield mask.expand(time, batch, width)
 
 
 def with_drops(weights: dict[str, Tensor], drawn: Sequence[Drawn], rates: Mapping[str, Rate]) -> dict[str, Tensor]:

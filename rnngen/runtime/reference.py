@@ -9,7 +9,7 @@ from torch import Tensor
 
 def loop(
     step: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
-    x: Tensor,
+    x: Tensor | tuple[Tensor, ...],
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
     valid: Tensor | None = None,
@@ -17,12 +17,19 @@ def loop(
     resets: Tensor | None = None,
     first: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs).
+    """Apply y_t, states = step(x_t, states, weights) over x (time, batch, inputs), or a tuple of x and other rows.
 
     Where valid, (time, batch, 1), is 0 no step is taken: the states stay as they are, and the output is zero. Where a
     boundary of resets, (time + 1, batch, 1), is crossed the states are those of `first`, (batch, width) each.
     """
-    order = range(len(x) - 1, -1, -1) if reverse else range(len(x))
+    rows = x if isinstance(x, tuple) else (x,)
+    time = len(rows[0])
+
+    def at(t: int, on: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        found = tuple(one[t] if on is None else one[t][on] for one in rows)
+        return found if isinstance(x, tuple) else found[0]
+
+    order = range(time - 1, -1, -1) if reverse else range(time)
     outputs: dict[int, Tensor] = {}
     states = tuple(states)
     for t in order:
@@ -30,16 +37,16 @@ def loop(
             anew = resets[t + reverse] > 0
             states = tuple(torch.where(anew, f.to(s.dtype), s) for f, s in zip(first, states, strict=True))
         if valid is None:
-            outputs[t], new = step(x[t], states, weights)
+            outputs[t], new = step(at(t), states, weights)
             states = tuple(map(like_state, new, states))
             continue
         on = valid[t, :, 0] > 0
         old = tuple(state[on] for state in states)
-        y, new = step(x[t][on], old, weights)
+        y, new = step(at(t, on), old, weights)
         outputs[t] = y.new_zeros(len(on), y.shape[-1]).index_put((on,), y)
         like_old = map(like_state, new, old)
         states = tuple(s.index_put((on,), n.to(s.dtype)) for s, n in zip(states, like_old, strict=True))
-    return torch.stack([outputs[t] for t in range(len(x))]), states
+    return torch.stack([outputs[t] for t in range(time)]), states
 
 
 def like_state(new: Tensor, old: Tensor) -> Tensor:

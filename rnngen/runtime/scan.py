@@ -16,7 +16,7 @@ from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
 from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
-from rnngen.runtime.sweep import Given, Sweep, row_of, run_sweep, torch_steps, uses_kernels
+from rnngen.runtime.sweep import Given, Sweep, is_number, row_of, run_sweep, torch_steps, uses_kernels
 
 if TYPE_CHECKING:
     from torch._functorch.autograd_function import VmapInfo
@@ -103,9 +103,17 @@ class Scan:
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
+        # Numbers have the accumulators' type, and give it to what is made of them before the scan.
+        dtype, wide = tensors[len(streams)].dtype, accumulator_of(tensors[len(streams)].dtype)
+        for place, (stream, shape) in enumerate(zip(streams, self.forward.inputs.values(), strict=True)):
+            if is_number(shape):
+                tensors[place] = stream.to(wide)
+            elif tensors[place].dtype == wide:
+                tensors[place] = stream.to(dtype)
         if (resets is None) != (first is None):
             raise ValueError(f"'{self._cell}': resets need `first`, what they return to, and it needs them")
-        types = {tensor.dtype for tensor in tensors}
+        shapes = (*self.forward.inputs.values(), *[("hidden",)] * (len(tensors) - len(streams)))
+        types = {tensor.dtype for tensor, shape in zip(tensors, shapes, strict=True) if not is_number(shape)}
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
             raise RuntimeError(f"'{self._cell}': inputs, states and weights must have one dtype, found {names}")

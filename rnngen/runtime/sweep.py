@@ -63,6 +63,11 @@ def row_of(shape: Shape, sizes: Mapping[str, int]) -> int:
     return prod(name if isinstance(name, int) else sizes[name] for name in shape)
 
 
+def is_number(shape: Shape) -> bool:
+    """Whether a value is a number, or a pack of numbers: then it has the type of the accumulators."""
+    return all(isinstance(name, int) for name in shape)
+
+
 def uses_kernels(tensor: Tensor) -> bool:
     """Whether a scan of tensors on this device runs kernels."""
     return has_kernels(tensor.device.type)

@@ -22,7 +22,8 @@ def zoneout(program: Program) -> Program:
     recurrent = carried(graph)
     inside = needed(graph, {state.update for state in graph.states})
     to = Builder((v for v in graph.values if v.name in inside or not v.operands), graph.by_name())
-    masks = [to.leaf(Value(to.fresh(f"zoneout_{s.name}", "_"), "input", shape=("hidden",))) for s in recurrent]
+    shapes = {leaf.name: leaf.shape for leaf in graph.leaves("state")}
+    masks = [to.leaf(Value(to.fresh(f"zoneout_{s.name}", "_"), "input", shape=shapes[s.name])) for s in recurrent]
     kept: dict[str, str] = {}  # by a state's new value the one that takes its place
     states: dict[str, State] = {}
     for state, mask in zip(recurrent, masks, strict=True):
@@ -37,5 +38,8 @@ def zoneout(program: Program) -> Program:
             to.keep(replace(value, operands=tuple(kept.get(operand, operand) for operand in value.operands)))
     every = tuple(states.get(state.name, state) for state in graph.states)
     cell = replace(renamed(graph, to, kept), states=every, untrained=graph.untrained | set(masks))
-    drawn = [Drawn(mask, "zoneout", "step", part=s.name) for s, mask in zip(recurrent, masks, strict=True)]
+    drawn = [
+        Drawn(mask, "zoneout", "step", part=s.name, width="".join(map(str, shapes[s.name])))
+        for s, mask in zip(recurrent, masks, strict=True)
+    ]
     return replace(program, cell=cell, drawn=(*program.drawn, *drawn))

@@ -493,8 +493,8 @@ def has_numbers(loads: Iterable[LoadText], stores: Iterable[StoreText]) -> bool:
 
 
 def is_wide(shape: Shape) -> bool:
-    """Whether an input has the type of the accumulators: a pack of numbers is what a scan has stored."""
-    return shape != () and block_shape(shape) == ()
+    """Whether an input has the type of the accumulators: a number, or a pack of them that a scan has stored."""
+    return block_shape(shape) == ()
 
 
 def _place(dimension: str) -> tuple[bool, bool, str]:
