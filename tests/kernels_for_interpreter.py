@@ -66,6 +66,12 @@ def arithmetic(op: tl.constexpr, a_ptr, b_ptr, y_ptr, N: tl.constexpr):
 
 
 @triton.jit
+def fma(a_ptr, b_ptr, c_ptr, y_ptr, N: tl.constexpr):
+    n = tl.arange(0, N)
+    tl.store(y_ptr + n, tl.fma(tl.load(a_ptr + n), tl.load(b_ptr + n), tl.load(c_ptr + n)))
+
+
+@triton.jit
 def literal(op: tl.constexpr, x_ptr, y_ptr, N: tl.constexpr):
     n = tl.arange(0, N)
     x = tl.load(x_ptr + n)

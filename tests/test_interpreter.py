@@ -171,6 +171,15 @@ def test_fma_rounds_once(random):
     assert not torch.equal(a * b + a, want)
 
 
+def test_fma_of_float32_rounds_once():
+    a = torch.linspace(0.1, 1, 64)
+    c = -(a * a)
+    got = torch.empty_like(a)
+    kernels.fma[(1,)](a, a, c, got, N=64)
+    assert torch.equal(got, (a.double() * a.double() + c.double()).float())
+    assert got.any()  # what a product alone is off by
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_a_literal_has_the_type_of_its_block(dtype, random):
     x, _ = pairs(random, dtype)

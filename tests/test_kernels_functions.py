@@ -150,3 +150,16 @@ def test_the_remainder_is_torchs(dtype):
     assert (torch.minimum(off, (off - b.abs()).abs()) <= torch.finfo(dtype).eps * a.abs().clamp(min=1)).all()
     inside = slice(3 * whole.numel(), 4 * whole.numel())
     assert (off[inside] <= torch.finfo(dtype).eps * a[inside].abs().clamp(min=1)).all()
+
+
+@pytest.mark.parametrize("scale", [10, 1e4, 1e6, 1e9])
+@each_type
+def test_the_remainder_of_a_large_quotient(dtype, scale):
+    """To a rounding of b, however large a is."""
+    torch.manual_seed(0)
+    b = (torch.rand(1024, dtype=dtype) * 5 + 0.1) * torch.where(torch.rand(1024) < 0.3, -1, 1)
+    a = (torch.rand(1024, dtype=dtype) - 0.3) * scale * b.abs()
+    got = torch.empty_like(a)
+    applied_to_two[(1,)](remainder, a, b, got, N=len(a))
+    off = (got - torch.remainder(a, b)).abs()
+    assert (torch.minimum(off, (off - b.abs()).abs()) <= torch.finfo(dtype).eps * b.abs()).all()

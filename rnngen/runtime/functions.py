@@ -37,7 +37,10 @@ def log1p(x):
 
 @triton.jit
 def remainder(a, b):
-    # a - floor(a / b) * b, of the sign of b. A quotient may have been rounded to a whole number, or below one.
-    r = a - tl.floor(a / b) * b
+    # a - floor(a / b) * b, of the sign of b. What is left is a number of a's type, and fma rounds nothing else. A large
+    # quotient is off by as much as its last digit, and leaves a second one; a small one may have been rounded to a whole
+    # number, or below one.
+    r = tl.fma(-tl.floor(a / b), b, a)
+    r = tl.fma(-tl.floor(r / b), b, r)
     r = tl.where(r * b < 0, r + b, r)
     return tl.where((r - b) * b >= 0, r - b, r)

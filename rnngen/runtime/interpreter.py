@@ -20,6 +20,7 @@ def mend() -> None:
     * Casts to bfloat16 round once, to nearest even.
     * Arithmetic, comparisons, reductions, constants and `tl.dot` of bfloat16 are those of the values, each
       result rounded. `tl.sum`, `tl.cumsum` and `tl.cumprod` are rounded at their end only, as in torch.
+    * `tl.fma` of bfloat16 and of float32 rounds once.
     * A comparison has type int1, so `block_mask & (scalar > 0)` is a mask (Triton 3.9 rejects it).
     * A float argument of a kernel is a float32 scalar, and a bool an int1, as in the signature of a compiled
       kernel.
@@ -74,6 +75,9 @@ class _MendedBuilder(InterpreterBuilder):
         return self.cast_impl(result, lhs.dtype) if _is_bfloat16(lhs) else result
 
     def create_fma(self, x, y, z):
+        if z.dtype.scalar == tl.float32:  # whose product is exact in float64
+            wide = super().create_fma(*(self.cast_impl(operand, tl.float64) for operand in (x, y, z)))
+            return self.cast_impl(wide, tl.float32)
         if not _is_bfloat16(z):
             return super().create_fma(x, y, z)
         # The product of two bfloat16 is exact in float64, so that only the last cast rounds.
