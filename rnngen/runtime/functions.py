@@ -38,8 +38,8 @@ def log1p(x):
 @triton.jit
 def remainder(a, b):
     # a - floor(a / b) * b, of the sign of b. What is left is a number of a's type, and fma rounds nothing else. A large
-    # quotient is off by as much as its last digit, and leaves a second one; a small one may have been rounded to a whole
-    # number, or below one.
+    # quotient is off by as much as its last digit, and leaves a second one; a small one may have been rounded to a
+    # whole number, or below one.
     r = tl.fma(-tl.floor(a / b), b, a)
     r = tl.fma(-tl.floor(r / b), b, r)
     r = tl.where(r * b < 0, r + b, r)
