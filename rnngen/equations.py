@@ -393,6 +393,8 @@ class _Parser:
             return idioms.DERIVATIVE
         if renamed := idioms.RENAMED.get(name):
             return f"here it is called {renamed}."
+        if name in idioms.OF_A_MATRIX and re.match("[A-Z]", "".join(self.plain_arguments(function))):
+            return idioms.OF_A_MATRIX[name]
         if written := idioms.WRITTEN_OUT.get(name):
             letters = _LETTER.findall(written)
             op, (first, last) = parse_expression(written).op, self.extent(function)

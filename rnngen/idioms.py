@@ -94,7 +94,17 @@ _REDUCTION = "what looks across units is a product with a matrix, sum, mean, dot
 _VARIANCE = "with d = a - mean(a), the variance over units is mean(d * d), and the deviation sqrt(mean(d * d))."
 _ROUNDING = "floor(a + 0.5) rounds to a whole number, a half upwards; its gradient is zero."
 COMPLEX = "the language has no complex numbers: keep the real and the imaginary part in two states."
-_RANDOM = "a step has no random numbers; the key dropout of a layer works between layers."
+
+
+def _wrapped(wrapper: str) -> str:
+    return f'a wrapper does that, around the step: with = ["{wrapper}"] in a layer, or --with {wrapper}.'
+
+
+_RANDOM = (
+    "a step has no random numbers: the key dropout of a layer works between layers, and the wrappers zoneout, "
+    "recurrent_dropout and drop_connect within one."
+)
+_REPARAMETRIZED = "the weights of a layer take it in Python, from torch.nn.utils.parametrizations."
 JOINED = "there is no concatenation: give each part a matrix of its own, as in W @ x + U @ h."
 TRANSPOSE = "the transpose of a matrix is written behind it, as in U.T."
 IDENTITY = "the identity matrix as large as U is eye(U)."
@@ -140,6 +150,14 @@ ABSENT = {
     **dict.fromkeys(
         "einsum bmm baddbmm addmm tensordot kron".split(), "a product is written M @ v, a matrix on its left."
     ),
+    "zoneout": _wrapped("zoneout"),
+    **dict.fromkeys(
+        "recurrent_dropout variational_dropout locked_dropout lock_dropout lockdrop".split(),
+        _wrapped("recurrent_dropout"),
+    ),
+    **dict.fromkeys("drop_connect dropconnect weight_dropout weight_drop weightdrop".split(), _wrapped("drop_connect")),
+    **dict.fromkeys("grad_clip clip_grad clip_gradient gradient_clip gradient_clipping".split(), _wrapped("clip")),
+    **dict.fromkeys("weight_norm spectral_norm weight_normalization".split(), _REPARAMETRIZED),
     "outer": "a matrix is made of parameters alone; no value of a step is one yet.",
     **dict.fromkeys("eye_like identity_matrix".split(), IDENTITY),
     **dict.fromkeys("diag_embed diagflat diagm".split(), "the diagonal matrix of a vector v is diag(v)."),
@@ -172,6 +190,11 @@ ARGUMENTS = {
 # Of functions that have fewer arguments elsewhere.
 FEWER = dict.fromkeys(
     ("max", "min"), "it compares two values unit by unit; over units there are sum, mean and softmax."
+)
+
+# Of functions that are written out for vectors, what a matrix has instead; a block with a capital is taken for one.
+OF_A_MATRIX = dict.fromkeys(
+    "norm l1_norm l2_norm normalize normalise".split(), f"a norm is of a vector; {_REPARAMETRIZED}"
 )
 
 # ---- Names ----

@@ -16,6 +16,7 @@ FUNCTION_TABLES = {"RENAMED": idioms.RENAMED, "WRITTEN_OUT": idioms.WRITTEN_OUT,
 HINTS = {
     **idioms.ABSENT,
     **idioms.ARGUMENTS,
+    **idioms.OF_A_MATRIX,
     **idioms.NUMBERS,
     **idioms.IDENTITIES,
     **idioms.SIGNS,

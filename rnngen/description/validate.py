@@ -230,6 +230,10 @@ def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     ):
         return f"write {key} = {{ shape = {json.dumps(given)} }}."
     if key == "inputs" and kind == "dict_type":
+        names = given if isinstance(given, list) and all(isinstance(name, str) for name in given) else []
+        if words := [name for name in names if name != "x" and name.isidentifier()]:
+            tables = ", ".join(f"{name} = {{ shape = [] }}" for name in words)
+            return f'write inputs = {{ {tables} }}, where each is a number; ["hidden"] is a vector.'
         return f"{idioms.AS_WIDE}; numbers are given to the class."
     if key == "layers" and isinstance(given, dict):
         return "write [[layers]], in double brackets, above the keys of each layer."

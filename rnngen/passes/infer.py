@@ -1,6 +1,6 @@
 """infer: every value gets its shape."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rnngen import idioms
@@ -183,16 +183,16 @@ class _Inference:
             hint = "blocks go with as many blocks, and with numbers"
             return f"{hint}; {self._apart(texts[packs[0]], shapes[packs[0]])}" if len(packs) == 1 else f"{hint}."
         if value.op == "transpose" and ranks == [1]:
-            return f"a vector has no transpose; {texts[0]}.T @ M is M.T @ {texts[0]}."
+            vector = self._bracketed(operands[0])
+            return f"a vector has no transpose; {vector}.T @ M is M.T @ {vector}."
         if value.op == "eye":
             return idioms.IDENTITY
         if value.op == "matmul" and ranks == [1, 2]:
-            vector = f"({texts[0]})" if "." in operands[0] else texts[0]
-            return f"the matrix stands on the left: write {texts[1]} @ {vector}."
+            return f"the matrix stands on the left: write {texts[1]} @ {self._bracketed(operands[0])}."
         if value.op == "matmul" and ranks[0] < 2 and ranks[1] < 2:
             return f"the elementwise product is {texts[0]} * {texts[1]}."
         if value.op in ACROSS and value.op != "matmul":
-            return self._remedy_across(value, texts, ranks)
+            return self._remedy_across(value, operands, texts, ranks)
         if value.op != "mul" or sorted(ranks) != [1, 2]:
             return None
         for user in self.program.cell.values:
@@ -206,14 +206,17 @@ class _Inference:
         names = "abcdefgh"[: blocks_of(shape)] if blocks_of(shape) <= 8 else "a..."
         return f"take it apart: {', '.join(names)} = {text}."
 
-    def _remedy_across(self, value: Value, texts: list[str], ranks: list[int]) -> str | None:
+    def _bracketed(self, name: str) -> str:
+        return f"({self.text(name)})" if "." in name else self.text(name)
+
+    def _remedy_across(self, value: Value, operands: Sequence[str], texts: list[str], ranks: list[int]) -> str | None:
         """The hint where a reduction or a norm is of no vector."""
         if value.op == "dot" and sorted(ranks) == [1, 2]:
             matrix, vector = texts if ranks[0] == 2 else texts[::-1]
             return f"the product of a matrix and a vector is {matrix} @ {vector}."
         if 0 in ranks:
             return "a number is the same for all units."
-        return f"of a product it would be {value.op}({texts[0]} @ v)." if ranks == [2] else None
+        return f"of a product it would be {value.op}({self._bracketed(operands[0])} @ v)." if ranks == [2] else None
 
     def text(self, name: str) -> str:
         """A value as the equations have it: by its name, or written out if it has none."""
