@@ -354,6 +354,36 @@ def test_clip(name, wrapped):
     compared(layer, clipped(plain, list(bounds.values())), len(plain.states))
 
 
+def test_what_is_remembered_is_not_clipped(tmp_path):
+    text = """name = "unit"
+states = ["h"]
+step = "h' = tanh(W @ x + V @ lag(x, 2) + U @ h + P @ lag(h))"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "V"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U", "P"] }
+"""
+    (tmp_path / "unit.py").write_text(compile_model(Source("unit.toml", text), ["clip"]).text)
+    layer = imported(tmp_path / "unit.py", "unit_lagged").UnitClip(3, 4, dtype=torch.float64, clip=0.05)
+    w, v = layer.weight_ih_l0.chunk(2)
+    u, p = layer.weight_hh_l0.chunk(2)
+    x = X.double().requires_grad_()
+    zeros = torch.zeros(2, 4, dtype=torch.float64)
+    rows, h, last, outputs = [zeros[:, :3], zeros[:, :3], *x], zeros, zeros, []
+    for t, x_t in enumerate(x):
+        if t:
+            h, last = cut_off(h, 0.05), cut_off(last, 0.05) if t > 1 else last
+        made = torch.tanh(F.linear(x_t, w) + F.linear(rows[t], v) + F.linear(h, u) + F.linear(last, p))
+        h, last = made, h
+        outputs.append(h)
+    y = torch.stack(outputs)
+    want = [y, *torch.autograd.grad(10 * y.sum(), [x, *layer.parameters()])]
+    for call in (layer, layer.reference):
+        y, _ = call(x)
+        found = [y, *torch.autograd.grad(10 * y.sum(), [x, *layer.parameters()])]
+        for ours, theirs in zip(found, want, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_clip_cuts_off(wrapped):
     """Some units, at some steps; and none where the bound is infinite, as is that of a state without one."""
     layer = wrapped("lstm", "clip")(3, 4, dtype=torch.float64, clip={"h": 0.001})

@@ -5,13 +5,13 @@ d_h' = U.T @ d_a      →      d_h' = min(max(U.T @ d_a, -clip_h), clip_h)
 
 That is no derivative, and the step forwards stays as it is. A bound is a number of the layer, `clip`, for all states or
 by their names. What comes to a state at its own step, as from an output that it is, is added behind that, and is cut
-off on its way to the step before.
+off on its way to the step before. What only remembers what it was given, as the last x, has no bound.
 """
 
 from dataclasses import replace
 
 from rnngen.build import Builder
-from rnngen.ir import Program, Value
+from rnngen.ir import Program, Value, carried
 from rnngen.runtime.drawn import Drawn
 from rnngen.wrappers.refusal import NoEffect
 
@@ -22,9 +22,9 @@ def clip(program: Program) -> Program:
     if any(state.bound for state in graph.states):
         raise NoEffect("gradients of its states are cut off already")
     to = Builder(graph.values)
-    bounds = [to.leaf(Value(to.fresh(f"clip_{state.name}", "_"), "parameter")) for state in graph.states]
-    states = tuple(replace(state, bound=bound) for state, bound in zip(graph.states, bounds, strict=True))
-    untrained = graph.untrained | set(bounds)
+    bounds = {s.name: to.leaf(Value(to.fresh(f"clip_{s.name}", "_"), "parameter")) for s in carried(graph)}
+    states = tuple(replace(state, bound=bounds.get(state.name, "")) for state in graph.states)
+    untrained = graph.untrained | set(bounds.values())
     cell = replace(graph, values=tuple(to.values.values()), states=states, untrained=untrained)
-    drawn = (Drawn(state.bound, "clip", "never", part=state.name) for state in states)
+    drawn = (Drawn(bound, "clip", "never", part=state, width="") for state, bound in bounds.items())
     return replace(program, cell=cell, drawn=(*program.drawn, *drawn))
