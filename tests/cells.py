@@ -327,6 +327,21 @@ h' = a * h + (1 - a') * tanh(W @ x + U @ h)
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_a", "W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 """,
+    # A line of two steps of x, with matrices of its own, so that both directions are one scan.
+    "windowed": """
+name   = "windowed"
+states = ["h"]
+step   = '''
+f  = sigmoid(W_f @ x + V_f @ lag(x) + Q_f @ lag(x, 2) + b_f)
+z  = W_z @ x + V_z @ lag(x) + Q_z @ lag(x, 2) + b_z
+h' = f * h + (1 - f) * tanh(z + u * h)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_f", "W_z"] }
+weight_lh = { shape = ["hidden", "inputs"], blocks = ["V_f", "V_z", "Q_f", "Q_z"] }
+weight_hh = { shape = ["hidden"], blocks = ["u"] }
+bias      = { shape = ["hidden"], blocks = ["b_f", "b_z"] }
+""",
     # The output needs no state.
     "bypass": """
 name   = "bypass"

@@ -583,7 +583,11 @@ def check(trial: Trial, call: Call) -> list[str]:
         try:
             got = _answer(layer, _called(method, call), *own)
         except NotPossible as reason:
-            square = [weight for weight in cell.weights if len(weight.shape) == 2 and "inputs" not in weight.shape]
+            square = [
+                weight
+                for weight in cell.weights
+                if len(weight.shape) == 2 and {"inputs", "earlier"}.isdisjoint(weight.shape)
+            ]
             dense = any(not weight.heads for weight in square)
             mixed = call.heads > 1 and dense and "heads" in str(reason)
             if not (schedule == "resident" and (mixed or "do not fit the registers" in str(reason))):

@@ -182,16 +182,16 @@ def test_both_directions_at_once_in_one_graph(layer_of, sweeps):
     assert [both for _, both in sweeps] == [True] * len(sweeps) != []
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn", "held"])
+@pytest.mark.parametrize("name", ["lstm", "gru_v3", "indrnn", "rhn", "held", "windowed"])
 def test_both_directions_one_after_the_other(layer_of, sweeps, name):
     """By a schedule that cannot run them at once, and was asked to."""
     cell = layer_of(ALL[name]).cell
-    widths = {"hidden": 5, "inputs": 3, "output": 5}
+    widths = {"hidden": 5, "inputs": 3, "output": 5, "earlier": 3}
     pairs = [[torch.randn(weight.size(widths, 1), dtype=torch.float64) for weight in cell.weights] for _ in range(2)]
     weights = [joined(*row) for row in zip(cell.weights, *pairs, strict=True)]
     x, states = (
         torch.randn(4, 2, 3, dtype=torch.float64),
-        [torch.randn(2, 10, dtype=torch.float64) for _ in cell.states],
+        [torch.randn(2, 2 * widths[cell.widths.get(name, "hidden")], dtype=torch.float64) for name in cell.states],
     )
     valid = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 0]], dtype=torch.int32)[..., None]
     tensors = [x, *states, *weights]

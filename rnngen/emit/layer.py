@@ -5,9 +5,10 @@ from collections.abc import Collection
 from rnngen.across import ACROSS
 from rnngen.cell import Cell
 from rnngen.emit.views import LayerView, WeightView
-from rnngen.ir import CellGraph, Packed, Parameter, Value, block_shape, origin
+from rnngen.ir import CellGraph, Packed, Parameter, Value, block_shape, delays, origin
 
 _SQUARE = ("hidden", "hidden")
+_OF_X = ("hidden", "inputs")
 
 
 def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> LayerView:
@@ -28,7 +29,8 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
     for value in graph.values:
         if value.op == "mul" and value.operands[0] in masks and value.operands[1] in seen:
             seen.add(value.name)
-    seeing = {p.name for p in program.parameters if _sees_only(graph, p, seen)} if state else set()
+    seeing = {p.name for p in program.parameters if _sees_only(graph, p, _SQUARE, seen)} if state else set()
+    seeing_earlier = _seeing_earlier(program)
     definitions = graph.by_name()
     uses = [
         value.op == "matmul" and value.operands[1] == state and origin(definitions, value.operands[0])[0].name in seeing
@@ -36,7 +38,7 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
         if state in value.operands
     ]
     return LayerView(
-        weights=tuple(_weight(parameter, parameter.name in seeing) for parameter in program.parameters),
+        weights=tuple(_weight(parameter, seeing, seeing_earlier) for parameter in program.parameters),
         states=tuple(s.name for s in graph.states),
         widths={s.name: width for s in graph.states if (width := dimension_of(definitions[s.name])) != "hidden"},
         inputs={leaf.name: dimension_of(leaf) for leaf in graph.leaves("input") if leaf.name not in graph.untrained},
@@ -58,12 +60,16 @@ def dimension_of(leaf: Value) -> str:
 
 def _can_be_doubled(program: Packed) -> bool:
     """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
-    input, x, which products alone read, and no number is learned. Only products look across units. Matrices are all
-    dense, or all block-diagonal, and what is made of them is made block by block; a diagonal is not.
+    input, x, or an earlier one, which products alone read, each by matrices of its own, and no number is learned. Only
+    products look across units. Matrices are all dense, or all block-diagonal, and what is made of them is made block
+    by block; a diagonal is not.
     """
     graph = program.described
     x, *others = graph.leaves("input")
-    widths = {block_shape(v.shape) for v in graph.values if v.op not in ("input", "parameter", "pick", "slice")}
+    earlier, seeing_earlier = _earlier(graph), _seeing_earlier(program)
+    of_x = [parameter for parameter in program.parameters if parameter.shape == _OF_X]
+    own = [v for v in graph.values if v.op not in ("input", "parameter", "pick", "slice") and v.name not in earlier]
+    widths = {block_shape(v.shape) for v in own}
     read = {name for v in graph.values for name in (v.operands[:1] if v.op == "matmul" else v.operands)}
     squares = {parameter.heads for parameter in program.parameters if parameter.shape == _SQUARE}
     shapes = {parameter.shape for parameter in program.parameters}
@@ -73,22 +79,36 @@ def _can_be_doubled(program: Packed) -> bool:
         and not others
         and all(one.each == "parameter" for one in program.drawn)
         and x.shape == ("inputs",)
-        and x.name not in read
+        and read.isdisjoint({x.name} | earlier)
+        and (not earlier or all(_sees_only(graph, p, _OF_X, {x.name}) or p.name in seeing_earlier for p in of_x))
         and len(squares) < 2
         and not any(value.op in ACROSS.keys() - {"matmul"} for value in graph.values)
         and shapes <= {("hidden",), ("hidden", "inputs"), _SQUARE}
     )
 
 
-def _weight(parameter: Parameter, sees_output: bool) -> WeightView:
-    shape = ("hidden", "output") if sees_output else parameter.shape
+def _earlier(graph: CellGraph) -> set[str]:
+    """Names of the states that are earlier inputs, as wide as x."""
+    return {state.name for state in delays(graph) if graph.by_name()[state.name].shape == ("inputs",)}
+
+
+def _seeing_earlier(program: Packed) -> set[str]:
+    """Names of the parameters that are matrices and applied to nothing but earlier inputs."""
+    graph = program.described
+    earlier = _earlier(graph)
+    return {p.name for p in program.parameters if earlier and _sees_only(graph, p, _OF_X, earlier)}
+
+
+def _weight(parameter: Parameter, seeing_output: Collection[str], seeing_earlier: Collection[str]) -> WeightView:
+    shape = ("hidden", "output") if parameter.name in seeing_output else parameter.shape
+    shape = ("hidden", "earlier") if parameter.name in seeing_earlier else shape
     flags = parameter.heads, parameter.bias, parameter.trained
     return WeightView(parameter.name, parameter.blocks, shape, parameter.init, *flags)
 
 
-def _sees_only(graph: CellGraph, parameter: Parameter, seen: Collection[str]) -> bool:
-    """Whether a parameter is a matrix, or several, and applied to these vectors alone."""
-    if parameter.shape != _SQUARE or parameter.heads:
+def _sees_only(graph: CellGraph, parameter: Parameter, shape: tuple[str, str], seen: Collection[str]) -> bool:
+    """Whether a parameter is a matrix of this shape, or several, and applied to these vectors alone."""
+    if parameter.shape != shape or parameter.heads:
         return False
     definitions = graph.by_name()
 
@@ -101,6 +121,6 @@ def _sees_only(graph: CellGraph, parameter: Parameter, seen: Collection[str]) ->
         if value.op == "matmul" and is_part(value.operands[0]) and value.operands[1] not in seen:
             return False
         others = value.operands[1:] if value.op == "matmul" else value.operands
-        if any(block_shape(definitions[name].shape) == _SQUARE and is_part(name) for name in others):
+        if any(block_shape(definitions[name].shape) == shape and is_part(name) for name in others):
             return False
     return True

@@ -14,9 +14,10 @@ from rnngen.runtime.cell import Weight
 def joined(weight: Weight, first: Tensor, second: Tensor) -> Tensor:
     """A weight of both directions, block by block, as a cell of twice the units has it.
 
-    A matrix that is applied to hidden units becomes block-diagonal, (blocks * 2, hidden, hidden).
+    A matrix that is applied to hidden units, or to earlier inputs, of which each direction has its own, becomes
+    block-diagonal, (blocks * 2, hidden, columns).
     """
-    dense = not weight.heads and weight.shape[1:] in (("hidden",), ("output",))
+    dense = not weight.heads and weight.shape[1:] in (("hidden",), ("output",), ("earlier",))
     parts = [tensor.unflatten(0, (len(weight.blocks), *([1] if dense else []), -1)) for tensor in (first, second)]
     return torch.stack(parts, dim=1).flatten(0, 2)
 

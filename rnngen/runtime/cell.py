@@ -22,10 +22,10 @@ Initialiser = str | float | Callable[[Tensor], object]
 class Weight:
     """A tensor of a cell: equal blocks of `shape`, stacked on dimension 0.
 
-    blocks: their names in the equations. shape: of "hidden", "inputs", sizes of the cell, and "output" for the columns
-    of a matrix that is applied to nothing but the output's old value. init: how each block begins. heads:
-    block-diagonal, stored as square blocks. bias: left out of a layer without bias. trained: a parameter of the layer;
-    else a buffer.
+    blocks: their names in the equations. shape: of "hidden", "inputs", sizes of the cell, and for the columns of a
+    matrix "output" if it is applied to nothing but the output's old value, "earlier" if to nothing but inputs of
+    earlier steps. init: how each block begins. heads: block-diagonal, stored as square blocks. bias: left out of a
+    layer without bias. trained: a parameter of the layer; else a buffer.
     """
 
     name: str

@@ -31,8 +31,11 @@ def delayed(
     begin, returned = states[place].to(rows.dtype), None if first is None else first[place].to(rows.dtype)
     if not both:
         return _one_way(rows, begin, valid, resets, returned, reverse)
-    halves = [[None] * 2 if tensor is None else tensor.chunk(2, -1) for tensor in (rows, begin, returned)]
-    ways = [_one_way(r, b, valid, resets, f, way) for r, b, f, way in zip(*halves, (False, True), strict=True)]
+    shared = begin.shape[-1] > rows.shape[-1]  # both directions have the same inputs, and earlier ones of their own
+    inputs, begins = [rows] * 2 if shared else rows.chunk(2, -1), begin.chunk(2, -1)
+    firsts = [None] * 2 if returned is None else returned.chunk(2, -1)
+    halves = zip(inputs, begins, firsts, (False, True), strict=True)
+    ways = [_one_way(r, b, valid, resets, f, way) for r, b, f, way in halves]
     old, last = (torch.cat(parts, -1) for parts in zip(*ways, strict=True))
     return old, last
 

@@ -240,7 +240,7 @@ class Layer(Leaf):
         for _ in range(layer):
             inputs = self._directions * (self.proj_size or self._given_on(inputs))
         output = self.proj_size or self.hidden_size
-        return self._units(inputs) | {"output": output, "given": self._given_on(inputs)}
+        return self._units(inputs) | {"output": output, "given": self._given_on(inputs), "earlier": inputs}
 
     def _units(self, inputs: int) -> dict[str, int]:
         """The dimensions of a cell with an x of so many features."""
