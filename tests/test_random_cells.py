@@ -142,7 +142,7 @@ def test_draws_are_cells_of_every_kind():
     tally: Counter[str] = Counter()
 
     @given(data=st.data())
-    @settings(max_examples=400, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck))
     def draw(data):
         text = data.draw(cells())
         call = data.draw(calls(text))
