@@ -23,7 +23,7 @@ from rnngen.passes.cut import chain
 from rnngen.runtime.schedules import possible
 
 WIDTH = 100  # of what is printed on a terminal
-LEGEND = "I: inputs, H: units of a layer; +n: states that hold earlier steps."
+LEGEND = "I: inputs, H: units of a layer; +n: states of earlier steps."
 _LETTERS = {"hidden": "H", "inputs": "I"}
 WIDE_AS: Mapping[Shape, str] = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
 
@@ -186,8 +186,8 @@ def as_table(found: Iterable[Entry]) -> str:
     for entry in (entry for group in kinds.values() for entry in group):
         cell = entry.cell
         earlier = len(entry.states) - len(cell.states)
-        states = [*cell.states, *([f"+{earlier}"] if earlier else [])]
-        rows.append((f"  {cell.name}", cell.class_name, str(cell.year), ", ".join(states), entry.numbers))
+        states = ", ".join(cell.states) + (f" +{earlier}" if earlier else "")
+        rows.append((f"  {cell.name}", cell.class_name, str(cell.year), states, entry.numbers))
     drawn = _columns(rows)
     lines = [next(drawn)]
     for group in kinds.values():
