@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
+from rnngen.across import ACROSS
 from rnngen.errors import visible
 from rnngen.ir import Program
 from rnngen.source import Source
@@ -97,6 +98,7 @@ _RUNS_WITH_HEADS = (
 # A few numbers alone may cancel to almost nothing, and any error is large relative to that. So the errors of
 # several draws are measured together: of the first seeds for which the type can tell right from wrong, or of the
 # first of all where too few are found.
+_FEWEST = 4  # units of a head where they are compared with one another
 _DRAWS = 4
 _SEEDS = 24
 _RATE = 0.3  # of wrappers that have one
@@ -243,10 +245,10 @@ def child(order: str) -> None:
     device = torch.device("cpu" if path == "torch" or interpret else "cuda")
     if (has_kernels(device.type), interpreting()) != (path == "kernels", path == "kernels" and interpret):
         raise RuntimeError(f"what runs on '{device.type}' is not what was asked for")
-    module = _imported(file)
-    layers = _layers(module)
-    cases = [case for layer in layers for case in _cases(module, layer, dtypes, path, schedules)]
-    known = sorted({name for layer in layers for name in _schedules(module, layer)})
+    module, described = _imported(file), _described(model, wrappers)
+    layers = [(layer, described[layer.cell.name]) for layer in _layers(module)]
+    cases = [case for layer in layers for case in _cases(module, *layer, dtypes, path, schedules)]
+    known = sorted({name for layer, _ in layers for name in _schedules(module, layer)})
     if strangers := [name for name in schedules if name not in known]:
         asked = " or ".join(strangers)
         answer("refused", f"No layer has the schedule {visible(asked)}; there are {', '.join(known)}.")
@@ -258,9 +260,8 @@ def child(order: str) -> None:
     else:
         where = f"The kernels, compiled, on {torch.cuda.get_device_name()}."
     answer("plan", asdict(Plan(where, len(cases))))
-    described = _described(model, wrappers)
-    for layer, schedule, dtype, run in cases:
-        answer("case", asdict(_case(layer, described[layer.cell.name], schedule, dtype, run, device)))
+    for layer, program, schedule, dtype, run in cases:
+        answer("case", asdict(_case(layer, program, schedule, dtype, run, device)))
     answer("done", None)
 
 
@@ -303,8 +304,13 @@ def _schedules(module: ModuleType, layer: type[Layer]) -> list[str]:
 
 
 def _cases(
-    module: ModuleType, layer: type[Layer], dtypes: Sequence[str], path: str, wanted: Sequence[str]
-) -> Iterator[tuple[type[Layer], str, str, _Run]]:
+    module: ModuleType,
+    layer: type[Layer],
+    described: Program,
+    dtypes: Sequence[str],
+    path: str,
+    wanted: Sequence[str],
+) -> Iterator[tuple[type[Layer], Program, str, str, _Run]]:
     schedules = [name for name in _schedules(module, layer) if not wanted or name in wanted]
     if path == "torch":
         schedules = ["auto"]  # which means nothing there
@@ -315,10 +321,17 @@ def _cases(
         runs = tuple(map(_with_equal_widths, runs))
     elif [*layer.cell.inputs.values(), *layer.cell.widths.values()].count("inputs") > 1:
         runs = tuple(map(_as_wide_as_its_output, runs))
+    if any(value.op in ACROSS and value.op != "matmul" for value in described.cell.values):
+        runs = tuple(map(_with_several_units, runs))
     for schedule in schedules:
         for dtype in dtypes:
             for run in runs:
-                yield layer, schedule, dtype, run
+                yield layer, described, schedule, dtype, run
+
+
+def _with_several_units(run: _Run) -> _Run:
+    """The run for a cell that looks across units: a norm of one is zero whatever that is, and so is its gradient."""
+    return replace(run, hidden=max(run.hidden, _FEWEST * run.options.get("heads", 1)))
 
 
 def _with_equal_widths(run: _Run) -> _Run:

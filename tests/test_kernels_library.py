@@ -5,7 +5,7 @@
 
 import pytest
 import torch
-from cells import ALL, LIBRARY, heads_for, program
+from cells import ALL, LIBRARY, heads_for, program, sizes_of
 from judge import compare
 
 from rnngen.runtime.language import interpreting
@@ -31,7 +31,8 @@ def exactest(name, schedule, heads) -> torch.dtype:
     """The most exact type that the schedule has room for: 20 matrices fit the chip in half precision alone."""
     found = program(LIBRARY[name])
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        sizes = Sizes(B, H * heads, heads, dtype.itemsize, masked=True, both=False, resets=False)
+        others = tuple(sizes_of(name).items())
+        sizes = Sizes(B, H * heads, heads, dtype.itemsize, masked=True, both=False, resets=False, others=others)
         plans = [
             SCHEDULES[schedule].plan(side.facts, sizes, MACHINES["sm_90"]) for side in (found.forward, found.backward)
         ]
