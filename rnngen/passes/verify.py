@@ -87,7 +87,7 @@ def _verify_adjoint(program: Differentiated) -> None:
         idle = stream.name in scan.untrained or stream.name not in effective
         must(label is not None or idle, f"{stream.name} has no adjoint")
         if label is not None:
-            summed = stream.shape == () and outputs[label] == ("hidden",)  # behind the scan
+            summed = stream.shape == () and len(outputs[label]) == 1  # behind the scan
             match(stream.name, () if summed else outputs[label], stream.shape)
     must(len(gradients.outputs) == len(parameters), "a parameter has no gradient")
     for parameter, (_, value) in zip(parameters, gradients.outputs, strict=True):

@@ -68,7 +68,7 @@ class Arguments:
 
     @property
     def hidden(self) -> int:
-        return self.sizes["hidden"]
+        return self.sizes.get("hidden", 0)
 
     @property
     def widest(self) -> int:

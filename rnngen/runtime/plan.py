@@ -76,7 +76,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One call: batch, hidden units, heads of the block-diagonal matrices, bytes of an element, whether masked.
+    """One call: batch, hidden units (0 where nothing is as wide), heads of the block-diagonal matrices, bytes of an
+    element, whether masked.
 
     both: whether the second half of the units and heads runs the other way in time. resets: whether sequences
     may begin within it. others: the dimensions beside the hidden units, by name.
@@ -91,9 +92,14 @@ class Sizes:
     resets: bool = False
     others: tuple[tuple[str, int], ...] = ()
 
+    def widths(self, facts: Facts) -> list[int]:
+        """The dimensions that values of a sweep have, as far as they are known; of several heads all units."""
+        known = {"hidden": self.hidden, **dict(self.others)}
+        return [known[name] for name in facts.dimensions if name in known] or [self.hidden]
+
     def widest(self, facts: Facts) -> int:
-        """The largest dimension that a value of a sweep has."""
-        return max([self.hidden, *(size for name, size in self.others if name in facts.dimensions)])
+        """The largest of them."""
+        return max(self.widths(facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,7 @@ class Run(Protocol):
 
     @property
     def hidden(self) -> int:
-        """The units of a state."""
+        """The hidden units, 0 where nothing is as wide."""
 
     @property
     def heads(self) -> int:

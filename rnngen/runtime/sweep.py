@@ -100,6 +100,7 @@ def run_sweep(
     states = given.states
     with torch.autocast(states[0].device.type, enabled=False):
         if uses_kernels(states[0]) and states[0].shape[0] > 0:
+            sizes = which.sizes(given.inputs, states, given.parameters)
             arguments = Arguments(
                 inputs=[tensor.contiguous() for tensor in given.inputs],
                 mask=None if given.valid is None else given.valid.contiguous(),
@@ -109,12 +110,12 @@ def run_sweep(
                 parameters=[tensor.contiguous() for tensor in given.parameters],
                 outputs=outputs,
                 last=last,
-                sizes=which.sizes(given.inputs, states, given.parameters),
+                sizes=sizes,
                 backwards=backwards,
                 both=direction == "both",
                 save=save,
                 keep=keep,
-                heads=_heads(given.parameters, states[0].shape[-1]),
+                heads=_heads(given.parameters, sizes.get("hidden", 0)),
             )
             try:
                 run(which.kernels, which.facts, arguments, schedule)

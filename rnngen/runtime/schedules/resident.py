@@ -29,7 +29,7 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     several = facts.dimensions != ("hidden",)
     if several and sizes.heads > 1:
         return f"its values are as wide as {' and '.join(facts.dimensions)}, and only hidden units come in heads"
-    width = sizes.widest(facts) if several else sizes.hidden // sizes.heads
+    width = sizes.widest(facts) // sizes.heads
     tile = power_of_two(16, width)
     matrices = facts.matrices
     widest = {2: 128, 4: 64, 8: 32}[sizes.itemsize]  # beyond it the accumulators spill
@@ -279,8 +279,9 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
         return max(max(matrices) * tile * tile * sizes.itemsize, stack)
-    row = sizes.hidden // sizes.heads * sizes.itemsize  # bytes, and what a row of a tensor begins at multiples of
-    ahead = constants["STAGES"] - 1 if machine.traits.async_copies and row % 4 == 0 else 0
+    # Bytes, and what rows of tensors begin at multiples of.
+    rows = [width // sizes.heads * sizes.itemsize for width in sizes.widths(facts)]
+    ahead = constants["STAGES"] - 1 if machine.traits.async_copies and any(row % 4 == 0 for row in rows) else 0
     tiles = sum(parts_of(run) for blocks in facts.streams for run in stacks_of(blocks))
     # Flags that a step asks for late, or more than once, lie there for longer than they were loaded ahead; with Triton
     # 3.6 once more where an adjoint has several outputs, an intersection RNN's.
@@ -295,7 +296,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
     others = (sum(operands) - (max(operands) if facts.backwards else 0)) * tile * batch * sizes.itemsize
     inside = ahead * streams + stack + others + (machine.traits.barrier_bytes if full else 0)
     if constants["HELD"]:
-        held = _held_bytes(facts, constants, sizes.itemsize, row % 16 == 0) + flags * batch * 4
+        held = _held_bytes(facts, constants, sizes.itemsize, all(row % 16 == 0 for row in rows)) + flags * batch * 4
         # On sm_80 the loads of the first steps do not wait for two matrices on their way.
         pairs = all(across.op == "matmul" and across.matrices == 2 for across in facts.products)
         return inside + held if machine.kin == "sm_80" and pairs else max(inside, held)

@@ -21,10 +21,11 @@ def refusal(facts: Facts) -> str:
 def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if sizes.both:
         return "a kernel is of one time step, and the two directions are at different ones"
-    block = min(power_of_two(32, sizes.hidden), 256)
+    width = sizes.widest(facts)
+    block = min(power_of_two(32, width), 256)
     launches = len(facts.across) + facts.levels + (1 if facts.backwards or not facts.across else 0)
-    weights = facts.matrices * sizes.hidden * (sizes.hidden // sizes.heads) * sizes.itemsize
-    states = (2 * sum(facts.streams) + facts.matrices + 4) * sizes.batch * sizes.hidden * sizes.itemsize
+    weights = facts.matrices * width * (width // sizes.heads) * sizes.itemsize
+    states = (2 * sum(facts.streams) + facts.matrices + 4) * sizes.batch * width * sizes.itemsize
     # Host time, the launch itself left out, measured on a core of a CPU server with Triton 3.9 and torch 2.13: 13.9 us
     # for an LSTM's step of one product (2.1) and one stage (10.6), so 7 us each. What a GPU takes for small launches is
     # not known yet. The weights are read again at every step.
