@@ -96,7 +96,8 @@ p    = weight_hh @ h
 i, f = sigmoid(rms_norm(weight_ih @ x) * gain + scale * p + 0.5 * bias)
 q    = softmax(p - mean(p) * (weight_ih @ x)) * dot(p, gain) - bound
 bound = max(sum(p) / 8, 0.1)
-h', g = tanh(layer_norm(q + bias) + layer_norm(layer_norm(weight_hh @ c) - layer_norm(p)) + where(p > bias, p, -0.5))
+n    = layer_norm(layer_norm(weight_hh @ c) - layer_norm(p) + bias)
+h', g = tanh(layer_norm(q + bias) + n + where(p > bias, p, -0.5))
 k, l = q
 c'   = f * c + i * g + k * (W_i @ x) + 0.1 * l
 '''

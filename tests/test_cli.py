@@ -1002,7 +1002,7 @@ def test_words_are_completed(run):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(CELL)
     for command in ("compile", "show", "explain", "verify"):
-        assert completions(run, command, "ls") == ["lstm", "lstm_of_mine.toml"]
+        assert completions(run, command, "ls") == ["lstm", "lstmp", "lstm_of_mine.toml"]
     assert completions(run, "compile", "m") == [*(n for n in library() if n.startswith("m")), "models/deep.toml"]
     assert completions(run, "compile", "models/") == ["models/deep.toml"]
     assert completions(run, "compile", "lstm", "ind") == ["indrnn"]

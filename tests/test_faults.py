@@ -332,7 +332,6 @@ def test_fault_17_beside_others(rejected):
         CELL.replace('blocks = ["W"] }', 'init = "uniforn" }')
         .replace('shape = ["hidden", "hidden"], blocks', "init = { U = 1e39, V = 0.5 }, blocks")
         .replace('blocks = ["b"] }', 'blocks = ["b", 1], init = "orthogonal" }'),
-        "'blocks' is missing",
         "There is no initialiser 'uniforn'",
         "'shape' is missing",
         "'init' must be a finite number of float32",
