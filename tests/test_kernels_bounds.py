@@ -31,8 +31,8 @@ DROPPED = [
     ("tiles", "load_stack", " & (batch < left)", ""),
     ("tiles", "store1", "(unit < D) & (batch < left)", "(unit < D)"),
     ("tiles", "load_row", "batch < left", "batch < BB"),
-    ("tiles", "stack_of_matrices", "(unit < D) & (column < D)", "(unit < D)"),
-    ("tiles", "stack_of_transposed", " & (row < D)", ""),
+    ("tiles", "stack_of_matrices", "(unit < ROWS) & (column < COLUMNS)", "(unit < ROWS)"),
+    ("tiles", "stack_of_transposed", " & (row < COLUMNS)", ""),
     ("steps", "step_before", "tl.where(count > begin, left, 0)", "left"),
 ]
 ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
