@@ -31,7 +31,7 @@ def exactest(name, schedule, heads) -> torch.dtype:
     """The most exact type that the schedule has room for: 20 matrices fit the chip in half precision alone."""
     found = program(LIBRARY[name])
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        others = tuple(sizes_of(name).items())
+        others = tuple(sizes_of(LIBRARY[name]).items())
         sizes = Sizes(B, H * heads, heads, dtype.itemsize, masked=True, both=False, resets=False, others=others)
         plans = [
             SCHEDULES[schedule].plan(side.facts, sizes, MACHINES["sm_90"]) for side in (found.forward, found.backward)
