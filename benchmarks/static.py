@@ -109,7 +109,10 @@ def jobs(
     (program,) = compiled([cell])
     for masked, resets in variants:
         for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
-            facts, size = chain.facts, replace(sizes, masked=masked, resets=resets)
+            facts = chain.facts
+            others = tuple(pair for pair in sizes.others if pair[0] in facts.dimensions)
+            hidden = sizes.hidden if "hidden" in facts.dimensions else 0
+            size = replace(sizes, hidden=hidden, others=others, masked=masked, resets=resets)
             chosen = choose(facts, size, MACHINES[target]).schedule
             for kernel in kernels(chain, f"{cell.name}_{direction}"):
                 if resets and kernel.schedule == "stepwise":
@@ -197,7 +200,8 @@ class _Asked:
 
     @property
     def letters(self) -> dict[str, int]:
-        return {"H": self.sizes.hidden, **{letter_of(name): size for name, size in self.sizes.others}}
+        dimensions = (*([("hidden", self.sizes.hidden)] if self.sizes.hidden else []), *self.sizes.others)
+        return {letter_of(name): size for name, size in dimensions}
 
     def launch(self, kernel: None, grid: object, choice: object, tensors: object, time: int, **constants: object):
         self.constants = constants
@@ -250,8 +254,10 @@ def rows(
     else:
         (cell,) = description.cells
         heads = heads if any(parameter.heads for parameter in cell.parameters) else 1
-        others = tuple(cell.sizes.items())
-        cells = [(cell, Sizes(batch, heads * units, heads, item, others=others)) for units in widths]
+        cells = [
+            (cell, Sizes(batch, heads * units, heads, item, others=(("inputs", heads * units), *cell.sizes.items())))
+            for units in widths
+        ]
     with tempfile.TemporaryDirectory() as folder:
         module = load(source, Path(folder))
         for cell, size in cells:

@@ -72,7 +72,7 @@ def _scans(
     """Each scan: its cell, its sizes, and the schedule that the file names for it."""
     if not description.layers:
         (cell,) = description.cells
-        others = tuple(cell.sizes.items())
+        others = (("inputs", hidden), *cell.sizes.items())  # an x as wide, where that matters
         yield cell.name, Sizes(batch, hidden, heads, itemsize, others=others), "auto"
     for layer in description.layers:
         if isinstance(layer, CellLayer):

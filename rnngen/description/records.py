@@ -39,12 +39,13 @@ class CellLayer:
     @property
     def widths(self) -> dict[str, int]:
         """The dimensions by name."""
-        return {"hidden": self.hidden, "inputs": self.inputs, **dict(self.others)}
+        return {"hidden": self.hidden, **dict(self.others)}
 
     @property
     def others(self) -> tuple[tuple[str, int], ...]:
-        """The sizes of its cell, as they are here."""
-        return tuple((name, self.sizes.get(name, size)) for name, size in self.cell.sizes.items())
+        """The dimensions beside the hidden units: the width of x, and the sizes of its cell as they are here."""
+        own = ((name, self.sizes.get(name, size)) for name, size in self.cell.sizes.items())
+        return (("inputs", self.inputs), *own)
 
     @property
     def outputs(self) -> int:
