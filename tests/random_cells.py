@@ -493,7 +493,8 @@ def calls(draw, text: str) -> Call:
     inputs, num_layers = draw(st.sampled_from((2, 1, 4))), draw(st.sampled_from((1, 1, 1, 1, 2)))
     proj_size = draw(st.integers(1, width * heads - 1)) if width * heads > 1 and draw(st.integers(0, 6)) == 6 else 0
     if AS_WIDE in text:
-        inputs, num_layers = width * heads, 1 if bidirectional or proj_size else num_layers
+        several = bidirectional or proj_size or "output = [" in text  # what a second layer would get is not as wide
+        inputs, num_layers = width * heads, 1 if several else num_layers
     elif OTHERS["u"] in text.partition("step")[0] or "lag(x" in text:  # in all layers, and with it an x of one width
         num_layers = 1
     return Call(
