@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rnngen import idioms
 from rnngen.document import Places
-from rnngen.equations import Assignment, Step
+from rnngen.equations import LAG, Assignment, Step
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
 from rnngen.source import Span
@@ -50,8 +50,10 @@ class Cell:
         return self.places.text(equation.offsets[number], equation.length or len(equation.targets[number]))
 
     def place_of_output(self, name: str) -> Span:
-        """The place of the name of an output, which need not be written if it is the only one."""
+        """The place of the name of an output; of the first state, where none is written and its new value is."""
         given = self.places.table.get("output")
+        if not given:
+            return self.places.entry("states", 0, name.removesuffix("'"))
         return self.places.value("output", *([given.index(name)] if isinstance(given, list) else []))
 
     @property
@@ -145,6 +147,10 @@ def _meant(name: str, cell: Cell, known: Collection[str]) -> str | None:
     for parameter in cell.parameters:
         if stem in (parameter.name, *parameter.blocks) and len(parameter.shape) == 2:
             return f"a prime is the new value of a state; the transpose of {stem} is {stem}.T."
+    if stem == LAG:
+        return "lag is a function: write lag(v) of a value v, or lag(v, 2)."
+    if stem in cell.sizes:
+        return "a size stands in shapes alone; a number for the equations is a constant, with another name."
     if stem in cell.activations:
         return f"the argument of a function stands in brackets: {stem}(...)"
     if stem != name and stem in known:

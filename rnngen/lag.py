@@ -17,6 +17,7 @@ from rnngen.errors import Mistakes
 from rnngen.ops import COMPARISONS
 
 LONGEST = 32  # steps of a line; each is a state, of which a layer returns a tensor and a loop holds a vector
+MOST_STATES = 128  # of a cell with its lines; a compile takes some milliseconds for each
 _PRIME = "'"
 
 
@@ -31,6 +32,7 @@ def check_lags(cell: Cell, equations: Collection[Assignment], mistakes: Mistakes
                 _check_value(cell, definitions, value, mistakes)
             for steps in call.operands[1:2]:
                 _check_steps(cell, steps, mistakes)
+    _check_count(cell, equations, mistakes)
 
 
 def _check_value(cell: Cell, definitions: dict[str, Assignment], value: Expression, mistakes: Mistakes) -> None:
@@ -73,28 +75,48 @@ def _check_steps(cell: Cell, steps: Expression, mistakes: Mistakes) -> None:
         hint = "a layer with reverse runs from the last step to the first, and one with bidirectional both ways."
         mistakes.add("not-causal", message, place, hints=(hint,))
     elif number != int(number):
-        mistakes.add("lag", f"The steps of a lag are a whole number, not {number:g}.", place)
+        below = int(number)
+        hint = f"take {f'{below} or {below + 1}' if below else 1}."
+        mistakes.add("lag", f"The steps of a lag are a whole number, not {number:g}.", place, hints=(hint,))
     elif number > LONGEST:
         message = f"A lag is of at most {LONGEST} steps."
         note = "each of them is a state, which a layer returns and the loop holds."
         mistakes.add("too-large", message, place, notes=(note,))
 
 
+def _check_count(cell: Cell, equations: Collection[Assignment], mistakes: Mistakes) -> None:
+    count = len(cell.states)
+    for steps, call in delay_lines(cell, equations).values():
+        if count <= MOST_STATES < count + steps:
+            message = f"With this lag the cell has {count + steps} states, of which {MOST_STATES} are allowed."
+            note = "each step of a lag is a state; calls of lag of one value share theirs."
+            hint = "look back fewer steps, or at fewer values: lag the one that several are made of."
+            mistakes.add("too-large", message, cell.places.text(call.offset, call.length), notes=(note,), hints=(hint,))
+        count += steps
+
+
+def delay_lines(cell: Cell, equations: Collection[Assignment]) -> dict[str, tuple[int, Expression]]:
+    """Of each value that lag is called of how many states its line has, with the call that reaches back furthest.
+    Calls of what has no name, and by what is no number of steps, are passed over.
+    """
+    found: dict[str, tuple[int, Expression]] = {}
+    for call in (call for equation in equations for call in _calls(equation.expression)):
+        if _is_right(cell, call):
+            stem, steps = _meaning(cell, call)
+            found[stem] = max(found.get(stem, (steps, call)), (steps, call), key=lambda line: line[0])
+    return found
+
+
 def without_lags(cell: Cell) -> Cell:
     """The cell with a line of states for each value that lag is called of, behind its own in the order of the calls;
     the same object if it is called of none. Its calls are right, see `check_lags`.
     """
-    longest: dict[str, tuple[int, Expression]] = {}  # of each line, with the call that comes first
-    for equation in cell.equations:
-        for call in _calls(equation.expression):
-            stem, steps = _meaning(cell, call)
-            most, first = longest.get(stem, (0, call))
-            longest[stem] = max(most, steps), first
-    if not longest:
+    lines = delay_lines(cell, cell.equations)
+    if not lines:
         return cell
     shapes = {**cell.inputs, **cell.states}
     states, lags, made = dict(cell.states), {}, []
-    for stem, (most, call) in longest.items():
+    for stem, (most, call) in lines.items():
         for steps in range(1, most + 1):
             name = _state(stem, steps)
             states[name] = shapes.get(stem)
@@ -112,6 +134,13 @@ def without_lags(cell: Cell) -> Cell:
 def _calls(tree: Expression) -> Iterator[Expression]:
     """The calls of lag in a tree, from left to right."""
     return (part for part in tree.parts() if part.op == LAG)
+
+
+def _is_right(cell: Cell, call: Expression) -> bool:
+    return [value.op for value in call.operands[:1]] == ["name"] and all(
+        (steps.op == "number" or steps.name in cell.constants) and _number(cell, steps) in range(1, LONGEST + 1)
+        for steps in call.operands[1:]
+    )
 
 
 def _meaning(cell: Cell, call: Expression) -> tuple[str, int]:

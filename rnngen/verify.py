@@ -317,10 +317,7 @@ def _cases(
     runs: tuple[_Run, ...] = (
         (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
     )
-    if layer.cell.inputs["x"] == "hidden":
-        runs = tuple(map(_with_equal_widths, runs))
-    elif [*layer.cell.inputs.values(), *layer.cell.widths.values()].count("inputs") > 1:
-        runs = tuple(map(_as_wide_as_its_output, runs))
+    runs = tuple(_with_fitting_widths(layer, run) for run in runs)
     if any(value.op in ACROSS and value.op != "matmul" for value in described.cell.values):
         runs = tuple(map(_with_several_units, runs))
     for schedule in schedules:
@@ -334,18 +331,22 @@ def _with_several_units(run: _Run) -> _Run:
     return replace(run, hidden=max(run.hidden, _FEWEST * run.options.get("heads", 1)))
 
 
-def _with_equal_widths(run: _Run) -> _Run:
-    """The run for a cell whose input is as wide as its states; with one layer where that of a second would not be."""
-    one = "bidirectional" in run.options
-    options = {key: value for key, value in run.options.items() if not (one and key == "num_layers")}
-    return replace(run, inputs=run.hidden, options=options)
+def _with_fitting_widths(layer: type[Layer], run: _Run) -> _Run:
+    """The run, with an input of a width that each of its layers can have, where x must be as wide as the states, or what
+    else is as wide as x goes to all layers; with one layer where there is no such width.
+    """
+    cell, layers = layer.cell, run.options.get("num_layers", 1)
+    of_states = cell.inputs["x"] == "hidden"
+    if not of_states and (layers == 1 or [*cell.inputs.values(), *cell.widths.values()].count("inputs") == 1):
+        return run
 
+    def given_on(inputs: int) -> int:
+        own = cell.given_on({"inputs": inputs, "hidden": run.hidden, **cell.sizes})
+        return (1 + run.options.get("bidirectional", False)) * (run.options.get("proj_size") or own)
 
-def _as_wide_as_its_output(run: _Run) -> _Run:
-    """The run, with an input of a width that each layer can have: what else is as wide as it goes to all of them."""
-    width = run.options.get("proj_size") or run.hidden
-    layers, directions = run.options.get("num_layers", 1), 1 + run.options.get("bidirectional", False)
-    return replace(run, inputs=directions * width) if layers > 1 else run
+    inputs = run.hidden if of_states else given_on(run.inputs)
+    one = {} if layers == 1 or given_on(inputs) == inputs else {"num_layers": 1}
+    return replace(run, inputs=inputs, options=run.options | one)
 
 
 def _case(layer: type[Layer], described: Program, schedule: str, dtype: str, run: _Run, device: torch.device) -> Case:

@@ -41,6 +41,7 @@ def described_cell(
     name: Any, schema: type[CellTable], data: dict[str, Any], places: Places, mistakes: Mistakes
 ) -> Cell | None:
     """The cell of a table, by its name."""
+    before = len(mistakes)
     table = validated(schema, data, places, mistakes)
     span = places.value("name") if schema is CellFile else places.key()
     if isinstance(name, str):
@@ -76,6 +77,10 @@ def described_cell(
     if any(step) and all(map(NAME.fullmatch, names)):  # what was meant by a bad name is not called unknown as well
         check_names(cell, step, mistakes)
         check_lags(cell, (*step.equations, *step.faulty), mistakes)
+    if not cell.parameters and len(mistakes) == before:
+        message = "This cell has no parameter, and a layer takes its type and its device from those that it has."
+        hint = "make a number of the equations one, below [parameters]: a = { shape = [], init = 0.5, trained = false }"
+        mistakes.add("no-parameters", message, places.key("parameters"), hints=(hint,))
     return cell
 
 

@@ -17,7 +17,7 @@ from rnngen.description.validate import keys_of, validated
 from rnngen.document import Places
 from rnngen.errors import Mistakes, did_you_mean
 from rnngen.ir import Parameter
-from rnngen.lag import without_lags
+from rnngen.lag import delay_lines
 from rnngen.library import library
 from rnngen.runtime.drawn import RATES
 from rnngen.source import Span
@@ -34,10 +34,10 @@ def described_layer(
     if len(kinds) != 1:
         _reject_kind(table, kinds, cells, places, mistakes)
         return None
-    layer = validated(LAYERS[kinds[0]], table, places, mistakes)
     cell = None
     if isinstance(table.get("cell"), str):
         cell = _find_cell(table["cell"], cells, places.value("cell"), mistakes)
+    layer = validated(LAYERS[kinds[0]], table, places, mistakes, _sizes_meant(table, cell) if cell else {})
     match layer:
         case DropoutTable():
             return DropoutLayer(layer.dropout)
@@ -52,14 +52,16 @@ def described_layer(
                 _check_bias(layer, cell, places, mistakes)
                 check_init(layer, cell.name, cell.parameters, places, mistakes, more=bool(wrappers))
                 _check_sizes(layer, cell, places, mistakes)
-                _check_inputs(layer, cell, width, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
                 spans = tuple(places.value("with", number) for number in range(len(wrappers)))
                 cell = replace(cell, wrappers=wrappers, named_at=spans)
             init = {name: as_float(value) for name, value in layer.init.items()}
             options = layer.model_dump(exclude={"cell", "activations", "wrappers", *RATES})
             options |= {"init": init, "rates": rates}
-            return CellLayer(cell, width, **options) if cell else None
+            found = CellLayer(cell, width, **options) if cell else None
+            if found:
+                _check_inputs(found, places, mistakes)
+            return found
     return None
 
 
@@ -91,6 +93,12 @@ def _kind_meant(key: str, value: Any, cells: Collection[str]) -> str | None:
         return hint
     names = [name.lower() for name in (key, value) if isinstance(name, str)]
     return next((f'a layer names its cell: cell = "{name}"' for name in names if name in cells), None)
+
+
+def _sizes_meant(table: dict[str, Any], cell: Cell) -> dict[str, str]:
+    """Hints for keys of the layer that are called as sizes of its cell are."""
+    numbers = {name: table[name] if type(table.get(name)) is int else size for name, size in cell.sizes.items()}
+    return {name: f"it is a size of the cell: sizes = {{ {name} = {size} }}" for name, size in numbers.items()}
 
 
 def _find_cell(name: str, cells: Mapping[str, Cell | None], span: Span | None, mistakes: Mistakes) -> Cell | None:
@@ -147,15 +155,16 @@ def _check_bias(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistake
     mistakes.add("no-effect", message, places.key("bias"), hints=(hint,))
 
 
-def _check_inputs(layer: LayerTable, cell: Cell, width: int, places: Places, mistakes: Mistakes) -> None:
+def _check_inputs(layer: CellLayer, places: Places, mistakes: Mistakes) -> None:
     """What is as wide as x is one tensor for all layers of num_layers, so that each needs an x of one width."""
-    second = (layer.proj_size or layer.hidden) * (2 if layer.bidirectional else 1)
+    cell = layer.cell
     wide = [f"input '{name}'" for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
-    cell = cell if len(mistakes) else without_lags(cell)  # calls with a mistake mean nothing
-    wide += [f"state '{cell.lags.get(name, name)}'" for name, shape in cell.states.items() if shape == ("inputs",)]
-    if wide and layer.num_layers > 1 and second != width:
+    wide += [f"state '{name}'" for name, shape in cell.states.items() if shape == ("inputs",)]
+    shapes = {**cell.inputs, **cell.states}
+    wide += [f"state 'lag({name})'" for name in delay_lines(cell, cell.equations) if shapes.get(name) == ("inputs",)]
+    if wide and layer.num_layers > 1 and layer.outputs != layer.inputs:
         message = f"The {wide[0]} of the cell '{cell.name}' is as wide as x, which these layers do not share."
-        note = f"the x of the first has {width} features, that of the second {second}."
+        note = f"the x of the first has {layer.inputs} features, that of the second {layer.outputs}."
         hint = "put each of them under a [[layers]] of its own, with a cell that fits."
         mistakes.add("conflict", message, places.key("num_layers"), notes=(note,), hints=(hint,))
 

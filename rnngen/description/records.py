@@ -48,9 +48,14 @@ class CellLayer:
         return (("inputs", self.inputs), *own)
 
     @property
-    def outputs(self) -> int:
+    def given_on(self) -> int:
+        """The features of the cell's output, without a projection."""
         widths = self.widths
-        return (self.proj_size or sum(widths[name] for name in self.cell.given_on)) * self.directions
+        return sum(widths[name] for name in self.cell.given_on)
+
+    @property
+    def outputs(self) -> int:
+        return (self.proj_size or self.given_on) * self.directions
 
 
 @dataclass(frozen=True)

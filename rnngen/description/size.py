@@ -8,6 +8,7 @@ from rnngen.description.records import CellLayer, DenseLayer, Layer
 from rnngen.document import Places
 from rnngen.equations import Assignment
 from rnngen.errors import Mistakes
+from rnngen.lag import delay_lines
 
 MOST_PARAMETERS = 2**31  # elements of a whole model
 MOST_OPERATIONS = 384  # in the equations of a file; a compile takes more than a millisecond for each
@@ -41,7 +42,7 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
     projected state have fewer columns than this counts.
     """
     sizes = layer.widths | {"inputs": inputs}
-    return layer.proj_size * layer.hidden + sum(
+    return layer.proj_size * layer.given_on + sum(
         len(parameter.blocks)
         * math.prod(sizes[dimension] for dimension in parameter.shape)
         // (layer.heads if parameter.heads else 1)
@@ -53,18 +54,23 @@ def _cell_count(layer: CellLayer, inputs: int) -> int:
 def check_operations(cells: list[Cell], mistakes: Mistakes) -> None:
     """The passes take time for each operation, however short the text is in which it was written.
 
-    A cell counts once for each choice of its activations and wrappers, an operation once for each block.
+    A cell counts once for each choice of its activations and wrappers, an operation once for each block, a lag once for
+    each state of its line.
     """
     count = 0
     for cell in cells:
-        blocks = _blocks(cell)
+        blocks, delayed = _blocks(cell), dict[str, int]()
         for equation in cell.equations:
             operations = sum(bool(part.operands) for part in equation.expression.parts())
+            lines = {stem: steps for stem, (steps, _) in delay_lines(cell, [equation]).items()}
             count += operations * _most(equation, blocks)
+            count += sum(max(steps - delayed.get(stem, 0), 0) for stem, steps in lines.items())
+            delayed |= {stem: max(steps, delayed.get(stem, 0)) for stem, steps in lines.items()}
             if count > MOST_OPERATIONS:
                 message = f"The equations of this file have more than {MOST_OPERATIONS:,} operations."
-                source = cell.places.document.source
-                mistakes.add("too-large", message, cell.place_of(equation), "the limit is passed here", source=source)
+                note = "each state that lag makes counts as one." if delayed else None
+                place, source = cell.place_of(equation), cell.places.document.source
+                mistakes.add("too-large", message, place, "the limit is passed here", notes=(note,), source=source)
                 return
 
 

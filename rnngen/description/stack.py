@@ -97,8 +97,12 @@ def _check_widths(layers: list[Layer | None], places: Places, mistakes: Mistakes
             mistakes.add("wrong-width", message, places.value("layers", number, "hidden"), hints=(hint,))
         elif layer.num_layers > 1 and layer.outputs != layer.hidden:
             message = f"{says}, and its second layer would get {layer.outputs} features for {layer.hidden} units."
-            key = "proj_size" if layer.proj_size else "bidirectional"
-            hint = f"leave out {key} or num_layers, or write each layer under a [[layers]] of its own."
+            key, remedy = "bidirectional", "or write each layer under a [[layers]] of its own."
+            key = "proj_size" if layer.proj_size else key
+            hint = f"leave out {key} or num_layers, {remedy}"
+            if not layer.proj_size and layer.given_on != layer.hidden:
+                key = "num_layers"
+                hint = f"leave out num_layers, or give the cell one output that is as wide as its states, {remedy}"
             mistakes.add("wrong-width", message, places.key("layers", number, key), hints=(hint,))
 
 

@@ -21,6 +21,7 @@ else:
     Dimension = Literal[DIMENSIONS]
 MOST_LAYERS = 256
 MOST_CELLS = 64
+MOST_STATES = 16
 MOST_ACTIVATIONS = 16
 MOST_SIZES = 8
 MOST_OUTPUTS = 8
@@ -57,7 +58,6 @@ class StateTable(Table):
     shape: list[str] = Field(max_length=1)
 
 
-MOST_STATES = 16
 # Told apart before anything in them is looked at, so that a mistake is one of a list, or of a table.
 States = Annotated[
     Annotated[dict[str, StateTable], Field(min_length=1, max_length=MOST_STATES), Tag("table")]

@@ -3,13 +3,17 @@
 import json
 import re
 from collections import defaultdict
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rnngen import idioms
 from rnngen.description.tables import (
+    DIMENSIONS,
     CellFile,
     CellTable,
     InputTable,
@@ -20,7 +24,7 @@ from rnngen.description.tables import (
     Table,
 )
 from rnngen.document import KeyPath, Places
-from rnngen.equations import FLOAT32
+from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 
 Validated = TypeVar("Validated", bound=Table)
@@ -52,13 +56,23 @@ _EXAMPLES = {
     "name": 'name = "model"',
     "shape": 'shape = ["hidden"], or ["hidden", "inputs"] for a matrix applied to x, ["hidden", "hidden"] to h',
     "states": 'states = ["h"]',
+    "states shape": 'shape = ["hidden"], or ["inputs"] of one as wide as x, [] of a number',
+    "inputs shape": 'shape = [] of a number, or ["hidden"] of one as wide as the states, ["inputs"] as x',
     "step": 'step = "h\' = tanh(W @ x + U @ h)"',
 }
 
 
-def validated(schema: type[Validated], data: dict[str, Any], places: Places, mistakes: Mistakes) -> Validated | None:
+def validated(
+    schema: type[Validated],
+    data: dict[str, Any],
+    places: Places,
+    mistakes: Mistakes,
+    meant: Mapping[str, str] = MappingProxyType({}),
+) -> Validated | None:
     """The table as a record, or None if it has mistakes. A key that is written wrong is not called missing
     as well.
+
+    meant: hints for keys that this table alone may be given by mistake, by their names.
     """
     try:
         return schema.model_validate(data)
@@ -80,7 +94,7 @@ def validated(schema: type[Validated], data: dict[str, Any], places: Places, mis
                 hint = "move it above the line [parameters]: a table goes on until the next one begins."
                 mistakes.add("misplaced-key", message, places.key("parameters", key), hints=(hint,))
             elif not misspelt and not (fault["type"] == "missing" and not table and key in swallowed):
-                _add_schema_mistake(schema, fault, places, mistakes)
+                _add_schema_mistake(schema, fault, places, mistakes, meant)
         return None
 
 
@@ -97,7 +111,9 @@ def _swallowed(schema: type[Table], data: dict[str, Any]) -> set[str]:
     return {key for key in schema.model_fields if key in inside and not isinstance(inside[key], dict)}
 
 
-def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places, mistakes: Mistakes) -> None:
+def _add_schema_mistake(
+    schema: type[Table], fault: ErrorDetails, places: Places, mistakes: Mistakes, meant: Mapping[str, str]
+) -> None:
     kind, path, given, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
     span, key = places.value(*path), str(path[-1])
     hint: str | None
@@ -106,13 +122,16 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
         case "extra_forbidden":
             known = keys_of(schema, path)
             hint = (
-                _misplaced(schema, path, given) or did_you_mean(key, known) or f"the keys here are {', '.join(known)}."
+                (meant.get(key) if len(path) == 1 else None)
+                or _misplaced(schema, path, given)
+                or did_you_mean(key, known)
+                or f"the keys here are {', '.join(known)}."
             )
             message = f"There is no key {subject} in {_title((*places.path, *path[:-1]))}."
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
             message = f"The key '{key}' is missing from {_title((*places.path, *path[:-1]))}."
-            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {_EXAMPLES[key]}"
+            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {_EXAMPLES.get(f'{path[0]} {key}') or _EXAMPLES[key]}"
             mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
@@ -133,7 +152,8 @@ def _add_schema_mistake(schema: type[Table], fault: ErrorDetails, places: Places
             message = f"{subject} must have {few} {bound} {'entry' if bound == 1 else 'entries'}."
             mistakes.add("wrong-length", message, span)
         case _:
-            message = f"{subject} must be {_WANTED[kind]}, not {kind_of(given)}."
+            wanted = "a list or a table" if path == ("states",) else _WANTED[kind]
+            message = f"{subject} must be {wanted}, not {kind_of(given)}."
             hint = _rewritten(kind, path[-1], given)
             if "shape" in path and kind == "string_type":
                 hint = 'write "hidden" or "inputs", which are given when a layer is made, or a size of the cell.'
@@ -196,13 +216,15 @@ def keys_of(schema: type[Table], path: KeyPath) -> list[str]:
 
 
 def _range(schema: type[Table], path: KeyPath) -> str:
-    """What the numbers of a key must be. Keys within keys have no limits but those of float32."""
-    limits = [m for m in schema.model_fields[str(path[0])].metadata if hasattr(m, "ge") or hasattr(m, "le")]
-    if len(path) > 1 or not limits:
-        return FLOAT32
-    low = next(m.ge for m in limits if hasattr(m, "ge"))
-    high = next(m.le for m in limits if hasattr(m, "le"))
-    return f"from {low} to {high}"
+    """What the numbers of a key, or of a table of numbers, must be."""
+    field = schema.model_fields[str(path[0])]
+    if len(path) > 1:
+        _, numbers = get_args(field.annotation)
+        field = FieldInfo.from_annotation(numbers)
+    limits = [m for m in field.metadata if hasattr(m, "ge") or hasattr(m, "le")]
+    low = next((m.ge for m in limits if hasattr(m, "ge")), -LARGEST)
+    high = next((m.le for m in limits if hasattr(m, "le")), LARGEST)
+    return FLOAT32 if high == LARGEST else f"from {low} to {high}"
 
 
 def kind_of(value: Any) -> str:
@@ -223,12 +245,11 @@ def kind_of(value: Any) -> str:
 
 def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
     """The hint for the right value in the wrong writing."""
-    if (
-        kind == "model_type"
-        and isinstance(given, list)
-        and all(dimension in ("hidden", "inputs") for dimension in given)
-    ):
-        return f"write {key} = {{ shape = {json.dumps(given)} }}."
+    shape = given if isinstance(given, list) else [given]
+    if kind == "model_type" and all(dimension in DIMENSIONS for dimension in shape):
+        return f"write {key} = {{ shape = {json.dumps(shape)} }}."
+    if key == "states" and kind == "list_type" and not isinstance(given, str):
+        return 'write states = ["h"].'
     if key == "inputs" and kind == "dict_type":
         names = given if isinstance(given, list) and all(isinstance(name, str) for name in given) else []
         if words := [name for name in names if name != "x" and name.isidentifier()]:

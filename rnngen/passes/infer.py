@@ -235,13 +235,31 @@ class _Inference:
         """New values have the shapes of their states; in a model the output is hidden wide, for the next layer."""
         for state in self.program.cell.states:
             shape = self.states[state.name]
+            if is_matrix(shape):
+                self._reject_matrix(state.name)
+                continue
             self._check_end(state.update, f"The new value of the state '{self.text(state.name)}'", [shape])
         alone = self.cell.places.path == ()
-        updates = [state.update for state in self.program.cell.states]
+        updates = {state.update: state.name for state in self.program.cell.states}
         widths = ("hidden", "inputs", *self.cell.sizes) if alone else ("hidden",)
         for output in self.cell.outputs:
             if output not in updates:
                 self._check_end(output, f"The output '{output}'", [(width,) for width in widths])
+            elif self.states[updates[output]] == ():
+                message = f"The output '{output}' must be a vector, and this is {shown(())}."
+                remedy = "multiply a vector by this number, or add it to one."
+                if "output" not in self.cell.places.table:
+                    remedy = "it is the new value of the first state, unless the key output names another equation."
+                self.mistakes.add("shape", message, self.cell.place_of_output(output), hints=(remedy,))
+
+    def _reject_matrix(self, state: str) -> None:
+        """Only lag makes a state of a matrix."""
+        equation = self.equations[f"{state}'"]
+        lagged = equation.expression.name
+        if lagged not in self.cell.lags:  # of a line the first
+            message = f"'{lagged}' is a matrix and has no earlier value."
+            hint = "write it without lag: it is made of parameters, and the same at every step."
+            self.mistakes.add("lag", message, self.cell.place_of(equation), hints=(hint,))
 
     def _check_end(self, name: str, subject: str, allowed: list[Shape]) -> None:
         meaning = self.meanings.get(name, name)
@@ -260,6 +278,9 @@ class _Inference:
             remedy = None if shape else "multiply a vector by this number, or add it to one."
             if blocks_of(shape) > 1:
                 remedy = "take its blocks apart, by a name for each on the left side of an equation."
+            elif len(shape) == 1 and name in self.cell.outputs and f"{name}'" not in self.equations:
+                remedy = "in a model a new value of a state may be of this width: make a state of it, "
+                remedy += f'states = {{ {name} = {{ shape = ["{shape[0]}"] }} }} and {name}\' = ...'
             self.mistakes.add("shape", message, span, hints=(remedy,))
 
     def graph(self) -> CellGraph:
@@ -298,8 +319,10 @@ def shapes_of_states(program: Program, cell: Cell) -> dict[str, Shape]:
 
 def _likely_shape(value: Value, operands: list[Shape | None]) -> Shape | None:
     """The shape of a value of which those of some operands may not be known; None where it cannot be known yet."""
-    if value.op in ("alias", "matmul"):
-        return operands[0] if value.op == "alias" else operands[0] and operands[0][:-1]
+    if value.op == "alias":
+        return operands[0]
+    if value.op == "matmul":
+        return operands[0] and operands[0][:-1] + (operands[1][1:] if operands[1] and is_matrix(operands[1]) else ())
     wide = [shape for shape in operands if shape]
     if None in operands and value.op not in REDUCTIONS:
         return wide[0] if wide else None
@@ -380,7 +403,14 @@ def _check_recurrence(graph: CellGraph, inference: _Inference) -> None:
             message += "a scan carries vectors."
             note = "its new value depends on a state, or on parameters alone."
             hint = 'a vector of equal numbers does the same: shape = ["hidden"].'
-            span = places.entry("states", number, state.name)
+            if state.name in inference.cell.lags:
+                equation = inference.equations[f"{state.name}'"]
+                if equation.expression.name in inference.cell.lags:  # of a line the first is reported
+                    continue
+                lagged, span = equation.expression.name, inference.cell.place_of(equation)
+                hint = f"lag what '{lagged}' is made of instead: mean(h) was one step earlier mean(lag(h))."
+            else:
+                span = places.entry("states", number, state.name)
             inference.mistakes.add("not-supported", message, span, notes=(note,), hints=(hint,))
     if not states:
         message = "No state of this cell is part of a recurrence: what they hold is what they were given a step before."

@@ -91,6 +91,10 @@ class Cell:
         """The names of what `run` takes as weights: those of the layer, then the numbers that it is given."""
         return (*(weight.name for weight in self.weights), *(one.name for one in self.drawn if one.each == "never"))
 
+    def given_on(self, widths: Mapping[str, int]) -> int:
+        """The features of the output, where the dimensions are so wide."""
+        return sum(widths[dimension] for dimension in self.features)
+
 
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
     """Fill a tensor: by a number, the name of an initialiser, or a function that fills what it is given.

@@ -181,9 +181,12 @@ class Layer(Leaf):
                 f"got {self.input_size} and {self.hidden_size}"
             )
         if self.num_layers > 1 and of_a_later != self.hidden_size:
-            option = "proj_size" if self.proj_size else "bidirectional"
+            given, reason = self._given_on(self.input_size), "proj_size" if self.proj_size else "bidirectional"
+            if not self.proj_size and given != self.hidden_size:
+                several = len(self.cell.features) > 1
+                reason = f"{'outputs' if several else 'an output'} of {given} features{' together' if several else ''}"
             raise ValueError(
-                f"{self._title} uses its input beside its state, so with {option} num_layers must be 1: a second layer "
+                f"{self._title} uses its input beside its state, so with {reason} num_layers must be 1: a second layer "
                 f"would get {of_a_later} features for {self.hidden_size} units"
             )
 
@@ -248,8 +251,7 @@ class Layer(Leaf):
 
     def _given_on(self, inputs: int) -> int:
         """The features of the output of a cell, without a projection."""
-        units = self._units(inputs)
-        return sum(units[width] for width in self.cell.features)
+        return self.cell.given_on(self._units(inputs))
 
     @property
     def _rates(self) -> dict[str, Rate]:
