@@ -332,8 +332,8 @@ def _with_several_units(run: _Run) -> _Run:
 
 
 def _with_fitting_widths(layer: type[Layer], run: _Run) -> _Run:
-    """The run, with an input of a width that each of its layers can have, where x must be as wide as the states, or what
-    else is as wide as x goes to all layers; with one layer where there is no such width.
+    """The run, with an input of a width that each of its layers can have, where x must be as wide as the states, or
+    what else is as wide as x goes to all layers; with one layer where there is no such width.
     """
     cell, layers = layer.cell, run.options.get("num_layers", 1)
     of_states = cell.inputs["x"] == "hidden"
@@ -342,7 +342,8 @@ def _with_fitting_widths(layer: type[Layer], run: _Run) -> _Run:
 
     def given_on(inputs: int) -> int:
         own = cell.given_on({"inputs": inputs, "hidden": run.hidden, **cell.sizes})
-        return (1 + run.options.get("bidirectional", False)) * (run.options.get("proj_size") or own)
+        width: int = run.options.get("proj_size") or own
+        return 2 * width if run.options.get("bidirectional") else width
 
     inputs = run.hidden if of_states else given_on(run.inputs)
     one = {} if layers == 1 or given_on(inputs) == inputs else {"num_layers": 1}

@@ -80,6 +80,12 @@ def test_with_a_projection_the_count_is_an_upper_bound():
     assert real <= parameter_count(layer) <= 1.2 * real
 
 
+def test_a_projection_is_counted_as_wide_as_what_it_projects():
+    (one,) = model('cell = "rotation_mingru"').layers
+    (projected,) = model('cell = "rotation_mingru"\nproj_size = 7').layers
+    assert parameter_count(projected) - parameter_count(one) == 7 * 2 * 8
+
+
 def test_a_bias_is_told_by_its_name_or_by_its_key():
     text = """
 name   = "cell1"

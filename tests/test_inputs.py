@@ -120,13 +120,30 @@ b = { shape = ["hidden"], blocks = ["b"] }
 """
 
 
+# A product within the step of what a number was applied to, which the gradients make anew.
+PROJECTED = """
+name   = "projected"
+states = { r = { shape = ["proj"] }, c = { shape = ["hidden"] } }
+sizes  = { proj = 3 }
+inputs = { tau = { shape = [] } }
+step   = '''
+c' = 0.5 * c * cos(tau) + tanh(W @ x + U @ r)
+r' = V @ tanh(c')
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+U = { shape = ["hidden", "proj"] }
+V = { shape = ["proj", "hidden"] }
+"""
+
+
 def late() -> Tensor:
     """Times of day in seconds: next to one another in float32, and the same in half precision."""
     return 1000 + torch.linspace(0, 1, T * B).view(T, B)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("cell", [pytest.param(TIMED, id="timed"), pytest.param(LIBRARY["phased_lstm"], id="phased")])
+@pytest.mark.parametrize("cell", [TIMED, PROJECTED, LIBRARY["phased_lstm"]], ids=["timed", "projected", "phased"])
 @pytest.mark.parametrize("method", ["forward", "reference"])
 def test_numbers_are_not_rounded_to_half_precision(layer_of, cell, method, dtype):
     torch.manual_seed(0)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from cells import ALL
 
+from rnngen.verify import _RUNS, _with_fitting_widths
+
 STACK = """
 name   = "speech"
 inputs = 3
@@ -35,6 +37,45 @@ step   = "h' = tanh(W @ x + U @ (V @ h))"
 weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["rank", "hidden"], blocks = ["V"] }
 weight_rh = { shape = ["hidden", "rank"], blocks = ["U"] }
+"""
+
+
+# Its layers of num_layers share an x of 5 features only by the size that the layer gives it.
+SHARED = """
+name   = "shared"
+inputs = 5
+
+[[layers]]
+cell       = "narrow"
+hidden     = 8
+sizes      = { proj = 5 }
+num_layers = 2
+
+[cells.narrow]
+states = { r = { shape = ["proj"] }, c = { shape = ["hidden"] } }
+sizes  = { proj = 3 }
+step   = '''
+c' = tanh(W @ x + X @ lag(x) + U @ r) + 0.5 * c
+r' = V @ c'
+'''
+
+[cells.narrow.parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W", "X"] }
+weight_hh = { shape = ["hidden", "proj"], blocks = ["U"] }
+weight_ho = { shape = ["proj", "hidden"], blocks = ["V"] }
+"""
+
+PAIR = """
+name   = "pair"
+states = ["p", "q"]
+inputs = { x = { shape = ["hidden"] } }
+output = ["p'", "q'"]
+step   = '''
+p' = tanh(x + M @ q)
+q' = 0.9 * q + p
+'''
+[parameters]
+M = { shape = ["hidden", "hidden"] }
 """
 
 
@@ -96,6 +137,32 @@ def test_layers_of_a_stack_know_their_widths(module_of):
     assert y.shape == (7, 2, 2)
     y.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_layers_that_a_size_makes_alike_share_an_input(module_of):
+    y, states = module_of(SHARED).Shared()(torch.randn(4, 2, 5))
+    assert y.shape == (4, 2, 5) and [state.shape[-1] for state in states[0]] == [5, 8, 5]
+
+
+def test_outputs_beside_each_other_are_not_as_wide_as_the_states(layer_of):
+    kind = layer_of(PAIR)
+    assert kind(4, 4)(torch.randn(3, 2, 4))[0].shape == (3, 2, 8)
+    assert kind(4, 4, num_layers=2, bidirectional=True, proj_size=2)(torch.randn(3, 2, 4))[0].shape == (3, 2, 4)
+    for options, got in (({}, 8), ({"bidirectional": True}, 16)):
+        message = f"with outputs of 8 features together num_layers must be 1: a second layer would get {got} features"
+        with pytest.raises(ValueError, match=message):
+            kind(4, 4, num_layers=2, **options)
+
+
+@pytest.mark.parametrize("cell", ["narrow", "pair", "rotation_mingru", "tgru"])
+def test_verify_finds_widths_that_layers_can_have(layer_of, cell):
+    """And lays two upon another where there are any."""
+    narrow = SHARED[SHARED.index("states = {") :].replace("cells.narrow.", "")
+    kind = layer_of({"narrow": f'name = "narrow"\n{narrow}', "pair": PAIR}.get(cell, cell))
+    runs = [_with_fitting_widths(kind, run) for run in _RUNS]
+    for run in runs:
+        kind(run.inputs, run.hidden, **run.options)
+    assert max(run.options.get("num_layers", 1) for run in runs) == (1 if cell == "pair" else 2)
 
 
 def _flat(results):

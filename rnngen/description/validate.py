@@ -131,7 +131,8 @@ def _add_schema_mistake(
             mistakes.add("unknown-key", message, places.key(*path), "unknown", hints=(hint,))
         case "missing":
             message = f"The key '{key}' is missing from {_title((*places.path, *path[:-1]))}."
-            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {_EXAMPLES.get(f'{path[0]} {key}') or _EXAMPLES[key]}"
+            example = _EXAMPLES.get(f"{path[0]} {key}") or _EXAMPLES[key]
+            hint = f"add {'to it' if places.inline(*path) else 'a line'}: {example}"
             mistakes.add("missing-key", message, places.key(*path), hints=(hint,))
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])

@@ -242,9 +242,10 @@ class _Inference:
         alone = self.cell.places.path == ()
         updates = {state.update: state.name for state in self.program.cell.states}
         widths = ("hidden", "inputs", *self.cell.sizes) if alone else ("hidden",)
+        narrow = "only the new value of a state may have another width; a matrix behind it is a layer with dense."
         for output in self.cell.outputs:
             if output not in updates:
-                self._check_end(output, f"The output '{output}'", [(width,) for width in widths])
+                self._check_end(output, f"The output '{output}'", [(width,) for width in widths], narrow)
             elif self.states[updates[output]] == ():
                 message = f"The output '{output}' must be a vector, and this is {shown(())}."
                 remedy = "multiply a vector by this number, or add it to one."
@@ -261,7 +262,8 @@ class _Inference:
             hint = "write it without lag: it is made of parameters, and the same at every step."
             self.mistakes.add("lag", message, self.cell.place_of(equation), hints=(hint,))
 
-    def _check_end(self, name: str, subject: str, allowed: list[Shape]) -> None:
+    def _check_end(self, name: str, subject: str, allowed: list[Shape], otherwise: str = "") -> None:
+        """otherwise: the hint where an output is a vector of another width."""
         meaning = self.meanings.get(name, name)
         if meaning in self.unknown:
             return
@@ -278,9 +280,8 @@ class _Inference:
             remedy = None if shape else "multiply a vector by this number, or add it to one."
             if blocks_of(shape) > 1:
                 remedy = "take its blocks apart, by a name for each on the left side of an equation."
-            elif len(shape) == 1 and name in self.cell.outputs and f"{name}'" not in self.equations:
-                remedy = "in a model a new value of a state may be of this width: make a state of it, "
-                remedy += f'states = {{ {name} = {{ shape = ["{shape[0]}"] }} }} and {name}\' = ...'
+            elif len(shape) == 1 and name in self.cell.outputs:
+                remedy = otherwise
             self.mistakes.add("shape", message, span, hints=(remedy,))
 
     def graph(self) -> CellGraph:

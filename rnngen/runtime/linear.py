@@ -40,11 +40,12 @@ def product_transposed(stack: Tensor, pack: Tensor, count: int) -> Tensor:
 
 
 def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
-    """The sum of d v.T over all rows, in the layout of the stack `like`: what a product passes back to its matrices.
+    """The sum of d v.T over all rows, in the layout of the stack `like`: what a product passes back to its matrices. As
+    in `product`, what is of a wider type is rounded.
 
     Of operations that torch's older vmap knows too, by which it takes batches of gradients: no flatten, no einsum.
     """
-    rows, columns = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (pack, vector))
+    rows, columns = (tensor.reshape(-1, tensor.shape[-1]).to(like.dtype) for tensor in (pack, vector))
     if like.dim() == 2:
         return rows.T @ columns
     steps, width = columns.shape[0], like.shape[-1]
