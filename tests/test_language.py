@@ -25,8 +25,8 @@ TABLES = [
 ]
 
 
-def test_there_are_nine_examples():
-    assert len(EXAMPLES) == 9
+def test_there_are_ten_examples():
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split('"')[1])

@@ -101,7 +101,8 @@ class CellTable(Table):
     constants: numbers with names; they are not learned
     activations: functions with names, which a layer can change
     step: the equations, one a line
-    parameters: what is learned, and what a layer has beside that
+    parameters: what is learned, and what a layer has beside that; one at least, since a layer takes its type and its
+        device from them
     """
 
     class_name: str = Field(default="", alias="class")
@@ -132,7 +133,7 @@ class LayerTable(Table):
     """[[layers]] with a cell.
 
     cell: a cell of this file or of the library
-    hidden: the width of the states, and of what the layer gives on
+    hidden: the units: the width of states, and of what the layer gives on, where the cell names no other
     num_layers: layers one above the other, each with weights of its own
     bias: whether there are biases; without them, each counts as zero
     dropout: the probability of a zero, in training, between the layers of `num_layers`

@@ -32,11 +32,12 @@ class Layer(Leaf):
 
     Shapes, with D the number of directions:
         The input is (time, batch, input_size), or (time, input_size) without a batch, or a PackedSequence; the output
-        alike with D * hidden_size features (D * proj_size with a projection), without the time if `last_only`.
+        alike with D * hidden_size features (D * proj_size with a projection), without the time if `last_only`. Where
+        the cell says so, its output has another width than hidden_size, that of several outputs together.
         A state is (num_layers * D, batch, hidden_size), or (num_layers * D, hidden_size) without a batch; a tuple of
-        these where the cell has several. Some are input_size wide, or 1, as the cell says. A state given as
-        (hidden_size,) holds for all layers and the whole batch. With a projection, the state that is the output is
-        proj_size wide if the cell has no other use for it than products.
+        these where the cell has several. Some are as wide as a size of the cell, or input_size, or 1, as the cell says.
+        A state given as (hidden_size,) holds for all layers and the whole batch. With a projection, the state that is
+        the output is proj_size wide if the cell has no other use for it than products with square matrices.
     """
 
     cell: ClassVar[Cell]
@@ -68,7 +69,7 @@ class Layer(Leaf):
 
         Args:
             input_size: features of the input at each step.
-            hidden_size: width of each state.
+            hidden_size: units: the width of each state of which the cell names no other.
             num_layers: layers one upon another, each with the output of the one below as its input.
             bias: whether there are biases; without them they count as zero.
             batch_first: input and output are (batch, time, features) rather than (time, batch, features).
