@@ -85,6 +85,7 @@ def _check_steps(cell: Cell, steps: Expression, mistakes: Mistakes) -> None:
 
 
 def _check_count(cell: Cell, equations: Collection[Assignment], mistakes: Mistakes) -> None:
+    """Reports the first line with which a cell has too many states."""
     count = len(cell.states)
     for steps, call in delay_lines(cell, equations).values():
         if count <= MOST_STATES < count + steps:
@@ -137,6 +138,7 @@ def _calls(tree: Expression) -> Iterator[Expression]:
 
 
 def _is_right(cell: Cell, call: Expression) -> bool:
+    """Whether a call is of a name, by a number of steps that may be."""
     return [value.op for value in call.operands[:1]] == ["name"] and all(
         (steps.op == "number" or steps.name in cell.constants) and _number(cell, steps) in range(1, LONGEST + 1)
         for steps in call.operands[1:]

@@ -317,9 +317,9 @@ def _cases(
     runs: tuple[_Run, ...] = (
         (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS
     )
-    runs = tuple(_with_fitting_widths(layer, run) for run in runs)
     if any(value.op in ACROSS and value.op != "matmul" for value in described.cell.values):
         runs = tuple(map(_with_several_units, runs))
+    runs = tuple(_with_fitting_widths(layer, run) for run in runs)
     for schedule in schedules:
         for dtype in dtypes:
             for run in runs:

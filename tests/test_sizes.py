@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cells import ALL
+from cells import ALL, LIBRARY, forms
 
-from rnngen.verify import _RUNS, _with_fitting_widths
+from rnngen.verify import _cases
 
 STACK = """
 name   = "speech"
@@ -154,15 +154,22 @@ def test_outputs_beside_each_other_are_not_as_wide_as_the_states(layer_of):
             kind(4, 4, num_layers=2, **options)
 
 
-@pytest.mark.parametrize("cell", ["narrow", "pair", "rotation_mingru", "tgru"])
-def test_verify_finds_widths_that_layers_can_have(layer_of, cell):
+NARROW = 'name = "narrow"\n' + SHARED[SHARED.index("states = {") :].replace("cells.narrow.", "")
+ACROSS = PAIR.replace("M @ q", "M @ q - mean(x)")
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers"),
+    [(NARROW, 2), (PAIR, 1), (ACROSS, 1), (LIBRARY["rotation_mingru"], 2), (LIBRARY["tgru"], 2)],
+    ids=["narrow", "pair", "across", "rotation_mingru", "tgru"],
+)
+def test_verify_finds_widths_that_layers_can_have(module_of, layer_of, cell, layers):
     """And lays two upon another where there are any."""
-    narrow = SHARED[SHARED.index("states = {") :].replace("cells.narrow.", "")
-    kind = layer_of({"narrow": f'name = "narrow"\n{narrow}', "pair": PAIR}.get(cell, cell))
-    runs = [_with_fitting_widths(kind, run) for run in _RUNS]
+    kind, described = layer_of(cell), forms(cell)["wrap"]
+    runs = [run for *_, run in _cases(module_of(cell), kind, described, ["float64"], "torch", ())]
     for run in runs:
         kind(run.inputs, run.hidden, **run.options)
-    assert max(run.options.get("num_layers", 1) for run in runs) == (1 if cell == "pair" else 2)
+    assert max(run.options.get("num_layers", 1) for run in runs) == layers
 
 
 def _flat(results):
