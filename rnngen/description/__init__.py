@@ -20,8 +20,18 @@ compiles to a layer class whose sizes are free. Each of these files imports only
 """
 
 from rnngen.description.file import describe
-from rnngen.description.layer import check_init
+from rnngen.description.layer import check_init, check_shared
 from rnngen.description.records import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.library import library
 
-__all__ = ["CellLayer", "DenseLayer", "Description", "DropoutLayer", "Layer", "check_init", "describe", "library"]
+__all__ = [
+    "CellLayer",
+    "DenseLayer",
+    "Description",
+    "DropoutLayer",
+    "Layer",
+    "check_init",
+    "check_shared",
+    "describe",
+    "library",
+]

@@ -156,14 +156,19 @@ def _check_bias(layer: LayerTable, cell: Cell, places: Places, mistakes: Mistake
 
 
 def _check_inputs(layer: CellLayer, places: Places, mistakes: Mistakes) -> None:
-    """What is as wide as x is one tensor for all layers of num_layers, so that each needs an x of one width."""
+    """What is as wide as x by what its cell declares; of other states the shapes are found later."""
     cell = layer.cell
     wide = [f"input '{name}'" for name, shape in cell.inputs.items() if name != "x" and shape == ("inputs",)]
     wide += [f"state '{name}'" for name, shape in cell.states.items() if shape == ("inputs",)]
     shapes = {**cell.inputs, **cell.states}
     wide += [f"state 'lag({name})'" for name in delay_lines(cell, cell.equations) if shapes.get(name) == ("inputs",)]
+    check_shared(layer, wide, places, mistakes)
+
+
+def check_shared(layer: CellLayer, wide: Sequence[str], places: Places, mistakes: Mistakes) -> None:
+    """`wide`, what is as wide as x, is one tensor for all layers of num_layers: each needs an x of one width."""
     if wide and layer.num_layers > 1 and layer.outputs != layer.inputs:
-        message = f"The {wide[0]} of the cell '{cell.name}' is as wide as x, which these layers do not share."
+        message = f"The {wide[0]} of the cell '{layer.cell.name}' is as wide as x, which these layers do not share."
         note = f"the x of the first has {layer.inputs} features, that of the second {layer.outputs}."
         hint = "put each of them under a [[layers]] of its own, with a cell that fits."
         mistakes.add("conflict", message, places.key("num_layers"), notes=(note,), hints=(hint,))
