@@ -23,7 +23,7 @@ from rnngen.passes.cut import chain
 from rnngen.runtime.schedules import possible
 
 WIDTH = 100  # of what is printed on a terminal
-LEGEND = "I: inputs, H: units of a layer, others: sizes of the cell; +n: states of earlier steps."
+LEGEND = "I: inputs, H: units, others: sizes; +n: states of earlier steps."
 _LETTERS = {"hidden": "H", "inputs": "I"}
 WIDE_AS: Mapping[Shape, str] = {(): "a number", ("hidden",): "as wide as the states", ("inputs",): "as wide as x"}
 
