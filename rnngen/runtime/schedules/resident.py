@@ -171,6 +171,12 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # 4797 cycles on sm_90 instead of 3983. With the matrices in registers it spills there. One of several small
         # products, Dreamer's, takes 2975 cycles there instead of 3481, and with a mask spills with 8.
         (lambda case: (case.itemsize, case.tile) == (2, 64) and case.summed and case.full, {"num_warps": 8}),
+        # With a number a step an adjoint, a phased LSTM's, spills 8 - 24 bytes on sm_80 with 4 warps. With 8 it takes
+        # 0.75 - 0.97 of the cycles there, and 0.80 - 0.91 on sm_90.
+        (
+            lambda case: (case.itemsize, case.tile) == (2, 64) and case.facts.numbers > 0 and case.facts.backwards,
+            {"num_warps": 8},
+        ),
     ),
     "sm_80": (
         # With a mask it spills there all the same, unless it has a product for each matrix; Dreamer's takes 2920 cycles
@@ -197,12 +203,6 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # Stores wait for on-chip memory, beside the activations of the next step: an LSTM's forward step of 64 units
         # takes 961 cycles instead of 1163.
         (lambda case: case.itemsize == 2 and not case.facts.backwards, {"LATE": True}),
-        # With a number a step an adjoint, a phased LSTM's, spills 8 - 24 bytes with 4 warps; with 8 it takes 0.75 -
-        # 0.97 of the cycles.
-        (
-            lambda case: (case.itemsize, case.tile) == (2, 64) and case.facts.numbers > 0 and case.facts.backwards,
-            {"num_warps": 8},
-        ),
         # With a mask an LSTM of 128 units spills 8 bytes then.
         (
             lambda case: (
@@ -247,6 +247,11 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # There ordinary instructions multiply in float64 as well: with 8 of the batch adjoints of a GRU spill up to 96
         # bytes, with 4 all kernels have at most 140 registers.
         (lambda case: (case.itemsize, case.tile) == (8, 32), {"BB": 4}),
+        # With a mask the adjoint of a phased LSTM spills 16 bytes, unless it has a product for each matrix.
+        (
+            lambda case: (case.itemsize, case.tile) == (2, 64) and case.facts.numbers > 0 and case.facts.backwards,
+            {"WIDE": False},
+        ),
     ),
     "hip": (
         # Matrix instructions have 16 columns there, and what is loaded ahead waits in registers.
@@ -313,7 +318,8 @@ def _held_bytes(facts: Facts, constants: Mapping[str, int | bool], itemsize: int
         else:  # the right one of them, and the matrices: of four one half at a time, if they are aligned
             rows = constants["MP"] if parts == 1 else min(parts, 2) if aligned else parts
             found = max(found, (16 + rows * tile) * tile)
-    return found * itemsize
+    # Of more than two products that of two at a time, where resets keep others from their places: a NARX network's.
+    return found * itemsize * (2 if len(facts.products) > 2 and facts.backwards else 1)
 
 
 def stacks_of(blocks: int) -> list[int]:
