@@ -12,6 +12,17 @@ from rnngen.ir import Parameter
 from rnngen.source import Span
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What a value was so many steps earlier; in an equation the call of `lag` that means it."""
+
+    of: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"lag({self.of}{f', {self.steps}' * (self.steps > 1)})"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A described cell. `places` finds its equations and names in the file again.
@@ -21,7 +32,7 @@ class Cell:
     as wide as the states; of a number ().
     sizes: further dimensions, with what they are unless a layer says otherwise. outputs: equations, whose values stand
     beside each other.
-    lags: of states that `lag` makes, how equations have them, by name.
+    lags: what the states are that `lag` makes, by name.
     wrappers: what it is compiled with, by name, the first innermost. named_at: where the file names each, none of them
     if the command line does.
     """
@@ -42,7 +53,7 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
-    lags: Mapping[str, str] = field(default_factory=dict)
+    lags: Mapping[str, Lag] = field(default_factory=dict)
     named_at: tuple[Span | None, ...] = field(default=(), compare=False, repr=False)
 
     def place_of(self, equation: Assignment, number: int = 0) -> Span:

@@ -177,14 +177,16 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """cell: the step as a whole. output: its name for what it gives. wrappers: what `wrap` puts around it, the first
-    innermost. drawn: what a layer gives those by rates.
+    """cell: the step as a whole. outputs: its names for what it gives. lines: the states that `lag` makes, each with
+    the name of what it was. wrappers: what `wrap` puts around it, the first innermost. drawn: what a layer gives those
+    by rates.
     """
 
     cell: CellGraph
     parameters: tuple[Parameter, ...]
     equations: tuple[Equation, ...] = ()
-    output: str = ""
+    outputs: tuple[str, ...] = ()
+    lines: Mapping[str, str] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     drawn: tuple[Drawn, ...] = ()
 
@@ -243,6 +245,11 @@ def blocks_of(shape: Shape) -> int:
 def block_shape(shape: Shape) -> Shape:
     """The shape of one block."""
     return shape[1:] if shape and isinstance(shape[0], int) else shape
+
+
+def dimension_of(value: Value) -> str:
+    """What a vector is as wide as, "" of a number."""
+    return "".join(map(str, value.shape))
 
 
 def is_matrix(shape: Shape) -> bool:

@@ -11,7 +11,7 @@ earlier, which is two steps before this one; what h' was is h: `lag(h', d)` is `
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from rnngen.cell import Cell
+from rnngen.cell import Cell, Lag
 from rnngen.equations import LAG, Assignment, Expression
 from rnngen.errors import Mistakes
 from rnngen.ops import COMPARISONS
@@ -121,7 +121,7 @@ def without_lags(cell: Cell) -> Cell:
         for steps in range(1, most + 1):
             name = _state(stem, steps)
             states[name] = shapes.get(stem)
-            lags[name] = f"lag({stem}{f', {steps}' * (steps > 1)})"
+            lags[name] = Lag(stem, steps)
             old = replace(call, op="name", operands=(), name=_state(stem, steps - 1))
             text = f"{name}{_PRIME} = {old.name}"
             made.append(Assignment((f"{name}{_PRIME}",), old, text, (call.offset,), call.length))

@@ -262,6 +262,82 @@ V = { shape = ["rank", "hidden"], blocks = ["V"] }
     torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
 
 
+def test_what_a_state_was_does_not_zone_out(layer_of):
+    """lag(h) is what h was a step earlier, of whatever zoneout kept, and an output that is a state is that state."""
+    text = """# with zoneout
+name = "unit"
+states = ["h", "p", "q"]
+output = ["q'", "p'", "a"]
+step = '''
+h' = tanh(W @ x + U @ lag(h) + h + lag(n))
+n  = tanh(W @ x + p * q)
+p' = n
+q' = n
+a  = 2 * h'
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+U = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+    rates = {"h": 0.5, "p": 0.3, "q": 0.6}
+    layer = layer_of(text)(3, 4, zoneout=rates)
+    torch.manual_seed(1)
+    masks = [Masks(layer)(5, 2, 4, rate=rate, scaled=False).float() for rate in rates.values()]
+    state = last = n = torch.zeros(2, 4)
+    old = [state, state, state]
+    for x_t, mask, y_t in zip(X, zip(*masks, strict=True), seeded(layer, X)[0], strict=True):
+        h, p, q = old
+        w = F.linear(x_t, layer.W_l0)
+        new = torch.tanh(w + F.linear(last, layer.U_l0) + h + n)
+        last, n = h, torch.tanh(w + p * q)
+        h, p, q = old = [m * a + (1 - m) * b for m, a, b in zip(mask, (new, n, n), old, strict=True)]
+        torch.testing.assert_close(y_t, torch.cat((q, p, 2 * h), -1))
+    torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
+    with pytest.raises(ValueError, match="zoneout: there is no state 'h_lag_1'; there are h, p, q"):
+        layer_of(text)(3, 4, zoneout={"h_lag_1": 0.5})
+
+
+def test_what_a_state_was_is_clipped_as_the_state_is(layer_of):
+    """And an earlier value of an equation where all states are."""
+    text = """# with clip
+name = "unit"
+states = ["h", "c"]
+step = '''
+n  = tanh(W @ x + lag(n) + lag(c))
+h' = tanh(n + U @ lag(h, 2) + h)
+c' = tanh(n + c)
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+U = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+    layer = layer_of(text)(3, 4, dtype=torch.float64, clip=0.02)
+    assert layer.cell.states == ("h", "c", "n_lag_1", "c_lag_1", "h_lag_1", "h_lag_2")
+    for clip, bounded in ((0.02, "hcnCHH"), ({"h": 0.02}, "hHH"), ({"c": 0.02}, "cC")):
+        layer.clip = clip
+        bounds = [0.02 if name in bounded else math.inf for name in "hcnCHH"]
+        x, zeros = X.double().requires_grad_(), torch.zeros(2, 4, dtype=torch.float64)
+        states, outputs = [zeros] * 6, []
+        for x_t in x:
+            h, c, n, c1, h1, h2 = (
+                cut_off(state, bound) if state.requires_grad else state
+                for state, bound in zip(states, bounds, strict=True)
+            )
+            made = torch.tanh(F.linear(x_t, layer.W_l0) + n + c1)
+            states = [torch.tanh(made + F.linear(h2, layer.U_l0) + h), torch.tanh(made + c), made, c, h, h1]
+            states = [state.clone() for state in states]  # each gets what comes to it alone
+            outputs.append(states[0])
+        y = torch.stack(outputs)
+        want = [y, *torch.autograd.grad(10 * y.sum(), [x, *layer.parameters()])]
+        for call in (layer, layer.reference):
+            y, _ = call(x)
+            found = [y, *torch.autograd.grad(10 * y.sum(), [x, *layer.parameters()])]
+            for ours, theirs in zip(found, want, strict=True):
+                torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match="clip: there is no state 'h_lag_1'; there are h, c"):
+        layer_of(text)(3, 4, clip={"h_lag_1": 0.5})
+
+
 RECURRENT = tuple(name for name in SOME if name not in ("indrnn", "mingru", "cascade", "beside"))
 
 
@@ -285,6 +361,37 @@ def test_recurrent_dropout(name, training, wrapped, monkeypatch):
         return plain(x, states, monkeypatch, before=before)
 
     compared(layer, dropped, len(plain.states))
+
+
+def test_vectors_of_each_width_drop_out_by_a_mask_of_their_own(layer_of):
+    """In the order of the names of dimensions; all of one width share one."""
+    text = """# with recurrent_dropout
+name = "unit"
+sizes = { rank = 3, deep = 2 }
+states = { r = { shape = ["rank"] }, h = { shape = ["hidden"] } }
+output = "h'"
+step = '''
+h' = tanh(W @ x + U @ r + V @ (D @ r) + T @ r)
+r' = tanh(P @ h)
+'''
+[parameters]
+W = { shape = ["hidden", "inputs"], blocks = ["W"] }
+stack = { shape = ["hidden", "rank"], blocks = ["U", "T"] }
+P = { shape = ["rank", "hidden"], blocks = ["P"] }
+V = { shape = ["hidden", "deep"], blocks = ["V"] }
+D = { shape = ["deep", "rank"], blocks = ["D"] }
+"""
+    layer = layer_of(text)(3, 4, recurrent_dropout=0.4)
+    torch.manual_seed(1)
+    deep, hidden, rank = (Masks(layer)(1, 2, wide, rate=0.4, scaled=True)[0].float() for wide in (2, 4, 3))
+    h, r = torch.zeros(2, 4), torch.zeros(2, 3)
+    for x_t, y_t in zip(X, seeded(layer, X)[0], strict=True):
+        seen = F.linear(deep * F.linear(rank * r, layer.D_l0), layer.V_l0)
+        for u in layer.stack_l0.chunk(2):
+            seen = seen + F.linear(rank * r, u)
+        h, r = torch.tanh(F.linear(x_t, layer.W_l0) + seen), torch.tanh(F.linear(hidden * h, layer.P_l0))
+        torch.testing.assert_close(y_t, h)
+    torch.testing.assert_close(seeded(layer, X), seeded(layer.reference, X))
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru_v3"])

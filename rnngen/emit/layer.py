@@ -5,7 +5,7 @@ from collections.abc import Collection
 from rnngen.across import ACROSS
 from rnngen.cell import Cell
 from rnngen.emit.views import LayerView, WeightView
-from rnngen.ir import CellGraph, Packed, Parameter, Value, block_shape, delays, origin
+from rnngen.ir import CellGraph, Packed, Parameter, block_shape, delays, dimension_of, origin
 
 _SQUARE = ("hidden", "hidden")
 _OF_X = ("hidden", "inputs")
@@ -23,7 +23,7 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
     graph = program.described
     outputs = [output for _, output in graph.outputs]
     same = [s.name for s in graph.states if [s.update] == outputs]
-    named = program.output.removesuffix("'")  # several states may have one new value
+    named = program.outputs[0].removesuffix("'")  # several states may have one new value
     state = named if named in same else next(iter(same), "")
     masks, seen = {one.name for one in program.drawn}, {state}
     for value in graph.values:
@@ -51,11 +51,6 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
         nonlinearity=next(iter(cell.activations.values())) if len(cell.activations) == 1 else "",
         both=_can_be_doubled(program),
     )
-
-
-def dimension_of(leaf: Value) -> str:
-    """What an input or a state is as wide as, "" of a number."""
-    return "".join(map(str, leaf.shape))
 
 
 def _can_be_doubled(program: Packed) -> bool:

@@ -225,7 +225,7 @@ class _Inference:
                 return parameter.blocks[0]
         origins = (value.origin for value in self.program.cell.values if value.name == name)
         origin = next(origins, None) if "." in name else None
-        return " ".join(self.source.text_of(origin).split()) if origin else self.cell.lags.get(name, name)
+        return " ".join(self.source.text_of(origin).split()) if origin else str(self.cell.lags.get(name, name))
 
     def _origin(self, operand: str, user: Value) -> Span | None:
         """The place of an operand without a name of its own, or else of the value that uses it."""

@@ -33,7 +33,8 @@ def resolve(cell: Cell) -> Program:
         cell=graph,
         parameters=cell.parameters,
         equations=equations,
-        output=cell.outputs[0] if len(cell.outputs) == 1 else "",
+        outputs=cell.outputs,
+        lines={state: lag.of for state, lag in cell.lags.items()},
         wrappers=cell.wrappers,
     )
 
