@@ -11,7 +11,7 @@ from rnngen.across import ACROSS
 from rnngen.audit import audit
 from rnngen.cell import Cell
 from rnngen.chain import Chained
-from rnngen.description import CellLayer, Description, check_init, check_shared, describe, library
+from rnngen.description import CellLayer, Description, check_init, check_rated, check_shared, describe, library
 from rnngen.document import Places, parse
 from rnngen.emit.breaking import broken
 from rnngen.emit.module import cell_view, model_view
@@ -203,7 +203,8 @@ def _work(program: Chained) -> int:
 
 def _check_layers(description: Description, programs: Sequence[Chained]) -> None:
     """A schedule that a layer names has to have kernels for its cell, an initialiser of a wrapped cell a parameter,
-    which may be a wrapper's, and layers that share a state as wide as x an x of one width. Raises ModelError.
+    which may be a wrapper's, a rate a state that its wrapper acts on, and layers that share a state as wide as x an x of
+    one width. Raises ModelError.
     """
     mistakes = Mistakes(description.source)
     document = parse(description.source)
@@ -214,6 +215,7 @@ def _check_layers(description: Description, programs: Sequence[Chained]) -> None
         program, places = found[layer.cell.name], Places(document, ("layers", number))
         if layer.cell.wrappers:
             check_init(layer, layer.cell.name, program.parameters, places, mistakes)
+            check_rated(layer.rates, program.drawn, places, mistakes)
         lags = without_lags(layer.cell).lags
         states = [leaf.name for leaf in program.described.leaves("state") if leaf.shape == ("inputs",)]
         check_shared(layer, [f"state '{lags.get(name, name)}'" for name in states], places, mistakes)

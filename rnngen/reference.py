@@ -143,7 +143,7 @@ def layers(
     resets: Sequence[Collection[int]] = (),
     begins: _Named | None = None,
     others: _Named | None = None,
-    drawn: Callable[[str], _Named] | None = None,
+    drawn: Callable[[str, int], _Named] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What layers of a cell give: the output, (time, batch, features), and the last states, in the form of the first.
 
@@ -152,7 +152,8 @@ def layers(
     lengths: of the sequences, if they differ. Each is then run by itself, and the output is zero behind it. resets: of
     each element of the batch the steps at which another sequence begins, with what `begins` has in the form of states.
     others: what each layer takes in beside its input, by name, (time, batch, features) or (time, batch). drawn: by what
-    stands behind the names of a layer's parameters, "_l0_reverse", the inputs that are drawn for it; asked in order.
+    stands behind the names of a layer's parameters, "_l0_reverse", and the features of its input the inputs that are
+    drawn for it; asked in order.
     """
     suffixes = ("", "_reverse") if bidirectional else ("",)
     runs = len(next(iter(states.values())))
@@ -165,7 +166,7 @@ def layers(
             weights = {leaf.name: parameters[leaf.name + place] for leaf in graph.leaves("parameter")}
             first = {name: rows[layer * len(suffixes) + direction] for name, rows in states.items()}
             run_of = _Scan(graph, weights, reverse or direction == 1, parameters.get(f"weight_hr{place}"))
-            xs = {"x": x, **beside, **(drawn(place) if drawn else {})}
+            xs = {"x": x, **beside, **(drawn(place, x.shape[-1]) if drawn else {})}
             if lengths or resets:
                 begin = {name: rows[layer * len(suffixes) + direction] for name, rows in (begins or states).items()}
                 y, after = run_of.one_by_one(xs, first, begin, lengths, resets)
@@ -207,12 +208,12 @@ class Masks:
                     found[one.name + place] = next(iter(parameters.values())).new_tensor(self.rate)
         return found
 
-    def over(self, time: int, states: Tensor, sizes: Mapping[str, int] | None = None) -> dict[str, Tensor]:
-        """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden). sizes: of
-        other dimensions.
+    def over(self, time: int, states: Tensor, inputs: int, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The inputs of one layer and direction. states: like a state without a projection, (batch, hidden). inputs:
+        how many features its input has. sizes: of other dimensions.
         """
         found, (batch, hidden) = {}, states.shape
-        widths = {"": 1, "hidden": hidden, **(sizes or {})}
+        widths = {"": 1, "hidden": hidden, "inputs": inputs, **sizes}
         for one in self.drawn:
             if one.each in ("step", "call"):
                 rows = self._mask((time if one.each == "step" else 1, batch, widths[one.width]), one.scaled, states)

@@ -588,7 +588,7 @@ def _judge(layer: Layer, described: Program, run: _Run) -> _Answer:
             resets=run.resets,
             begins=first,
             others={name: rows for name, rows in xs.items() if name != "x"},
-            drawn=lambda place: masks.over(run.time, some, layer.sizes),
+            drawn=lambda _, features: masks.over(run.time, some, features, layer.sizes),
         )
         return y, list(last.values())
 

@@ -652,6 +652,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
         sides = ("", "_reverse") if call.bidirectional else ("",)
         places = [f"_l{number}{side}" for number in range(call.num_layers) for side in sides]
         parameters = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+        like = xs["x"].new_empty(call.batch, call.hidden)
         y, last = reference.layers(
             trial.described.cell,
             xs["x"],
@@ -663,7 +664,7 @@ def _judged(trial: Trial, layer: torch.nn.Module, call: Call) -> _Method:
             resets=call.resets,
             begins=dict(zip(layer.cell.states, begins, strict=True)),
             others={name: rows for name, rows in xs.items() if name != "x"},
-            drawn=lambda place: masks.over(call.time, xs["x"].new_empty(call.batch, call.hidden), layer.sizes),
+            drawn=lambda _, features: masks.over(call.time, like, features, layer.sizes),
         )
         return y, list(last.values())
 

@@ -21,6 +21,7 @@ compiles to a layer class whose sizes are free. Each of these files imports only
 
 from rnngen.description.file import describe
 from rnngen.description.layer import check_init, check_shared
+from rnngen.description.rates import check_rated
 from rnngen.description.records import CellLayer, DenseLayer, Description, DropoutLayer, Layer
 from rnngen.library import library
 
@@ -31,6 +32,7 @@ __all__ = [
     "DropoutLayer",
     "Layer",
     "check_init",
+    "check_rated",
     "check_shared",
     "describe",
     "library",

@@ -1,6 +1,6 @@
 """Rates of the wrappers of a layer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rnngen.cell import Cell
@@ -9,7 +9,7 @@ from rnngen.description.validate import WRONG_TYPE, kind_of
 from rnngen.document import Places
 from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import Mistakes, did_you_mean
-from rnngen.runtime.drawn import BOUND, RATES, Rate
+from rnngen.runtime.drawn import BOUND, RATES, Drawn, Rate
 from rnngen.wrappers import WRAPPERS
 
 
@@ -61,3 +61,16 @@ def _check_states(cell: Cell, names: Iterable[str], key: str, places: Places, mi
             message = f"The cell '{cell.name}' has no state {state!a}."
             hint = did_you_mean(state, cell.states) or f"its states are {', '.join(cell.states)}."
             mistakes.add("unknown-name", message, places.key(key, state), hints=(hint,))
+
+
+def check_rated(rates: Mapping[str, Rate], drawn: Sequence[Drawn], places: Places, mistakes: Mistakes) -> None:
+    """The states that have a rate of a wrapper are some that it acts on. drawn: what the wrapped cell has."""
+    for key, rate in rates.items():
+        rated = dict.fromkeys(one.part for one in drawn if one.rate == key and one.part)
+        for state in rate if isinstance(rate, Mapping) else ():
+            if state not in rated:
+                message = (
+                    f"The wrapper '{key}' does nothing to the state '{state}', which only remembers what it was given."
+                )
+                hint = f"it acts on {', '.join(rated)}."
+                mistakes.add("no-effect", message, places.key(key, state), hints=(hint,))

@@ -13,8 +13,8 @@ and the reference that `rnngen verify` judges by read of it there. Of the step t
 * what a layer makes of a rate is a leaf of the graph, of `untrained` and of `drawn`: an input that is drawn, or a
   parameter that is a number;
 * a state that takes no part in the recurrence, as the last x of `lag(x)`, stays out of it: the others are those of
-  `carried(graph)`;
-* within the recurrence every vector is hidden wide.
+  `carried(graph)`. Some of them are what a value was, by `lines` of the program, and have to stay that;
+* a vector is as wide as any dimension, hidden or another, and keeps its width.
 
 One that would leave the step of a cell as it is raises NoEffect.
 
