@@ -23,7 +23,8 @@ from rnngen.source import Source
 from rnngen.wrappers import WRAPPERS
 
 SOME = (*cells.SAMPLE, "nas", "rhn", "part_of_heads", "cascade", "product_carried", "product_of_products", "beside")
-SOME += ("gru_v3", "packed")
+SOME += ("gru_v3", "packed", "narx", "windowed", "low_rank", "projected", "apart", "foretelling")
+TEXTS = cells.LIBRARY | cells.ALL
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def wrapped(tmp_path_factory) -> Callable:
 
     def make(name: str, *wrappers: str) -> type:
         if (name, wrappers) not in found:
-            source = Source(f"{name}.toml", cells.ALL[name])
+            source = Source(f"{name}.toml", TEXTS[name])
             made = compile_model(source, wrappers)
             path = tmp_path_factory.mktemp("wrapped") / f"{made.name}.py"
             path.write_text(made.text)
@@ -50,7 +51,7 @@ class Plain:
     """
 
     def __init__(self, name: str, layer: torch.nn.Module | None):
-        self.program = cells.forms(name)["unpack"]
+        self.program = cells.forms(TEXTS[name])["unpack"]
         self.graph: CellGraph = self.program.cell
         self.layer = layer
         leaves = [leaf.name for op in ("input", "state") for leaf in self.graph.leaves(op)]
@@ -72,13 +73,13 @@ class Plain:
             patch.setattr(reference, "_computed", changed)
             named = dict(zip(self.states, states, strict=True))
             outputs, last = reference.scan(self.graph, {"x": x}, named, self.weights | dict(weights))
-        return outputs["y"], list(last.values())
+        return torch.cat(list(outputs.values()), -1), list(last.values())
 
     def one(self, x_t: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """One step."""
         named = dict(zip(self.states, states, strict=True))
         outputs, new = reference.run(self.graph, {"x": x_t}, named, self.weights)
-        return outputs["y"], list(new.values())
+        return torch.cat(list(outputs.values()), -1), list(new.values())
 
     def output(self, x_t: Tensor, states: list[Tensor], kept: list[Tensor], monkeypatch) -> Tensor:
         """What a step gives where other new values are kept than it makes: what no new value needs reads these."""
@@ -98,19 +99,26 @@ class Plain:
 
         with monkeypatch.context() as patch:
             patch.setattr(reference, "_computed", changed)
-            y, _ = self.one(x_t, states)
-        return instead.get(self.graph.outputs[0][1], y)
+            self.one(x_t, states)
+        return torch.cat([instead.get(value, made.get(value)) for _, value in self.graph.outputs], -1)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         return {leaf.name: getattr(self.layer, f"{leaf.name}_l0") for leaf in self.graph.leaves("parameter")}
 
 
+def stem(state: str) -> str:
+    """What it is a state of a line of, or itself."""
+    return state.partition("_lag_")[0]
+
+
 def compared(layer: torch.nn.Module, plain: Callable, states: int) -> None:
     """Outputs and all gradients of both, over a sequence with states."""
     answers = []
     x = torch.randn(5, 3, layer.input_size, dtype=torch.float64, requires_grad=True)
-    first = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(states)]
+    begin = layer.initial_state(3)
+    shapes = [state.shape[1:] for state in (begin if states > 1 else (begin,))]
+    first = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     leaves = [x, *first, *layer.parameters()]
 
     def own(call: Callable) -> tuple[Tensor, list[Tensor]]:
@@ -195,11 +203,15 @@ def stepwise(plain: Plain, x: Tensor, states: list[Tensor], around: Callable) ->
 def test_zoneout(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     plain = Plain(name, None)
-    rates = {state: 0.2 + 0.1 * number for number, state in enumerate(plain.states)}
+    rates = {name: 0.2 + 0.1 * number for number, name in enumerate(plain.states) if stem(name) == name}
     layer = plain.layer = wrapped(name, "zoneout")(3, 4, dtype=torch.float64, zoneout=rates).train(training)
 
     def zoned(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        masks = [Masks(layer)(5, 3, 4, rate=rate, scaled=False).expand(5, 3, 4) for rate in rates.values()]
+        masks = [torch.ones_like(state).expand(5, *state.shape) for state in states]
+        for number, name in enumerate(plain.states):
+            if name in rates:
+                shape = masks[number].shape
+                masks[number] = Masks(layer)(*shape, rate=rates[name], scaled=False).expand(shape)
 
         def around(t: int, old: list[Tensor], step: Callable) -> tuple[Tensor, list[Tensor]]:
             _, new = step(old)
@@ -338,7 +350,7 @@ U = { shape = ["hidden", "hidden"], blocks = ["U"] }
         layer_of(text)(3, 4, clip={"h_lag_1": 0.5})
 
 
-RECURRENT = tuple(name for name in SOME if name not in ("indrnn", "mingru", "cascade", "beside"))
+RECURRENT = tuple(name for name in SOME if name not in ("indrnn", "mingru", "cascade", "beside", "windowed", "apart"))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -350,12 +362,20 @@ def test_recurrent_dropout(name, training, wrapped, monkeypatch):
     carried = reaching(plain.graph, set(plain.states))
     recurrent = needed(plain.graph, {state.update for state in plain.graph.states})
 
+    values, sizes = plain.graph.by_name(), {"hidden": 4, "inputs": 3, **layer.sizes}
+    products = {
+        value.name: values[value.operands[1]].shape[0]
+        for value in plain.graph.values
+        if value.op == "matmul" and value.name in recurrent and value.operands[1] in carried
+    }
+
     def dropped(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        mask = Masks(layer)(1, 3, 4, rate=0.4, scaled=True)[0]
+        widths = sorted(set(products.values()))
+        masks = {width: Masks(layer)(1, 3, sizes[width], rate=0.4, scaled=True)[0] for width in widths}
 
         def before(value: Value, operands: list[Tensor]) -> list[Tensor]:
-            if value.op == "matmul" and value.name in recurrent and value.operands[1] in carried:
-                return [operands[0], mask * operands[1]]
+            if value.name in products:
+                return [operands[0], masks[products[value.name]] * operands[1]]
             return operands
 
         return plain(x, states, monkeypatch, before=before)
@@ -418,11 +438,11 @@ def test_drop_connect(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     layer = wrapped(name, "drop_connect")(3, 4, dtype=torch.float64, drop_connect=0.4).train(training)
     plain = Plain(name, layer)
-    square = [w for w in layer.cell.weights if len(w.shape) == 2 and w.shape[1] not in ("inputs", "earlier")]
     carried = reaching(plain.graph, set(plain.states))
     recurrent = needed(plain.graph, {state.update for state in plain.graph.states})
     products = [v for v in plain.graph.values if v.op == "matmul" and v.name in recurrent and v.operands[1] in carried]
     matrices = needed(plain.graph, {product.operands[0] for product in products})
+    square = [w for w in layer.cell.weights if len(w.shape) == 2 and w.name in matrices]
 
     def dropped(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         weights = {w.name: getattr(layer, f"{w.name}_l0") for w in square}
@@ -456,9 +476,10 @@ def clipped(plain: Plain, bounds: list[float]) -> Callable:
 def test_clip(name, wrapped):
     torch.manual_seed(0)
     plain = Plain(name, None)
-    bounds = {state: 0.03 + 0.2 * number for number, state in enumerate(plain.states)}
+    bounds = {name: 0.03 + 0.2 * number for number, name in enumerate(plain.states) if stem(name) == name}
     layer = plain.layer = wrapped(name, "clip")(3, 4, dtype=torch.float64, clip=bounds)
-    compared(layer, clipped(plain, list(bounds.values())), len(plain.states))
+    every = [bounds.get(stem(name), math.inf) for name in plain.states]
+    compared(layer, clipped(plain, every), len(plain.states))
 
 
 def test_what_is_remembered_is_not_clipped(tmp_path):
