@@ -137,8 +137,9 @@ class _Writer:
             case "input":
                 return f"{self.matrix('W')} @ {x}"
             case "narrow":
-                inner = self.of(*NARROW).format(f"({self.block('N')} @ {self.of(*self.vectors)})")
-                return f"{self.block('K')} @ {inner}"
+                there, back = self.of("NK", "NK", "MW")
+                inner = self.of(*NARROW).format(f"({self.block(there)} @ {self.of(*self.vectors)})")
+                return f"{self.block(back)} @ {inner}"
             case "input's":
                 operand = f"({self.block('W')} @ {x})"
             case "bias":
@@ -287,7 +288,7 @@ def linear_cells(draw) -> str:
     lines[1][1] += "".join(f" + 0.1 * sin({name})" for name in idle)
     forms = ("tanh({0}')", "{0} * {0}'", "0.5 * {0}' + {0}")
     lines.append(["y", " + ".join(writer.of(*forms).format(state) for state in states)])
-    return _file(draw, lines, states, "y", writer.others)
+    return _file(draw, lines, draw(st.permutations(states)), "y", writer.others)
 
 
 @st.composite
@@ -373,8 +374,8 @@ def cells(draw) -> str:
         lines.append([f"{name}'", REMEMBERED[name].format(x=x)])
     if narrow:
         lines.append(["v'", f"0.5 * v + tanh({writer.block('N')} @ {states[0]}')"])
-    place, more = draw(st.integers(0, len(states))), [*writer.remembered, *(["v"] if narrow else [])]
-    return _file(draw, lines, [*states[:place], *more, *states[place:]], output, writer.others)
+    states += [*writer.remembered, *(["v"] if narrow else [])]
+    return _file(draw, lines, draw(st.permutations(states)), output, writer.others)
 
 
 # Of the counter before the step, and after it: both are no number at padding.
@@ -397,27 +398,40 @@ def _unremembered(states: list[str], text: str) -> list[str]:
 
 
 def _used_alone(block: str) -> str:
+    if block[0] in "NK":
+        return f"K_1 @ ({block} @ h)" if block[0] == "N" else f"{block} @ (N_1 @ h)"
     return block + {"W": " @ x", "U": " @ h", "R": " @ h", "M": ".T @ x"}.get(block[0], "")
 
 
 def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str, others: list[str]) -> str:
     """The text: blocks of one kind are one parameter, or several, in any order, and some are not trained. In one of
-    eight x is as wide as the states, and used without a matrix. others: what comes in beside it.
+    eight x is as wide as the states, and used without a matrix. In one of six all that is as wide as the states has
+    another width than the layer. others: what comes in beside x.
     """
     shapes = {name: OTHERS[name] for name in others}
     if draw(st.integers(0, 7)) == 7:
         shapes["x"] = '["hidden"]'
         narrow = (f"{COUNTER}'", "o'", "v'")
         lines[-1][1] += " + 0.2 * x" if lines[-1][0] not in narrow and "," not in lines[-1][0] else ""
+    text = "\n".join(right for _, right in lines)
+    apart = not re.search(r"\b(R_\d|pack_R|pR_1)\b", text) and not any("hidden" in shape for shape in shapes.values())
+    apart = apart and draw(st.integers(0, 5)) == 5
+    if apart and draw(st.booleans()) and not (output == "y" and "M_" in lines[-1][1]):
+        lines.append(["z", f"Z @ {output}"])
+        output = "z"
+
+    def shaped(shape: str) -> str:
+        return shape.replace("hidden", "rank") if apart else shape
+
     step = "\n".join(f"{name} = {right}" for name, right in lines)
-    tables = ", ".join(f"{name} = {{ shape = {WIDTHS.get(name, WIDTHS['e'])} }}" for name in states)
-    listed = json.dumps(states) if WIDTHS.keys().isdisjoint(states) else f"{{ {tables} }}"
+    tables = ", ".join(f"{name} = {{ shape = {shaped(WIDTHS.get(name, WIDTHS['e']))} }}" for name in states)
+    listed = f"{{ {tables} }}" if apart or not WIDTHS.keys().isdisjoint(states) else json.dumps(states)
     found = ['name = "random_cell"', f"states = {listed}"]
     known = [name for line, _ in lines if line != "both" for name in line.split(", ")]
     more = [name for name in known if name not in (output, "o'")] if draw(st.integers(0, 5)) == 5 else []
     outputs = [output, draw(st.sampled_from(more))] if more else output
     found += [f"output = {json.dumps(outputs)}"]
-    found += [RANK] if "N_" in step else []
+    found += [RANK] if apart or "N_" in step else []
     inputs = ", ".join(f"{name} = {{ shape = {shape} }}" for name, shape in shapes.items())
     found += [f"inputs = {{ {inputs} }}"] if inputs else []
     found += ["constants = { rate = 0.75 }"] if "rate" in step else []
@@ -431,13 +445,18 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         heads = ", heads = true" if kind == "R" else ""
         for number, group in enumerate(group for group in (blocks[cut:], blocks[:cut]) if group):
             trained = ", trained = false" if draw(st.integers(0, 9)) == 9 else ""
-            found.append(f"stack_{kind}{number} = {{ shape = {shape}, blocks = {json.dumps(group)}{heads}{trained} }}")
+            found.append(
+                f"stack_{kind}{number} = {{ shape = {shaped(shape)}, blocks = {json.dumps(group)}{heads}{trained} }}"
+            )
     for kind in "WURbk":
         if re.search(rf"\b(pack_{kind}|p{kind}_1)\b", step):
             heads = ", heads = true" if kind == "R" else ""
-            found.append(f'pack_{kind} = {{ shape = {SHAPES[kind]}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
-    if draw(st.integers(0, 3)) == 3:
-        recurrent = "U_" in step or "pack_U" in step
+            shape = shaped(SHAPES[kind])
+            found.append(f'pack_{kind} = {{ shape = {shape}, blocks = ["p{kind}_1", "p{kind}_2"]{heads} }}')
+    found += ['last = { shape = ["hidden", "rank"], blocks = ["Z"] }'] if output == "z" else []
+    seldom = 1 if apart or "v" in states else 3
+    if draw(st.integers(0, seldom)) == seldom:
+        recurrent = "U_" in step or "pack_U" in step or "v" in states
         names = st.sampled_from(sorted(WRAPPERS) if recurrent else ("layer_norm", "zoneout", "clip"))
         some = st.lists(names, min_size=1, max_size=3).filter(lambda names: names.count("clip") < 2)
         found.append(f"# with {', '.join(draw(some))}")
