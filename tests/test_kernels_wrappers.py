@@ -14,6 +14,8 @@ CASES = {
     ("lstm", "clip"): ["resident", "stepwise"],
     ("mingru", "clip"): ["elementwise", "linear", "stepwise"],
     ("layer_norm_indrnn", "zoneout, clip"): ["elementwise", "stepwise"],
+    ("narx", "zoneout, recurrent_dropout, clip"): ["resident", "stepwise"],
+    ("lstmp", "recurrent_dropout, zoneout"): ["stepwise"],  # 32 units of `proj` in float64 are too many for `resident`
 }
 
 
