@@ -203,8 +203,8 @@ def _work(program: Chained) -> int:
 
 def _check_layers(description: Description, programs: Sequence[Chained]) -> None:
     """A schedule that a layer names has to have kernels for its cell, an initialiser of a wrapped cell a parameter,
-    which may be a wrapper's, a rate a state that its wrapper acts on, and layers that share a state as wide as x an x of
-    one width. Raises ModelError.
+    which may be a wrapper's, a rate a state that its wrapper acts on, and layers that share a state as wide as x one
+    width of x. Raises ModelError.
     """
     mistakes = Mistakes(description.source)
     document = parse(description.source)
