@@ -103,6 +103,11 @@ class _Case:
         return self.itemsize == 2 and fits and not self.summed
 
     @property
+    def numbered(self) -> bool:
+        """Whether an adjoint reads numbers, and sums nothing over units."""
+        return self.facts.backwards and self.facts.numbers > 0 and not self.facts.sums
+
+    @property
     def summed(self) -> bool:
         """Whether an adjoint has sums over units, and registers for little beside them."""
         return self.facts.backwards and self.facts.sums > 0
@@ -174,7 +179,7 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         # With a number a step an adjoint, a phased LSTM's, spills 8 - 24 bytes on sm_80 with 4 warps. With 8 it takes
         # 0.75 - 0.97 of the cycles there, and 0.80 - 0.91 on sm_90.
         (
-            lambda case: (case.itemsize, case.tile) == (2, 64) and case.facts.numbers > 0 and case.facts.backwards,
+            lambda case: (case.itemsize, case.tile) == (2, 64) and case.numbered,
             {"num_warps": 8},
         ),
     ),
@@ -249,7 +254,7 @@ _TUNED: Mapping[str, tuple[tuple[Callable[[_Case], bool], Mapping[str, int | boo
         (lambda case: (case.itemsize, case.tile) == (8, 32), {"BB": 4}),
         # With a mask the adjoint of a phased LSTM spills 16 bytes, unless it has a product for each matrix.
         (
-            lambda case: (case.itemsize, case.tile) == (2, 64) and case.facts.numbers > 0 and case.facts.backwards,
+            lambda case: (case.itemsize, case.tile) == (2, 64) and case.numbered,
             {"WIDE": False},
         ),
     ),
@@ -283,7 +288,7 @@ def shared_bytes(facts: Facts, sizes: Sizes, machine: Machine, constants: Mappin
             widest = max(widest, padding if full else 1)
     stack = widest * tile * batch * max(sizes.itemsize, 4 if full else 0)
     if machine.backend == "hip":
-        return max(max(matrices) * tile * tile * sizes.itemsize, stack)
+        return max(max(matrices) * tile * tile * sizes.itemsize * _at_a_time(facts), stack)
     # Bytes, and what rows of tensors begin at multiples of.
     rows = [width // sizes.heads * sizes.itemsize for width in sizes.widths(facts)]
     ahead = constants["STAGES"] - 1 if machine.traits.async_copies and any(row % 4 == 0 for row in rows) else 0
@@ -318,8 +323,14 @@ def _held_bytes(facts: Facts, constants: Mapping[str, int | bool], itemsize: int
         else:  # the right one of them, and the matrices: of four one half at a time, if they are aligned
             rows = constants["MP"] if parts == 1 else min(parts, 2) if aligned else parts
             found = max(found, (16 + rows * tile) * tile)
-    # Of more than two products that of two at a time, where resets keep others from their places: a NARX network's.
-    return found * itemsize * (2 if len(facts.products) > 2 and facts.backwards else 1)
+    return found * itemsize * _at_a_time(facts)
+
+
+def _at_a_time(facts: Facts) -> int:
+    """Of how many products the matrices pass through on-chip memory at a time, at most: with resets a NARX network's,
+    of three, wait for one another.
+    """
+    return 2 if facts.backwards and len(facts.products) > 2 else 1
 
 
 def stacks_of(blocks: int) -> list[int]:
