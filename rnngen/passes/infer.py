@@ -181,6 +181,11 @@ class _Inference:
             return self._apart(texts[(vectors or packs)[0]], shapes[(vectors or packs)[0]])
         if value.op not in ACROSS and len(counts) > 1:
             hint = "blocks go with as many blocks, and with numbers"
+            alone = self.values[operands[1 - packs[0]]] if len(packs) == 1 and len(operands) == 2 else None
+            if alone and alone.op == "parameter" and len(alone.shape) == 1:
+                stem, count = texts[1 - packs[0]], blocks_of(shapes[packs[0]])
+                names = ", ".join(f'"{stem}_{number}"' for number in range(1, min(count, 4) + 1))
+                return f"{hint}; give '{stem}' as many: blocks = [{names}{', ...' if count > 4 else ''}]."
             return f"{hint}; {self._apart(texts[packs[0]], shapes[packs[0]])}" if len(packs) == 1 else f"{hint}."
         if value.op == "transpose" and ranks == [1]:
             vector = self._bracketed(operands[0])
