@@ -58,6 +58,13 @@ class Plain:
         self.varying = reaching(self.graph, set(leaves))
         self.states = [state.name for state in self.graph.states]
 
+    def recurrent(self) -> list[Value]:
+        """The products of what an old state is part of, on the way to a new one."""
+        carried = reaching(self.graph, set(self.states))
+        inside = needed(self.graph, {state.update for state in self.graph.states})
+        products = (value for value in self.graph.values if value.op == "matmul" and value.name in inside)
+        return [product for product in products if product.operands[1] in carried]
+
     def __call__(self, x, states, monkeypatch, before=None, product=None, weights=()):
         """The output over time and the last states."""
         computed = reference._computed
@@ -359,15 +366,8 @@ def test_recurrent_dropout(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     layer = wrapped(name, "recurrent_dropout")(3, 4, dtype=torch.float64, recurrent_dropout=0.4).train(training)
     plain = Plain(name, layer)
-    carried = reaching(plain.graph, set(plain.states))
-    recurrent = needed(plain.graph, {state.update for state in plain.graph.states})
-
     values, sizes = plain.graph.by_name(), {"hidden": 4, "inputs": 3, **layer.sizes}
-    products = {
-        value.name: values[value.operands[1]].shape[0]
-        for value in plain.graph.values
-        if value.op == "matmul" and value.name in recurrent and value.operands[1] in carried
-    }
+    products = {value.name: values[value.operands[1]].shape[0] for value in plain.recurrent()}
 
     def dropped(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         widths = sorted(set(products.values()))
@@ -438,10 +438,7 @@ def test_drop_connect(name, training, wrapped, monkeypatch):
     torch.manual_seed(0)
     layer = wrapped(name, "drop_connect")(3, 4, dtype=torch.float64, drop_connect=0.4).train(training)
     plain = Plain(name, layer)
-    carried = reaching(plain.graph, set(plain.states))
-    recurrent = needed(plain.graph, {state.update for state in plain.graph.states})
-    products = [v for v in plain.graph.values if v.op == "matmul" and v.name in recurrent and v.operands[1] in carried]
-    matrices = needed(plain.graph, {product.operands[0] for product in products})
+    matrices = needed(plain.graph, {product.operands[0] for product in plain.recurrent()})
     square = [w for w in layer.cell.weights if len(w.shape) == 2 and w.name in matrices]
 
     def dropped(x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
