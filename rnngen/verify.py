@@ -98,7 +98,7 @@ _RUNS_WITH_HEADS = (
 # A few numbers alone may cancel to almost nothing, and any error is large relative to that. So the errors of
 # several draws are measured together: of the first seeds for which the type can tell right from wrong, or of the
 # first of all where too few are found.
-_FEWEST = 4  # units of a head where they are compared with one another
+_FEWEST = 4  # units of a head, and features, where units are compared with one another
 _DRAWS = 4
 _SEEDS = 24
 _RATE = 0.3  # of wrappers that have one
@@ -327,8 +327,11 @@ def _cases(
 
 
 def _with_several_units(run: _Run) -> _Run:
-    """The run for a cell that looks across units: a norm of one is zero whatever that is, and so is its gradient."""
-    return replace(run, hidden=max(run.hidden, _FEWEST * run.options.get("heads", 1)))
+    """The run for a cell that looks across units: a norm of one is zero whatever that is, and so is its gradient. That
+    of a product with one feature is the same whatever that is, and its gradient again what rounding leaves of zero.
+    """
+    hidden = max(run.hidden, _FEWEST * run.options.get("heads", 1))
+    return replace(run, hidden=hidden, inputs=max(run.inputs, _FEWEST))
 
 
 def _with_fitting_widths(layer: type[Layer], run: _Run) -> _Run:
