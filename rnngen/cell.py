@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rnngen import idioms
 from rnngen.document import Places
@@ -59,6 +60,11 @@ class Cell:
     def place_of(self, equation: Assignment, number: int = 0) -> Span:
         """The place of a name that an equation defines, or of the call that it was made of."""
         return self.places.text(equation.offsets[number], equation.length or len(equation.targets[number]))
+
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """What has a name beside states and parameters: inputs, and what equations define."""
+        return frozenset(self.inputs) | {target for equation in self.equations for target in equation.targets}
 
     def place_of_output(self, name: str) -> Span:
         """The place of the name of an output; of the first state, where none is written and its new value is."""
@@ -180,7 +186,7 @@ def _product(name: str, cell: Cell, known: Collection[str]) -> str | None:
 
 def _at_a_moment(name: str, cell: Cell) -> str | None:
     """What is written here for the state, input or equation that a name like h_prev or x_lag_2 is about."""
-    others = {*cell.inputs, *(target for equation in cell.equations for target in equation.targets)}
+    others = cell.named
     if (match := _EARLIER.fullmatch(name)) and match["stem"] in (*cell.states, *others):
         earlier = int(match["lag"] or match["ago"]) - (match["stem"] in cell.states and not match["lag"])
         return f"lag({match['stem']}{f', {earlier}' * (earlier > 1)})" if earlier > 0 else None
