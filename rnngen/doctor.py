@@ -20,19 +20,30 @@ from typing import Any
 
 from rnngen import VERSION
 from rnngen.errors import visible
-from rnngen.runtime.seal import FIRST_WORDS, FORMAT, condition, format_of, renewal
+from rnngen.runtime.compiler import ahead, survey
+from rnngen.runtime.seal import FIRST_WORDS, FORMAT, MOST_BYTES, Unfit, c_text, condition, format_of, renewal
 
-__all__ = ["OutOfReach", "diagnose", "examine", "report"]
-
-MOST_BYTES = 2**24  # of a generated module: several times what the largest model makes that compiles
+__all__ = ["NotCompiled", "OutOfReach", "diagnose", "examine", "report"]
 
 
 class OutOfReach(Exception):
     """A path that was to be examined is not there. `str()` of it is a sentence that is safe to print."""
 
 
+class NotCompiled(Exception):
+    """Of the modules that were to be compiled for this CPU, some were not. `str()` of it is a sentence.
+
+    report: what there is to tell all the same.
+    """
+
+    def __init__(self, sentence: str, report: str) -> None:
+        super().__init__(sentence)
+        self.report = report
+
+
 def diagnose() -> dict[str, Any]:
-    """The versions, None for what is missing; the gpus; whether kernels are interpreted; sentences.
+    """The versions, None for what is missing; the gpus; whether kernels are interpreted; what makes native code for the
+    CPU, as `survey` has it; sentences.
 
     Raises nothing: a broken installation is what this is for.
     """
@@ -48,6 +59,7 @@ def diagnose() -> dict[str, Any]:
     gpus, gpu_fault = _gpus(torch)
     language, language_fault = _imported("rnngen.runtime.language")
     interpreting = language is not None and language.interpreting()
+    native = survey()
     sentences = []
     if absent := [package for package in ("click", "jinja2", "networkx", "pydantic") if versions[package] is None]:
         are = "is" if len(absent) == 1 else "are"
@@ -63,16 +75,20 @@ def diagnose() -> dict[str, Any]:
     elif interpreting:
         sentences.append("TRITON_INTERPRET is set: kernels run in Triton's interpreter, slowly, on the CPU too.")
     else:
-        sentences.append("Tensors on the CPU take the CPU path of a generated module, in torch.")
+        sentences += _of_native_code(native)
         sentences += _of_kernels(language.MISSING, gpus, versions)
     if gpu_fault:
         sentences.append(f"Asked about GPUs, torch says: {gpu_fault}")
-    return {"versions": versions, "gpus": gpus, "interpreting": interpreting, "sentences": sentences}
+    found = {"versions": versions, "gpus": gpus, "interpreting": interpreting, "native": native}
+    return found | {"sentences": sentences}
 
 
-def examine(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def examine(paths: Sequence[Path], build: bool = False) -> list[dict[str, Any]]:
     """Files that are named, and the generated modules in folders: the file, its condition ("intact", "edited", "cut
-    off", "foreign" or "unreadable"), its format, and a sentence, "" for what is intact in a folder.
+    off", "foreign" or "unreadable"), its format, that of its C text ("intact", "unfit" or, if that was compiled now,
+    "compiled"; None where it has none), and a sentence, "" for what is intact in a folder.
+
+    build: compile the C texts for this CPU.
 
     Raises OutOfReach.
     """
@@ -85,16 +101,17 @@ def examine(paths: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for path in paths:
         if path.is_dir():
-            records = map(_examined, sorted(path.glob("*.py")))
+            records = [_examined(file, build) for file in sorted(path.glob("*.py"))]
             found += [record for record in records if record["condition"] not in ("foreign", "unreadable")]
         else:
-            found.append(_examined(path, named=True))
+            found.append(_examined(path, build, named=True))
     return found
 
 
-def _examined(file: Path, named: bool = False) -> dict[str, Any]:
+def _examined(file: Path, build: bool, named: bool = False) -> dict[str, Any]:
     """named: what is intact has a sentence too."""
     content, state, sentence = b"", "foreign", "is no module of rnngen's."
+    c: str | None = None
     try:
         if file.is_file():
             with file.open("rb") as stream:
@@ -114,25 +131,66 @@ def _examined(file: Path, named: bool = False) -> dict[str, Any]:
         elif state == "edited":
             sentence = f"was edited by hand: {command}"
         else:
-            sentence = "is as it was written." if named else ""
+            c, sentence = _of_c_text(file, build)
+            sentence = sentence or ("is as it was written." if named else "")
     if sentence:
         sentence = f"{visible(os.fspath(file))} {sentence}"
-    return {"file": file.as_posix(), "condition": state, "format": format, "sentence": sentence}
+    return {"file": file.as_posix(), "condition": state, "format": format, "c": c, "sentence": sentence}
 
 
-def report(modules: Sequence[Path], in_json: bool) -> str:
+def _of_c_text(file: Path, build: bool) -> tuple[str | None, str]:
+    """The condition of the C text of a module that is intact; and the rest of a sentence, "" where all is well."""
+    try:
+        text = c_text(file)
+    except Unfit as unfit:
+        return "unfit", f"runs on the CPU in torch, which is slower: {visible(str(unfit))}"
+    except OSError as error:
+        return "unfit", f"cannot be read any more: {error.strerror or 'unknown reason'}."
+    if text is None:
+        return None, "has no C text, and nothing was compiled." if build else ""
+    if not build:
+        return "intact", ""
+    if why := ahead(text, file.stem):
+        return "intact", f"was not compiled ahead: {why}"
+    return "compiled", "is compiled for this CPU."
+
+
+def report(modules: Sequence[Path], in_json: bool, build: bool = False) -> str:
     """What `diagnose` finds, and `examine` in the modules or in this folder, for a reader or in JSON.
 
-    Raises OutOfReach.
+    Raises OutOfReach, and NotCompiled.
     """
-    examined = examine(modules or [Path()])
+    examined = examine(modules or [Path()], build)
     found = diagnose() | {"modules": examined}
-    if in_json:
-        return json.dumps(found, indent=2)
+    told = json.dumps(found, indent=2) if in_json else _for_a_reader(found)
+    failed = [visible(module["file"]) for module in examined if module["c"] != "compiled"] if build else []
+    if failed or (build and not examined):
+        raise NotCompiled(f"Not compiled: {', '.join(failed) or 'there is no generated module here'}.", told)
+    return told
+
+
+def _for_a_reader(found: dict[str, Any]) -> str:
     width = max(map(len, found["versions"]))
     rows = [f"{name:<{width}}  {version or 'missing'}" for name, version in found["versions"].items()]
-    told = [module["sentence"] for module in examined if module["sentence"]]
+    told = [module["sentence"] for module in found["modules"] if module["sentence"]]
     return "\n".join([*rows, "", *found["sentences"], *told])
+
+
+def _of_native_code(native: dict[str, Any]) -> Iterator[str]:
+    """What runs on the CPU."""
+    path = "Tensors on the CPU take the CPU path of a generated module"
+    if native["reason"]:
+        yield f"{path}, in torch: {visible(native['reason'])}."
+    else:
+        name = native["version"] or "a compiler without a version"
+        yield f"{path}: native code by {visible(name)} ({visible(native['compiler'][0])}), or torch where it has none."
+    if native["complaint"]:
+        yield native["complaint"]
+    if native["trouble"]:
+        yield f"Native code is kept nowhere, since {visible(native['trouble'])}; RNNGEN_CACHE may name a folder."
+    elif native["folder"]:
+        size = f"{native['files']} files, {native['bytes'] // 1000} kB"
+        yield f"Native code is kept in {visible(native['folder'])}: {size}."
 
 
 def _of_kernels(missing: str, gpus: Sequence[dict[str, str]], versions: dict[str, str | None]) -> Iterator[str]:
