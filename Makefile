@@ -6,10 +6,11 @@ READY  := .venv/.ready
 CELLS  := lstm gru gru_v3 indrnn
 MODELS := $(CELLS) $(sort $(wildcard examples/*.toml))
 
-.PHONY: help venv demo test test-all fuzz mutants lint generated check-generated clean
+.PHONY: help venv demo bench test test-all fuzz mutants lint generated check-generated clean
 
 help:
 	@echo "make demo             train a generated LSTM on handwritten digits beside torch.nn.LSTM, and a cell of its own"
+	@echo "make bench            time cells beside torch.nn and others for ten minutes, and write docs/performance.md of it"
 	@echo "make test             run the tests"
 	@echo "make test-all         run those too that compile every kernel for every card; some hours"
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
@@ -35,6 +36,12 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/python -m examples.digits
 	$(BIN)/python -m examples.sunspots
+
+# An answer that is wrong ends a run with 1, and is in the report.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@status=0; echo '$(BIN)/python -m benchmarks run'; $(BIN)/python -m benchmarks run || status=$$?; \
+	test $$status -gt 1 || $(BIN)/python -m benchmarks report || status=$$?; exit $$status
 
 # Two runs make a whole: Triton decides when it is imported whether kernels run in its interpreter. A worker is a
 # process with a core of its own, so it needs no threads.

@@ -1,4 +1,4 @@
-"""Whether kernels compile to the same before and after a change, from two files of `benchmarks.record`.
+"""Whether kernels compile to the same before and after a change, from two files of the static suite.
 
     python -m benchmarks.compare BEFORE.jsonl AFTER.jsonl [--bound 3] [--markdown]
 
@@ -127,7 +127,7 @@ def read(path: Path) -> dict[Kernel, Compiled]:
             }
             compiled = Compiled(figures, (row["spill_bytes"], row["spill_instructions"]))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no row of benchmarks.record: {error!r}") from None
+            raise ValueError(f"{path}, line {number} is no row of the static suite: {error!r}") from None
         if kernel in found:
             raise ValueError(f"{path}, line {number} has a kernel for the second time: {kernel}")
         found[kernel] = compiled

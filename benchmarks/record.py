@@ -1,6 +1,6 @@
 """What every kernel of the library compiles to, kept in a file, to be compared before and after a change.
 
-    python -m benchmarks.record FILE.jsonl [MODEL ...] [--target sm_90]
+    python -m benchmarks run --suite static [--cells MODEL ...] [--target sm_90 ...] [--out FILE.jsonl]
 
 A line of JSON for each kernel (see `benchmarks.static`) with the version of Triton. A run that was interrupted goes on
 where it ended. `python -m benchmarks.compare` compares two such files; neither needs a GPU.
@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-import click
-
-from benchmarks.aot import TARGETS
 from benchmarks.static import rows, source_of
 from rnngen.description import library
 
@@ -64,23 +61,4 @@ def record(out: Path, models: Sequence[str], targets: Sequence[str]) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write("".join(lines))  # at once: a case is there or not
         about = f"{number}/{len(cases)} {model} {target} {dtype} {width}"
-        click.echo(f"{about}: {len(lines)} kernels, {time.monotonic() - began:.0f} s")
-
-
-@click.command()
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("models", nargs=-1)
-@click.option("--target", "targets", type=click.Choice(list(TARGETS)), multiple=True, default=("sm_90", "sm_80"))
-def main(out: Path, models: tuple[str, ...], targets: tuple[str, ...]) -> None:
-    """Compile every kernel of MODELS, files or cells of the library, and append a row for each to OUT.
-
-    Without MODELS all of the library and a cell with block-diagonal matrices.
-    """
-    try:
-        record(out, models or MODELS, targets)
-    except OtherOrigin as error:
-        raise click.ClickException(str(error)) from None
-
-
-if __name__ == "__main__":
-    main()
+        print(f"{about}: {len(lines)} kernels, {time.monotonic() - began:.0f} s", flush=True)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks import record as recording
 from benchmarks import static
+from benchmarks.__main__ import main as benchmarks
 from benchmarks.compare import FIGURES, as_text, compare, main, read, summary
 from benchmarks.record import OtherOrigin, record
 from rnngen.description import describe, library
@@ -248,7 +249,7 @@ def test_columns_stand_one_below_the_other():
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ([SCAN, {k: v for k, v in SCAN.items() if k != "triton"}], "line 2 is no row of benchmarks.record: KeyError"),
+        ([SCAN, {k: v for k, v in SCAN.items() if k != "triton"}], "line 2 is no row of the static suite: KeyError"),
         ([SCAN, 3], "line 2 is no row"),
         ([STAGE, SCAN, STAGE], "line 3 has a kernel for the second time: lstm forward, stepwise 1, sm_90"),
         ([], "has no rows"),
@@ -347,15 +348,16 @@ def test_a_run_that_was_interrupted_goes_on(begun, monkeypatch):
 
 
 @pytest.mark.parametrize("origin", ["tree", "triton"])
-def test_rows_of_another_origin_are_never_mixed(begun, origin):
+def test_rows_of_another_origin_are_never_mixed(begun, origin, capsys):
     lines = begun.read_text().splitlines()
     lines[-1] = json.dumps(json.loads(lines[-1]) | {origin: "another"})
     begun.write_text("\n".join(lines) + "\n")
     with pytest.raises(OtherOrigin, match=f"{origin} another, here "):
         record(begun, ["mingru"], ["sm_80"])
-    done = CliRunner().invoke(recording.main, [str(begun), "mingru", "--target", "sm_80"])
-    assert done.exit_code == 1
-    assert "Name another file." in done.output
+    with pytest.raises(SystemExit) as left:
+        benchmarks(["run", "--suite", "static", "--cells", "mingru", "--target", "sm_80", "--out", str(begun)])
+    assert left.value.code == 2
+    assert "Name another file." in capsys.readouterr().err
     assert begun.read_text().splitlines() == lines
 
 
