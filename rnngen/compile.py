@@ -2,8 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from rnngen import VERSION
@@ -16,8 +17,9 @@ from rnngen.document import Places, parse
 from rnngen.emit.breaking import broken
 from rnngen.emit.module import cell_view, model_view
 from rnngen.emit.render import render
+from rnngen.emit.target import Target
 from rnngen.emit.targets import TARGETS
-from rnngen.emit.views import ModuleView
+from rnngen.emit.views import CellView, FileView, ModuleView
 from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import Program
 from rnngen.lag import without_lags
@@ -78,10 +80,16 @@ PASSES: Passes[Chained] = (
 
 @dataclass(frozen=True)
 class Module:
-    """A generated module: its name, without .py, and its text."""
+    """A generated module: its name, without .py, its text, and those of the files beside it by their suffixes."""
 
     name: str
     text: str
+    beside: Mapping[str, str]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All texts by the names of their files, the module last."""
+        return {f"{self.name}{suffix}": text for suffix, text in (*self.beside.items(), (".py", self.text))}
 
 
 def forms_of(cell: Cell) -> Iterator[tuple[str, Program]]:
@@ -145,6 +153,7 @@ def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
     _check_layers(description, programs)
     cells = tuple(cell_view(*pair) for pair in zip(programs, description.cells, strict=True))
     model = model_view(description) if description.layers else None
+    beside = {t.suffix: _beside(t, description.name, cells) for t in TARGETS.values() if t.suffix != ".py" and cells}
     prefaces = tuple(filter(None, (target.preface for target in TARGETS.values())))
     body = render("module", "body.py.jinja", prefaces=prefaces, cells=cells, model=model)
     used = set(_WORD.findall(body))
@@ -156,6 +165,7 @@ def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
         digest=source.digest,
         renewal=_renewal(description),
         format=FORMAT,
+        beside={suffix[1:]: sha256(text.encode()).hexdigest() for suffix, text in beside.items()},
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),
         published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=lambda name: (name.lower(), name))),
@@ -163,7 +173,15 @@ def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
     )
     made = sealed(broken(render("module", "module.py.jinja", module=header, body=body)))
     audit(made.encode())
-    return Module(description.name, made)
+    return Module(description.name, made, beside)
+
+
+def _beside(target: Target, module: str, cells: tuple[CellView, ...]) -> str:
+    """The file of a target that has one of its own."""
+    view = FileView(FIRST_WORDS, VERSION, NO_DIGEST, f"{module}.py", cells, LAST_LINE)
+    made = sealed(render(target.name, f"file{target.suffix}.jinja", file=view))
+    audit(made.encode(), target.suffix)
+    return made
 
 
 def _renewal(description: Description) -> str:

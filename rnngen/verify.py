@@ -15,10 +15,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
@@ -26,18 +28,20 @@ from typing import IO, TYPE_CHECKING, Any
 from rnngen.across import ACROSS
 from rnngen.errors import visible
 from rnngen.ir import Program
+from rnngen.runtime.compiler import survey
 from rnngen.source import Source
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from rnngen.compile import Module
     from rnngen.runtime.layer import Layer
 
     # From x, with what else comes in by name, and states to the output and the last states.
     _Answer = Callable[[dict[str, Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
 
-__all__ = ["OWN", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
+__all__ = ["NATIVE", "OWN", "TOLERANCES", "Case", "Plan", "Tolerance", "VerifierFailed", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ TOLERANCES = {
     "bfloat16": Tolerance(2e-2, "each stored value is rounded by up to 4e-3; sums are kept in float32"),
     "float16": Tolerance(5e-3, "each stored value is rounded by up to 5e-4; sums are kept in float32"),
 }
+NATIVE = ("float64", "float32")  # the types that native code has
 OWN = "reference in float64"  # among the names of errors: the worst of the layer's own `reference` method
 
 
@@ -159,25 +164,28 @@ class VerifierFailed(RuntimeError):
 
 def verify(
     source: Source,
-    name: str,
-    text: str,
+    module: Module,
     path: str = "kernels",
     dtypes: Sequence[str] = (),
     schedules: Sequence[str] = (),
     wrappers: Sequence[str] = (),
 ) -> Iterator[Plan | Case]:
-    """Run the module called `name`, which was made of `source` with these wrappers: the plan first, then each case when
-    it is done.
+    """Run the module that was made of `source` with these wrappers: the plan first, then each case when it is done.
 
-    Without dtypes all of them are tried, without schedules all that the module has. Raises VerifierFailed
-    where torch or triton is missing, the module has no such schedule, or the child process crashed.
+    path: "kernels", "native" code or "torch".
+
+    Without dtypes all of them are tried that the path has, see `NATIVE`, without schedules all that the module has.
+    Raises VerifierFailed where torch, triton or a C compiler is missing, the module has no such schedule, or the child
+    process crashed.
     """
     with tempfile.TemporaryDirectory(prefix="rnngen-") as folder:
-        module, model = Path(folder, f"{name}.py"), Path(folder, "model.toml")
-        module.write_bytes(text.encode())
+        for name, text in module.files.items():
+            Path(folder, name).write_bytes(text.encode())
+        model = Path(folder, "model.toml")
         model.write_bytes(source.text.encode())
-        files = os.fspath(module), os.fspath(model)
-        order = json.dumps([*files, path, list(dtypes or TOLERANCES), list(schedules), list(wrappers)])
+        files = os.fspath(Path(folder, f"{module.name}.py")), os.fspath(model)
+        dtypes = dtypes or (NATIVE if path == "native" else tuple(TOLERANCES))
+        order = json.dumps([*files, path, list(dtypes), list(schedules), list(wrappers)])
         root = os.fspath(Path(__file__).resolve().parent.parent)
         # This very rnngen, though another may be installed; and nothing else from where it lies.
         start = f"import sys; sys.path.insert(0, {root!r}); from rnngen.verify import child; del sys.path[0]"
@@ -236,13 +244,15 @@ def child(order: str) -> None:
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
+    if path == "torch":
+        os.environ["RNNGEN_NATIVE"] = "0"
     from rnngen.runtime.language import MISSING, interpreting
     from rnngen.runtime.launch import has_kernels
 
     if path == "kernels" and MISSING:
         answer("refused", f"No kernel can run: {visible(MISSING)[:300]}; --path torch works without it.")
         return
-    device = torch.device("cpu" if path == "torch" or interpret else "cuda")
+    device = torch.device("cpu" if path != "kernels" or interpret else "cuda")
     if (has_kernels(device.type), interpreting()) != (path == "kernels", path == "kernels" and interpret):
         raise RuntimeError(f"what runs on '{device.type}' is not what was asked for")
     module, described = _imported(file), _described(model, wrappers)
@@ -253,8 +263,13 @@ def child(order: str) -> None:
         asked = " or ".join(strangers)
         answer("refused", f"No layer has the schedule {visible(asked)}; there are {', '.join(known)}.")
         return
+    if path == "native" and (reason := _not_native(module, [layer for layer, _ in layers], dtypes)):
+        answer("refused", f"No native code can run: {visible(reason)[:500]}; --path torch works without it.")
+        return
     if path == "torch":
         where = "The CPU path, in torch."
+    elif path == "native":
+        where = f"The CPU path, in native code by {visible(survey()['version']) or 'a compiler that is gone'}."
     elif interpret:
         where = "The kernels, in Triton's interpreter on the CPU: slow, with the same results."
     else:
@@ -263,6 +278,21 @@ def child(order: str) -> None:
     for layer, program, schedule, dtype, run in cases:
         answer("case", asdict(_case(layer, program, schedule, dtype, run, device)))
     answer("done", None)
+
+
+def _not_native(module: ModuleType, layers: Sequence[type[Layer]], dtypes: Sequence[str]) -> str:
+    """Why native code of a layer is not to be had in one of these types, "" if all is."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for layer in layers:
+            scan = getattr(module, f"{layer.cell.name}_scan")
+            for sweep, dtype in product((scan.forward, scan.adjoint), dtypes):
+                if sweep.function(getattr(torch, dtype)) is None:
+                    said = [str(warning.message) for warning in told]
+                    return survey()["reason"] or next(iter(said), f"there is no C of {layer.__name__}")
+    return ""
 
 
 def _wants_interpreter() -> bool:
@@ -312,7 +342,7 @@ def _cases(
     wanted: Sequence[str],
 ) -> Iterator[tuple[type[Layer], Program, str, str, _Run]]:
     schedules = [name for name in _schedules(module, layer) if not wanted or name in wanted]
-    if path == "torch":
+    if path != "kernels":
         schedules = ["auto"]  # which means nothing there
     runs: tuple[_Run, ...] = (
         (*_RUNS, *_RUNS_WITH_HEADS) if any(weight.heads for weight in layer.cell.weights) else _RUNS

@@ -1,7 +1,8 @@
 """Generated files on disk: written whole or not at all.
 
-The text goes to a temporary file in the same directory, which then takes the place of the old one in a single
-step. Whoever looks at the path, before, during or after an interruption, finds the old file or the new one.
+A text goes to a temporary file in the same directory, which then takes the place of the old one in a single step.
+Whoever looks at the path, before, during or after an interruption, finds the old file or the new one. Files that belong
+together are replaced one right after the other, or none is.
 """
 
 import errno
@@ -9,7 +10,8 @@ import os
 import re
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rnngen.errors import visible
@@ -40,13 +42,9 @@ def current(path: Path) -> bytes | None:
     Raises Unwritable where the path cannot be such a file: it lies in no directory, is one itself, is a
     device, or is a link that leads out of its directory.
     """
-    try:
+    with _naming(path):
         target = _target(path)
         return target.read_bytes() if target.exists() else None
-    except Unwritable:
-        raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def is_current(before: bytes | None, content: bytes) -> bool:
@@ -54,25 +52,48 @@ def is_current(before: bytes | None, content: bytes) -> bool:
     return before is not None and with_plain_ends(before) == content
 
 
-def write(path: Path, content: bytes) -> bool:
-    """Make `content` the content of the file, and its directory if there is none; False if it was so already.
+def write(contents: Mapping[Path, bytes]) -> set[Path]:
+    """Make these the contents of files that belong together, and make their directories; the files that were others.
 
-    A file that need not change is not touched, so that it keeps its time of change. Raises Unwritable; the
-    old file is intact then, and nothing is left beside it.
+    All are at hand before the first takes its place, and they do so in this order. A file that need not change is not
+    touched, so that it keeps its time of change. Raises Unwritable; all files are as they were then, and nothing is
+    left beside them.
     """
-    if is_current(current(path), content):
-        return False
+    before = {path: current(path) for path in contents}
+    changed = {path: content for path, content in contents.items() if not is_current(before[path], content)}
+    ready: dict[Path, Path] = {}
+    placed: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
+        for path, content in changed.items():
+            with _naming(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with _naming(path):
+                ready[path] = _beside(_target(path), content)
+        for path, temporary in ready.items():
+            with _naming(path):
+                os.replace(temporary, _target(path))
+            placed.append(path)
+    except BaseException:  # an interruption too
+        for temporary in ready.values():
+            temporary.unlink(missing_ok=True)
+        for path in reversed(placed):
+            _put_back(_target(path), before[path])
+        raise
+    for path in placed:
+        _remove_leftovers(_target(path))
+        _sync_folder(_target(path).parent)
+    return set(placed)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system as sentences about a path."""
     try:
-        _replace(_target(path), content)
+        yield
     except Unwritable:
         raise
     except OSError as error:
         raise _unwritable(path, error) from error
-    return True
 
 
 def _target(path: Path) -> Path:
@@ -100,7 +121,8 @@ def _target(path: Path) -> Path:
     return target
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _beside(target: Path, content: bytes) -> Path:
+    """A temporary file with the content, for the place of the target."""
     mode = target.stat().st_mode if target.exists() else None
     if mode is not None and not mode & 0o222:  # to replace a file takes no right to write to it
         raise Unwritable(f"'{_shown(target)}' cannot be written: it is write-protected.")
@@ -114,16 +136,22 @@ def _replace(target: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException:  # an interruption too
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _remove_leftovers(target)
-    _sync_folder(target.parent)
+    return temporary
+
+
+def _put_back(target: Path, before: bytes | None) -> None:
+    """What was there before."""
+    if before is None:
+        target.unlink()
+    else:
+        os.replace(_beside(target, before), target)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what a kill in the middle of `_replace` left behind, once it is too old to be another process's work."""
+    """Remove what a kill in the middle of `write` left behind, once it is too old to be another process's work."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.tmp")
     with suppress(OSError), os.scandir(target.parent) as entries:  # the new file is in its place all the same
         for entry in entries:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,19 @@ def pytest_report_header() -> str:
     return f"TRITON_INTERPRET: {'on' if INTERPRETED else 'off'}, {which} Triton's interpreter are collected"
 
 
+# With RNNGEN_TEST_NATIVE=1 modules have their C beside them: what is asked of the torch steps is asked of native code.
+NATIVE = os.environ.get("RNNGEN_TEST_NATIVE", "") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory) -> Iterator[None]:
+    """Native code is kept in a folder of this session, which its processes share, and never in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.getbasetemp()
+        patch.setenv("RNNGEN_CACHE", str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "native"))
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _bounds() -> None:
     """Where kernels are interpreted, every access of every one is checked."""
@@ -52,10 +66,10 @@ def _bounds() -> None:
 
 
 class Modules:
-    """Compiles and imports generated modules, each once."""
+    """Compiles and imports generated modules, each once. native: with their C beside them."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, native: bool = False):
+        self.folder, self.native = folder, native
         self.known: dict[str, ModuleType] = {}
 
     def __call__(self, cell: str) -> ModuleType:
@@ -74,7 +88,9 @@ class Modules:
             generated = compile_model(source, wrappers_of(cell))
             name = f"generated_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
             path = self.folder / f"{name}.py"
-            path.write_text(generated.text)
+            for file, text in generated.files.items():
+                if file.endswith(".py") or self.native:
+                    path.with_suffix(Path(file).suffix).write_text(text)
             self.known[cell] = imported(path)
         return self.known[cell]
 
@@ -91,7 +107,13 @@ def imported(path: Path, name: str = "") -> ModuleType:
 @pytest.fixture(scope="session")
 def module_of(tmp_path_factory) -> Modules:
     """module_of(name of a library cell, or text of a file): the imported module."""
-    return Modules(tmp_path_factory.mktemp("generated"))
+    return Modules(tmp_path_factory.mktemp("generated"), NATIVE)
+
+
+@pytest.fixture(scope="session")
+def native_of(tmp_path_factory) -> Modules:
+    """The same with the module's C beside it, which runs it on a CPU."""
+    return Modules(tmp_path_factory.mktemp("native"), native=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Random cells for as long as there is time: `make fuzz SECONDS=600 SEED=1`.
 
-Two processes, a core for each: one runs the CPU path, the other the kernels of every schedule in Triton's interpreter.
+Three processes: two run the CPU path, by the torch steps and in native code, the third the kernels of every schedule in
+Triton's interpreter.
 Hypothesis draws and shrinks. What it finds is written to `found/`, where the tests run it from then on; a second
 failure of the same kind is counted and no more.
 """
@@ -29,11 +30,11 @@ from rnngen.runtime.language import interpreting
 
 PACKAGE = Path(rnngen.__file__).parent
 SHRINKING = 60  # seconds, for one failure
-CALLS = {"torch": 3, "kernels": 2}  # of each cell: to compile it takes longer than a call on the CPU path
+CALLS = {"torch": 3, "native": 4, "kernels": 2}  # of each cell: to compile it takes longer than a call on the CPU path
 
 
 def fuzz(seconds: float, number: int, folder: Path) -> int:
-    """Run both processes, print what they did, and give the number of failures, each now a file in the folder."""
+    """Run the processes, print what they did, and give the number of failures, each now a file in the folder."""
     started = []
     for path in CALLS:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(path == "kernels"))}
@@ -54,7 +55,7 @@ def fuzz(seconds: float, number: int, folder: Path) -> int:
 
 def _print_report(path: str, number: int, report: dict) -> int:
     minutes = report["seconds"] / 60
-    title = {"torch": "The CPU path", "kernels": "Kernels, interpreted"}[path]
+    title = {"torch": "The CPU path", "native": "Native code", "kernels": "Kernels, interpreted"}[path]
     tally, failures = report["tally"], report["failures"]
     print(f"{title}, seed {number}: {report['seconds']:.0f} s")
     for name, count in sorted(tally.items(), key=lambda item: (item[0] not in ("cells", "rejected"), item)):
@@ -185,7 +186,9 @@ def main() -> None:
 
         watch()
     with tempfile.TemporaryDirectory() as folder:
-        session = _Session(given_.only, given_.seconds, given_.seed, given_.found, Modules(Path(folder)))
+        os.environ["RNNGEN_CACHE"] = str(Path(folder, "cache"))
+        modules = Modules(Path(folder), native=given_.only == "native")
+        session = _Session(given_.only, given_.seconds, given_.seed, given_.found, modules)
         print(json.dumps(session.run()))
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from rnngen import reference
 from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.ir import Program
+from rnngen.runtime import sweep
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
@@ -553,9 +555,12 @@ class Trial:
         return program
 
     def schedules(self, call: Call) -> list[str]:
-        """What this process can run: the CPU path, or every schedule where kernels are interpreted."""
+        """What this process can run: the CPU path, by native code if there is some, or every schedule where kernels are
+        interpreted.
+        """
         if not interpreting():
-            return ["torch"]
+            forward = getattr(self.module, f"{self.layer_class.cell.name}_scan").forward
+            return ["native" if forward.function(getattr(torch, call.dtype)) else "torch"]
         return list(getattr(self.module, f"{self.layer_class.cell.name}_scan").forward.kernels)
 
 
@@ -568,7 +573,7 @@ class Wrong(AssertionError):
 
 
 def check(trial: Trial, call: Call) -> list[str]:
-    """What was run: a schedule, or "torch" for the CPU path, and "reference" for the layer's own.
+    """What was run: a schedule, or "torch" or "native" for the CPU path, and "reference" for the layer's own.
 
     Raises Wrong unless every output and every gradient is the judge's, in float64, to what rounding may make of it.
     """
@@ -601,7 +606,8 @@ def check(trial: Trial, call: Call) -> list[str]:
         rows = {name: x.to(kind if cell.inputs[name] else _wide(kind)) for name, x in xs.items()}
         own = (rows, *([state.to(kind) for state in states] for states in (first, begins)))
         try:
-            got = _answer(layer, _called(method, call), *own)
+            with _without_steps() if path == "native" else nullcontext():
+                got = _answer(layer, _called(method, call), *own)
         except NotPossible as reason:
             square = [
                 weight
@@ -620,6 +626,20 @@ def check(trial: Trial, call: Call) -> list[str]:
                 raise Wrong(path, name, error)
         run.append(path)
     return run
+
+
+@contextmanager
+def _without_steps() -> Iterator[None]:
+    """Native code is not told from the torch steps by what it gives."""
+
+    def steps(*args: object) -> None:
+        raise AssertionError("torch runs the steps")
+
+    kept, sweep.torch_steps = sweep.torch_steps, steps
+    try:
+        yield
+    finally:
+        sweep.torch_steps = kept
 
 
 def _beginnings(layer: torch.nn.Module, call: Call, first: list[Tensor]) -> list[Tensor]:

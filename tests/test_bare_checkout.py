@@ -1,5 +1,6 @@
 """Beside a GPU there may be no more than torch, Triton and pytest, and no network: what is for a GPU must run there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def bare(tmp_path):
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
         clean |= {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+        clean |= {"RNNGEN_NATIVE": "0"}  # a first compile is told on stderr
         return subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True
         )
@@ -117,11 +119,15 @@ def test_other_commands_name_the_package_that_they_lack(bare):
     assert done.stderr == "Error: The package 'click' is not installed: pip install click\n"
 
 
-def test_the_comparison_with_cudnn_runs(bare, tmp_path):
-    sizes = ["--hidden", "8", "--batch", "2", "--time", "3", "--pairs", "2", "--device", "cpu"]
-    done = bare("-m", "benchmarks.against_cudnn", *sizes, "--out", str(tmp_path / "rows.jsonl"))
+def test_the_benchmarks_of_a_gpu_run(bare, tmp_path):
+    """What has to be compiled first says why it is not there."""
+    command = ["-m", "benchmarks", "run", "--suite", "gpu", "--device", "cpu", "--quick", "--time", "3"]
+    done = bare(*command, "--hidden", "8", "--cells", "lstm", "gru", "mingru", "--out", str(tmp_path / "rows.jsonl"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len([row for row in rows if "ms" in row]) == 8
+    (lacking,) = (row["skipped"] for row in rows if row["cell"] == "mingru" and row["contender"] == "rnngen")
+    assert "The package 'click' is not installed" in lacking
 
 
 # A Triton that is there and no kernel can be had from, by the text of its file, and what is said of it.

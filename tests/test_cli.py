@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,19 +19,23 @@ from click.testing import CliRunner, Result
 
 from rnngen import write as write_module
 from rnngen.cli import main
-from rnngen.compile import PASSES, compile_model, forms_of
+from rnngen.compile import PASSES, Module, compile_model, forms_of
 from rnngen.description import describe, library
 from rnngen.description.tables import LayerTable
 from rnngen.emit.listing import as_json, as_mermaid, as_text
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.errors import MOST_COUNTED
 from rnngen.runtime.schedules import SCHEDULES
-from rnngen.runtime.seal import condition
+from rnngen.runtime.seal import NO_DIGEST, Unfit, c_text, condition, sealed
 from rnngen.source import Source
 from rnngen.verify import OWN, TOLERANCES, Case, Plan
 from rnngen.write import Unwritable, write
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPILES = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))),
+    reason="no C compiler on this machine: none of cc, gcc and clang",
+)
 POSIX = pytest.mark.skipif(os.name != "posix", reason="devices, links and signals of POSIX")
 
 CELL = """\
@@ -88,6 +93,14 @@ def rnngen(*arguments: object, **options) -> subprocess.CompletedProcess:
     return python("-m", "rnngen", *arguments, **options)
 
 
+def both(sentence: str, name: str) -> str:
+    """A line for each file of a module."""
+    return "".join(f"{sentence.format(f'{name}{suffix}')}\n" for suffix in (".c", ".py"))
+
+
+WROTE, CURRENT, STALE, MISSING = "wrote {}", "{} is up to date", "{} is stale", "{} is missing"
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -95,25 +108,30 @@ def files(folder: Path) -> set[str]:
 # Compile.
 
 
-def test_compile_writes_the_module_and_says_so(run, tmp_path):
+def test_compile_writes_the_module_and_says_so(run):
     result = run("compile", "lstm", "-o", "out/deep")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"wrote {Path('out/deep/lstm.py')}\n"
-    assert Path("out/deep/lstm.py").read_text() == compile_model(library()["lstm"]).text
-    assert files(tmp_path / "out/deep") == {"lstm.py"}
+    assert result.stdout == both(WROTE, Path("out/deep/lstm"))
+    wanted = compile_model(library()["lstm"]).files
+    assert {path.name: path.read_text() for path in Path("out/deep").iterdir()} == wanted
+    assert set(wanted) == {"lstm.c", "lstm.py"}
 
 
 def test_by_default_it_writes_here(run, tmp_path):
     Path("model.toml").write_text(CELL)
-    assert run("compile", "model.toml").stdout == "wrote leaky.py\n"
-    assert files(tmp_path) == {"model.toml", "leaky.py"}
+    assert run("compile", "model.toml").stdout == both(WROTE, "leaky")
+    assert files(tmp_path) == {"model.toml", "leaky.c", "leaky.py"}
 
 
 def test_unchanged_bytes_keep_their_time(run):
     run("compile", "gru")
-    os.utime("gru.py", (1, 1))
+    for name in ("gru.c", "gru.py"):
+        os.utime(name, (1, 1))
     result = run("compile", "gru", "rnn")
-    assert result.stdout == "gru.py is up to date\nwrote rnn.py\n"
+    assert result.stdout == both(CURRENT, "gru") + both(WROTE, "rnn")
+    assert Path("gru.c").stat().st_mtime == Path("gru.py").stat().st_mtime == 1
+    Path("gru.c").unlink()
+    assert run("compile", "gru").stdout == "wrote gru.c\ngru.py is up to date\n"
     assert Path("gru.py").stat().st_mtime == 1
 
 
@@ -122,7 +140,7 @@ def test_a_new_version_replaces_an_old_one_and_keeps_its_mode(run):
     run("compile", "model.toml")
     os.chmod("leaky.py", 0o640)
     Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
-    assert run("compile", "model.toml").stdout == "wrote leaky.py\n"
+    assert run("compile", "model.toml").stdout == both(WROTE, "leaky")
     assert stat.S_IMODE(Path("leaky.py").stat().st_mode) == 0o640
     assert "0.4" in Path("leaky.py").read_text()
 
@@ -142,9 +160,12 @@ def test_check_writes_nothing_and_lists_what_is_stale_or_missing(run, tmp_path):
     old = Path("leaky.py").read_bytes()
     result = run("compile", "model.toml", "lstm", "gru", "--check")
     assert result.exit_code == 1
-    assert result.stdout == "leaky.py is stale\nlstm.py is up to date\ngru.py is missing\n"
+    assert result.stdout == both(STALE, "leaky") + both(CURRENT, "lstm") + both(MISSING, "gru")
     assert Path("leaky.py").read_bytes() == old
-    assert files(tmp_path) == {"model.toml", "leaky.py", "lstm.py"}
+    assert files(tmp_path) == {"model.toml", "leaky.c", "leaky.py", "lstm.c", "lstm.py"}
+    Path("lstm.c").unlink()
+    result = run("compile", "lstm", "--check")
+    assert (result.exit_code, result.stdout) == (1, "lstm.c is missing\nlstm.py is up to date\n")
 
 
 def test_check_makes_no_directory(run, tmp_path):
@@ -160,7 +181,8 @@ def test_diff_shows_what_would_change_and_writes_nothing(run):
     Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
     result = run("compile", "model.toml", "--diff")
     assert result.exit_code == 0
-    assert result.stdout.startswith("--- leaky.py\n+++ leaky.py\n@@ ")
+    assert result.stdout.startswith("--- leaky.c\n+++ leaky.c\n@@ ")
+    assert "\n--- leaky.py\n+++ leaky.py\n@@ " in result.stdout
     assert re.search(r"^-.*0\.3", result.stdout, re.MULTILINE)
     assert re.search(r"^\+.*0\.4", result.stdout, re.MULTILINE)
     assert Path("leaky.py").read_bytes() == old
@@ -169,7 +191,8 @@ def test_diff_shows_what_would_change_and_writes_nothing(run):
 
 def test_the_diff_of_a_missing_file_begins_at_nothing(run, tmp_path):
     result = run("compile", "rnn", "--diff")
-    assert result.stdout.startswith("--- /dev/null\n+++ rnn.py\n@@ -0,0 +1,")
+    assert result.stdout.startswith("--- /dev/null\n+++ rnn.c\n@@ -0,0 +1,")
+    assert "\n--- /dev/null\n+++ rnn.py\n@@ -0,0 +1," in result.stdout
     assert files(tmp_path) == set()
 
 
@@ -189,7 +212,10 @@ def test_the_result_in_json(run):
     Path("bad.toml").write_text(TYPO)
     record = json.loads(run("compile", "lstm", "--json", "-o", "out").stdout)
     assert record == {
-        "files": [{"model": "lstm", "file": "out/lstm.py", "status": "written", "error": None}],
+        "files": [
+            {"model": "lstm", "file": f"out/lstm{suffix}", "status": "written", "error": None}
+            for suffix in (".c", ".py")
+        ],
         "mistakes": [],
         "all_found": True,
     }
@@ -221,17 +247,18 @@ def test_the_same_file_gives_the_same_bytes_from_wherever_it_is_compiled(run, tm
     assert text == run("compile", "lstm", "--stdout").stdout
     assert run("compile", "models/leaky.toml", "-o", "models").exit_code == 0
     monkeypatch.chdir(folder)
-    assert run("compile", "leaky.toml", "--check").stdout == "leaky.py is up to date\n"
+    assert run("compile", "leaky.toml", "--check").stdout == both(CURRENT, "leaky")
 
 
 def test_a_checkout_with_other_line_ends_is_not_stale(run):
     run("compile", "lstm")
-    other = Path("lstm.py").read_bytes().replace(b"\n", b"\r\n")
-    Path("lstm.py").write_bytes(other)
-    assert run("compile", "lstm", "--check").stdout == "lstm.py is up to date\n"
+    other = {name: Path(name).read_bytes().replace(b"\n", b"\r\n") for name in ("lstm.c", "lstm.py")}
+    for name, content in other.items():
+        Path(name).write_bytes(content)
+    assert run("compile", "lstm", "--check").stdout == both(CURRENT, "lstm")
     assert run("compile", "lstm", "--diff").stdout == ""
-    assert run("compile", "lstm").stdout == "lstm.py is up to date\n"
-    assert Path("lstm.py").read_bytes() == other
+    assert run("compile", "lstm").stdout == both(CURRENT, "lstm")
+    assert {name: Path(name).read_bytes() for name in other} == other
 
 
 def test_two_models_for_one_file_are_refused(run, tmp_path):
@@ -239,7 +266,8 @@ def test_two_models_for_one_file_are_refused(run, tmp_path):
     Path("b.toml").write_text(CELL.replace("0.3", "0.4"))
     result = run("compile", "a.toml", "b.toml")
     assert result.exit_code == 2
-    assert "Error: 'a.toml' and 'b.toml' would both be written to 'leaky.py'." in result.stderr
+    assert result.stderr.startswith("Error: 'a.toml' and 'b.toml' would both be written to 'leaky.py'.\n")
+    assert result.stderr.count("Error: ") == 1
     assert files(tmp_path) == {"a.toml", "b.toml"}
 
 
@@ -358,46 +386,57 @@ def test_a_module_of_another_model_does_not_go_unnoticed(run, tmp_path):
     for model, former in (("leaky.toml", "lstm"), ("lstm.toml", "leaky.toml"), ("lstm", "lstm.toml")):
         assert "lstm.py is stale" in run("compile", model, "--check").stdout
         result = run("compile", model)
-        assert (result.exit_code, result.stdout) == (0, "wrote lstm.py\n")
+        assert (result.exit_code, result.stdout) == (0, both(WROTE, "lstm"))
         assert result.stderr.startswith(told.format(former))
         assert run("compile", model).stderr == ""
     # One that was edited, or lies elsewhere now, is no other model.
     run("compile", "lstm.toml")
     Path("lstm.toml").write_text(own.replace("0.3", "0.4"))
-    assert (result := run("compile", "lstm.toml")).stdout == "wrote lstm.py\n"
+    assert (result := run("compile", "lstm.toml")).stdout == both(WROTE, "lstm")
     assert result.stderr == ""
     (tmp_path / "models").mkdir()
     Path("lstm.toml").rename(tmp_path / "models" / "lstm.toml")
     assert run("compile", "models/lstm.toml").stderr == ""
 
 
-def test_an_edited_file_is_left_alone_unless_forced(run):
+@pytest.mark.parametrize("name", ["lstm.py", "lstm.c"])
+def test_an_edited_file_is_left_alone_unless_forced(run, name):
     run("compile", "lstm")
-    edited = Path("lstm.py").read_text().replace("sigmoid", "tanh", 1)
-    Path("lstm.py").write_text(edited)
+    edited = Path(name).read_text().replace("sigmoid", "tanh", 1)
+    Path(name).write_text(edited)
+    other = "lstm.c" if name == "lstm.py" else "lstm.py"
+    Path(other).unlink()
     for _ in range(2):
         result = run("compile", "lstm", "gru")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "'lstm.py' was edited by hand" in result.stderr
-        assert Path("lstm.py").read_text() == edited
-        assert not Path("gru.py").exists()
+        assert f"'{name}' was edited by hand" in result.stderr
+        assert Path(name).read_text() == edited
+        assert not Path(other).exists() and not Path("gru.py").exists()
     result = run("compile", "lstm", "--check")
-    assert (result.exit_code, result.stdout) == (1, "lstm.py was edited by hand, or is not rnngen's\n")
-    assert run("compile", "lstm", "--diff").stdout.startswith("--- lstm.py\n")
-    assert run("compile", "lstm", "--force").stdout == "wrote lstm.py\n"
+    assert result.exit_code == 1
+    lines = {f"{name} was edited by hand, or is not rnngen's", f"{other} is missing"}
+    assert set(result.stdout.splitlines()) == lines
+    assert f"--- {name}\n" in run("compile", "lstm", "--diff").stdout
+    assert run("compile", "lstm", "--force").stdout == both(WROTE, "lstm")
     assert run("compile", "lstm", "--check").exit_code == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"print('mine')\n", b"\xff\xfe\0", b"# Generated by rnngen 0.0.1\n"])
-def test_a_file_of_the_users_is_left_alone(run, content):
-    Path("lstm.py").write_bytes(content)
+@pytest.mark.parametrize("name", ["lstm.py", "lstm.c"])
+@pytest.mark.parametrize(
+    "content", [b"", b"print('mine')\n", b"int mine;\n", b"\xff\xfe\0", b"# Generated by rnngen 0.0.1\n"]
+)
+def test_a_file_of_the_users_is_left_alone(run, tmp_path, name, content):
+    Path(name).write_bytes(content)
     assert run("compile", "lstm").exit_code == 2
     assert run("compile", "lstm", "--diff").exit_code == 0
-    assert Path("lstm.py").read_bytes() == content
+    assert Path(name).read_bytes() == content
+    assert files(tmp_path) == {name}
 
 
-def test_the_condition_of_a_file():
-    text = compile_model(library()["rnn"]).text.encode()
+@pytest.mark.parametrize("suffix", [".py", ".c"])
+def test_the_condition_of_a_file(suffix):
+    module = compile_model(library()["rnn"])
+    text = (module.text if suffix == ".py" else module.beside[suffix]).encode()
     digest = re.search(rb"Body:   sha256 (\w+)", text)[1]
     for content, expected in (
         (text, "intact"),
@@ -457,15 +496,16 @@ def test_a_write_protected_file_is_left_alone(run):
     Path("model.toml").write_text(CELL)
     run("compile", "model.toml")
     old = Path("leaky.py").read_bytes()
+    beside = Path("leaky.c").read_bytes()
     os.chmod("leaky.py", 0o444)
-    assert run("compile", "model.toml").stdout == "leaky.py is up to date\n"
+    assert run("compile", "model.toml").stdout == both(CURRENT, "leaky")
     Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
     result = run("compile", "model.toml")
     assert (result.exit_code, result.stderr) == (
         2,
         "Error: 'leaky.py' cannot be written: it is write-protected.\n",
     )
-    assert Path("leaky.py").read_bytes() == old
+    assert (Path("leaky.c").read_bytes(), Path("leaky.py").read_bytes()) == (beside, old)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +538,32 @@ def test_the_old_file_survives_a_failing_write(run, tmp_path, monkeypatch, call,
     result = run("compile", "model.toml")
     monkeypatch.undo()
     assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr == f"Error: 'leaky.py' cannot be written: {os.strerror(number)}.\n"
+    assert result.stderr == f"Error: 'leaky.c' cannot be written: {os.strerror(number)}.\n"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("error", [PermissionError(errno.EPERM, "Not yours"), KeyboardInterrupt()])
+def test_a_module_that_fails_takes_its_c_text_back(run, tmp_path, monkeypatch, before, error):
+    """As in a shared folder, where the text beside a module of another user's may be one's own."""
+    Path("model.toml").write_text(CELL)
+    if before:
+        run("compile", "model.toml")
+    Path("model.toml").write_text(CELL.replace("0.3", "0.4"))
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept, placed = os.replace, []
+
+    def fails(temporary, target):
+        if target.suffix == ".py":
+            raise error
+        placed.append(target.name)
+        kept(temporary, target)
+
+    monkeypatch.setattr(write_module.os, "replace", fails)
+    result = run("compile", "model.toml")
+    monkeypatch.undo()
+    assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert placed == ["leaky.c"] * (2 if before else 1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
 
@@ -511,7 +576,7 @@ def test_a_limit_on_file_size_leaves_no_half_file(tmp_path):
     )
     result = python("-B", "-c", script)
     assert result.returncode == 1
-    assert result.stderr.decode() == f"Error: '{tmp_path / 'lstm.py'}' cannot be written: File too large.\n"
+    assert result.stderr.decode() == f"Error: '{tmp_path / 'lstm.c'}' cannot be written: File too large.\n"
     assert files(tmp_path) == set()
 
 
@@ -532,8 +597,31 @@ def test_no_half_file_after_a_signal(tmp_path, name):
     assert b"Traceback" not in result.stderr
     assert (tmp_path / "leaky.py").read_bytes() == old
     if name == "SIGINT":
-        assert files(tmp_path) == {"model.toml", "leaky.py"}
-    assert rnngen("compile", "model.toml", cwd=tmp_path).stdout == b"wrote leaky.py\n"
+        assert files(tmp_path) == {"model.toml", "leaky.c", "leaky.py"}
+    assert rnngen("compile", "model.toml", cwd=tmp_path).stdout.decode() == both(WROTE, "leaky")
+
+
+@POSIX
+def test_a_kill_between_the_files_is_seen(tmp_path):
+    """The module is then the old one, and its C text that of the new one."""
+    (tmp_path / "model.toml").write_text(CELL)
+    assert rnngen("compile", "model.toml", cwd=tmp_path).returncode == 0
+    old = {name: (tmp_path / name).read_bytes() for name in ("leaky.c", "leaky.py")}
+    assert c_text(tmp_path / "leaky.py") == old["leaky.c"]
+    (tmp_path / "model.toml").write_text(CELL.replace("0.3", "0.4"))
+    script = (
+        "import os, signal; from rnngen.cli import main\n"
+        "kept = os.replace\n"
+        "def replace(old, new): os.kill(os.getpid(), signal.SIGKILL) if new.suffix == '.py' else kept(old, new)\n"
+        "os.replace = replace; main(['compile', 'model.toml'])"
+    )
+    assert python("-c", script, cwd=tmp_path).returncode == -signal.SIGKILL
+    assert (tmp_path / "leaky.c").read_bytes() != old["leaky.c"]
+    assert (tmp_path / "leaky.py").read_bytes() == old["leaky.py"]
+    with pytest.raises(Unfit, match=r"leaky\.c is not the one that was written with leaky\.py: rnngen compile model"):
+        c_text(tmp_path / "leaky.py")
+    told = rnngen("compile", "model.toml", cwd=tmp_path).stdout.decode()
+    assert told == "leaky.c is up to date\nwrote leaky.py\n"
 
 
 @POSIX
@@ -548,23 +636,24 @@ def test_what_a_kill_left_behind_goes_with_the_next_write(tmp_path):
     (tmp_path / ".leaky.py.111111111111.tmp").symlink_to(tmp_path / "leaky.py")
     os.utime(tmp_path / ".leaky.py.000000000000.tmp", (1, 1))
     os.utime(tmp_path / ".leaky.py.111111111111.tmp", (1, 1), follow_symlinks=False)
-    assert write(tmp_path / "leaky.py", b"1")
+    assert write({tmp_path / "leaky.py": b"1"})
     others = {".leaky.py.000000000000.tmp", ".leaky.py.111111111111.tmp", "leaky.py"}
     assert files(tmp_path) == {*kept, *others}
     (tmp_path / gone).write_text("half a module")
     os.utime(tmp_path / gone, (1, 1))
-    assert not write(tmp_path / "leaky.py", b"1")
+    assert not write({tmp_path / "leaky.py": b"1"})
     assert gone in files(tmp_path), "nothing was written, so nothing is touched"
 
 
-def test_write_says_whether_it_wrote(tmp_path):
-    path = tmp_path / "a" / "b.py"
-    assert write(path, b"1")
-    assert not write(path, b"1")
-    assert write(path, b"2")
+def test_write_says_what_it_wrote(tmp_path):
+    path, other = tmp_path / "a" / "b.py", tmp_path / "a" / "b.c"
+    assert write({other: b"1", path: b"1"}) == {other, path}
+    assert write({other: b"1", path: b"1"}) == set()
+    assert write({other: b"1", path: b"2"}) == {path}
     assert path.read_bytes() == b"2"
     with pytest.raises(Unwritable, match="is not a directory"):
-        write(path / "c.py", b"")
+        write({other: b"3", path / "c.py": b""})
+    assert other.read_bytes() == b"1"
 
 
 # Standard output, interruptions, faults.
@@ -1058,7 +1147,7 @@ def test_verify_says_once_that_nothing_could_be_compared(run):
 def test_verify_runs_a_dtype_that_is_repeated_once(run, monkeypatch):
     asked = []
 
-    def stream(source, name, text, path, dtypes, schedules, wrappers):
+    def stream(source, module, path, dtypes, schedules, wrappers):
         assert not wrappers
         asked.append((dtypes, schedules))
         yield Plan("Here.", 1)
@@ -1079,7 +1168,7 @@ def test_verify_sees_a_wrong_gradient(run, monkeypatch):
     def wrong(*arguments):
         module = compile_model(*arguments)
         assert "d_weight_hh_1.sum(0)" in module.text or ".sum(0)" in module.text
-        return type(module)(module.name, module.text.replace(".sum(0)", ".sum(0) * 1.01"))
+        return Module(module.name, module.text.replace(".sum(0)", ".sum(0) * 1.01"), module.beside)
 
     monkeypatch.setattr("rnngen.compile.compile_model", wrong)
     result = run("verify", "indrnn", "--path", "torch", "--dtype", "float32")
@@ -1135,9 +1224,8 @@ def test_verify_sees_a_wrong_gradient_of_an_unsteady_cell(run, monkeypatch):
     def wrong(*arguments):
         module = compile_model(*arguments)
         assert "torch.cos(1000000 * n)" in module.text
-        return type(module)(
-            module.name, module.text.replace("torch.cos(1000000 * n)", "1.0000001 * torch.cos(1e6 * n)")
-        )
+        text = module.text.replace("torch.cos(1000000 * n)", "1.0000001 * torch.cos(1e6 * n)")
+        return Module(module.name, text, module.beside)
 
     Path("leaky.toml").write_text(UNSTEADY.replace(" + U @ h", " + 1e-9 * (U @ h)"))
     monkeypatch.setattr("rnngen.compile.compile_model", wrong)
@@ -1184,15 +1272,83 @@ def test_verify_knows_no_such_schedule(run):
     assert "No layer has the schedule elementwise; there are resident, stepwise." in result.stderr
 
 
-def test_the_cpu_path_has_no_schedules(run):
-    result = run("verify", "rnn", "--path", "torch", "--schedule", "stepwise")
+@pytest.mark.parametrize("path", ["torch", "native"])
+def test_the_cpu_path_has_no_schedules(run, path):
+    result = run("verify", "rnn", "--path", path, "--schedule", "stepwise")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--schedule is for kernels, and --path torch runs none." in result.stderr
+    assert f"--schedule is for kernels, and --path {path} runs none." in result.stderr
+
+
+@COMPILES
+def test_verify_runs_native_code(run):
+    """In the types that it has, and says by which compiler."""
+    result = run("verify", "indrnn", "--path", "native")
+    assert result.exit_code == 0, result.output
+    assert re.match(r"The CPU path, in native code by \S.*\.\n", result.stdout)
+    assert re.findall(r"^IndRNN, (\w+):", result.stdout, re.MULTILINE) == ["float64", "float32"]
+    assert result.stdout.endswith("16 runs compared, all within tolerance\n")
+
+
+@COMPILES
+def test_verify_sees_a_wrong_line_of_c(run, monkeypatch):
+    """And no other path does."""
+
+    def wrong(*arguments):
+        module = compile_model(*arguments)
+        (digest,) = {sha256(text.encode()).hexdigest() for text in module.beside.values()}
+        beside = {".c": module.beside[".c"].replace(" = tanh_(", " = 1.01 * tanh_(")}
+        assert beside != module.beside
+        text = module.text.replace(digest, sha256(beside[".c"].encode()).hexdigest())
+        return Module(module.name, sealed_again(text), beside)
+
+    monkeypatch.setattr("rnngen.compile.compile_model", wrong)
+    Path("leaky.toml").write_text(CELL)
+    result = run("verify", "leaky.toml", "--path", "native", "--dtype", "float64")
+    assert result.exit_code == 1
+    assert re.search(r"^  y .* WRONG ", result.stdout, re.MULTILINE)
+    assert run("verify", "leaky.toml", "--path", "torch", "--dtype", "float64").exit_code == 0
+
+
+def sealed_again(text: str) -> str:
+    """A module that was changed, as if it had been written so."""
+    return sealed(re.sub(r"(# Body:   sha256 )\w{64}", rf"\g<1>{NO_DIGEST}", text, count=1))
+
+
+def test_native_code_has_no_half_precision(run):
+    result = run("verify", "rnn", "--path", "native", "--dtype", "float32", "--dtype", "bfloat16")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "There is native code in float64 and float32; --path torch runs bfloat16." in result.stderr
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"RNNGEN_NATIVE": "0"}, "RNNGEN_NATIVE is 0"),
+        ({"CC": "no_such_compiler"}, "CC names 'no_such_compiler', which is not there"),
+        ({"CC": "false"}, "does not compile a line of C"),
+    ],
+)
+def test_verify_says_why_there_is_no_native_code(tmp_path, environment, reason):
+    environment |= {"RNNGEN_CACHE": str(tmp_path / "cache")}
+    order = ("-m", "rnngen", "verify", "indrnn", "--dtype", "float64", "--path")
+    result = python(*order, "native", environment=environment, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: No native code can run: ") and reason in result.stderr
+    assert result.stderr.endswith("; --path torch works without it.\n")
+
+
+@COMPILES
+def test_the_path_torch_compiles_nothing(tmp_path):
+    environment = {"RNNGEN_CACHE": str(tmp_path / "cache"), "RNNGEN_NATIVE": "1"}
+    for path, made in (("torch", False), ("native", True)):
+        order = ("-m", "rnngen", "verify", "indrnn", "--dtype", "float64", "--path", path)
+        assert python(*order, environment=environment).returncode == 0
+        assert any(file.suffix == ".so" for file in tmp_path.rglob("*")) == made
 
 
 def test_a_crash_of_the_verifier_is_ours(run, monkeypatch):
-    broken = lambda *arguments: type(compile_model(*arguments))("m", "import os; os._exit(7)")  # noqa: E731
-    monkeypatch.setattr("rnngen.compile.compile_model", broken)
+    monkeypatch.setattr("rnngen.compile.compile_model", lambda *_: Module("m", "import os; os._exit(7)", {}))
     result = run("verify", "rnn", "--path", "torch")
     assert result.exit_code == 3
     assert "ended early, with exit code 7" in result.stderr

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 # Language, the file that the first line names, and what stands below it.
 BLOCKS = re.findall(r"^```(\w+)\n(?:#|\{#) (\S+)(?: #\})?\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 FOLDERS = "tests|rnngen|runtime|emit|passes|wrappers|description|templates|docs|benchmarks"
 ROW = re.compile(rf"`((?:{FOLDERS})/[\w./]*\.\w+)`")
 
@@ -36,7 +37,7 @@ def applied(language: str, file: Path, text: str) -> None:
 def changed(tmp_path_factory) -> Path:
     """A copy with every example of the page."""
     folder = tmp_path_factory.mktemp("changed")
-    for name in ("rnngen", "templates"):
+    for name in ("rnngen", "templates", "benchmarks", "generated"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for language, name, text in BLOCKS:
         applied(language, folder / name, text)
@@ -67,8 +68,8 @@ def cell(folder: Path, name: str, update: str, shape: str = '"hidden"') -> str:
 
 def test_every_kind_has_an_example():
     kinds = {name: language for language, name, _ in BLOCKS}
-    assert len(BLOCKS) == 22
-    assert {Path(name).suffix for name in kinds} == {".toml", ".py", ".jinja"}
+    assert len(BLOCKS) == 28
+    assert {Path(name).suffix for name in kinds} == {".toml", ".py", ".jinja", ".h"}
 
 
 @pytest.mark.parametrize("name", sorted(set(ROW.findall(PAGE))))
@@ -90,20 +91,23 @@ def test_a_cell(changed):
 
 
 def test_an_operation_and_a_schedule(changed):
-    """By the kernels, in the interpreter."""
+    """By native code and, in the interpreter, by the kernels."""
     model = cell(changed, "shortened", "h' = tanh(W @ x + u * h) * rsqrt(1 + h * h)")
     assert re.search(r"whole +0\.\d+ us a step", run(changed, "-m", "rnngen", "explain", model))
-    order = ("-m", "rnngen", "verify", model, "--dtype", "float32", "--schedule", "whole")
-    assert "all within tolerance" in run(changed, *order, TRITON_INTERPRET="1")
+    order = ("-m", "rnngen", "verify", model, "--dtype", "float32")
+    assert "all within tolerance" in run(changed, *order, "--schedule", "whole", TRITON_INTERPRET="1")
+    if COMPILER:
+        assert "all within tolerance" in run(changed, *order, "--path", "native")
 
 
 def test_an_operation_across_units(changed):
-    """Beside a product and before one, by the steps in torch and, in the interpreter, by the kernels."""
+    """Beside a product and before one, on all paths."""
     update = "h' = tanh(W @ x + u @ (h * energy(h)) - 0.1 * energy(tanh(h)))"
     model = cell(changed, "crowd", update, '"hidden", "hidden"')
     assert re.search(r"resident +it cannot compute 'energy'", run(changed, "-m", "rnngen", "explain", model))
     order = ("-m", "rnngen", "verify", model, "--dtype", "float64")
-    assert "all within tolerance" in run(changed, *order, "--path", "torch")
+    for path in ("torch", "native") if COMPILER else ("torch",):
+        assert "all within tolerance" in run(changed, *order, "--path", path)
     assert "all within tolerance" in run(changed, *order, TRITON_INTERPRET="1")
 
 
@@ -151,3 +155,24 @@ def test_a_wrapper(changed):
     assert run(changed, "-c", WRAPPED, str(ROOT / "tests")).strip() == "equal"
     order = ("-m", "rnngen", "verify", "indrnn", "--with", "leak", "--path", "torch", "--dtype", "float64")
     assert "all within tolerance" in run(changed, *order)
+
+
+def test_a_contender(changed):
+    """It is judged, and then timed."""
+    order = (
+        "run",
+        "--parts",
+        "sizes",
+        "--cells",
+        "lstm",
+        "--hidden",
+        "8",
+        "--batch",
+        "2",
+        "--time",
+        "4",
+        "--out",
+        "rows",
+    )
+    told = run(changed, "-m", "benchmarks", *order, "--quick")
+    assert len(re.findall(r"torch\.nn cells (?:forward|both): [\d.]+ ms, [\d.]+ of torch\.nn .*, error \d", told)) == 2

@@ -225,9 +225,10 @@ def test_a_target_spells_every_primitive(target):
 
 @pytest.mark.parametrize("op", ACROSS.values(), ids=ACROSS)
 def test_a_row_across_units_is_spelled(op):
-    """In the steps of torch and, as `stepwise` takes every primitive, in its template."""
+    """In the steps of torch, in C and, as `stepwise` takes every primitive, in its template."""
     assert not op.sign.isidentifier() or op.sign == op.name, "a function's sign is its name"
     assert op.name in TARGETS["torch"].spelling.calls, "rnngen/emit/torch/spelling.py lacks it"
+    assert op.definition or op.name in TARGETS["c"].spelling.calls, "rnngen/emit/c/spelling.py lacks it"
     template = "templates/triton/stepwise.py.jinja"
     spelled = f'"{op.name}": "' in (Path(__file__).parent.parent / template).read_text()
     assert spelled or op.definition, f"{template} lacks it"

@@ -31,7 +31,7 @@ def source_files(*patterns: str) -> set[str]:
 
 def shipped() -> set[str]:
     """What a wheel must hold, beside its metadata, as paths of the repository."""
-    return source_files("rnngen/**/*.py", "rnngen/cells/*.toml", "templates/**/*.jinja")
+    return source_files("rnngen/**/*.py", "rnngen/cells/*.toml", "rnngen/runtime/c/*.[ch]", "templates/**/*.jinja")
 
 
 @pytest.fixture(scope="module")

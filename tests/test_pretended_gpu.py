@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnngen.compile import compile_model
 from rnngen.description import library
-from rnngen.runtime import language, launch
+from rnngen.runtime import language, launch, native, sweep
 from rnngen.runtime.choose import choose
 from rnngen.runtime.plan import NotPossible
 from rnngen.runtime.schedules import resident
@@ -358,9 +358,16 @@ def outcome(device: str, packed: bool) -> list[torch.Tensor]:
     return [tensor.detach().cpu() for tensor in found]
 
 
+def without_native_code(monkeypatch):
+    """The steps in torch on the CPU, too."""
+    monkeypatch.setattr(native, "multiplies", lambda *tensors: False)
+    monkeypatch.setattr(sweep, "native_of", lambda which, state: None)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("card", OTHERS.values(), ids=OTHERS)
-def test_a_device_without_kernels_runs_the_torch_steps_and_says_so_once(card, packed, forgetful):
+def test_a_device_without_kernels_runs_the_torch_steps_and_says_so_once(card, packed, forgetful, monkeypatch):
+    without_native_code(monkeypatch)
     wanted = outcome("cpu", packed)
     with pretended(card, driver=False) as gpu, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -383,6 +390,7 @@ def test_a_card_without_triton_or_with_an_old_one_runs_the_torch_steps(version, 
     else:
         monkeypatch.setattr(triton, "__version__", version)
     monkeypatch.setattr(launch, "MISSING", language._missing())
+    without_native_code(monkeypatch)
     wanted = outcome("cpu", False)
     with pretended(CARDS["H100"]) as gpu:
         with pytest.warns(UserWarning, match="Triton 3.6 or newer") as warned:

@@ -35,10 +35,30 @@ def test_random_cells(data, module_of):
     assert check(Trial(text, module), call) == ["torch", "reference"]
 
 
+@given(data=st.data())
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@seed(1)
+def test_random_cells_in_native_code(data, native_of):
+    text = data.draw(cells())
+    call = data.draw(calls(text))
+    try:
+        module = native_of(text)
+    except ModelError as error:
+        note(str(error))
+        reject()
+    assert check(Trial(text, module), call) == ["native", "reference"]
+
+
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_once(name, module_of):
     text, call = FOUND[name]
     assert check(Trial(text, module_of(text)), call) == ["torch", "reference"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in FOUND])
+def test_what_was_found_once_in_native_code(name, native_of):
+    text, call = FOUND[name]
+    assert check(Trial(text, native_of(text)), call) == ["native", "reference"]
 
 
 def products(program: Program) -> set[str]:

@@ -264,7 +264,7 @@ def test_a_wrapper_without_effect_is_told_where_it_is_named(run):
 
 def test_compile_with(run):
     result = run("compile", "lstm", "--with", "halved", "--with", "carried")
-    assert (result.exit_code, result.output) == (0, "wrote lstm_halved_carried.py\n")
+    assert (result.exit_code, result.output) == (0, "wrote lstm_halved_carried.c\nwrote lstm_halved_carried.py\n")
     text = Path("lstm_halved_carried.py").read_text()
     assert text == compile_model(library()["lstm"], ["halved", "carried"]).text
     assert "\n# with halved, then carried\n" in text

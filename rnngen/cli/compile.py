@@ -1,4 +1,4 @@
-"""`rnngen compile`: a module for each MODEL, all of them or none."""
+"""`rnngen compile`: a module for each MODEL, and its C text beside it; all of them or none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(
     force: bool,
     in_json: bool,
 ) -> None:
-    """Write DIR/<name>.py for each MODEL.
+    """Write DIR/<name>.py for each MODEL, and beside it DIR/<name>.c, its steps for CPUs.
 
     Nothing is written unless all MODELs are accepted, and a file that would not change is not touched.
     """
@@ -42,19 +42,22 @@ def command(
         raise click.UsageError("--stdout prints one module, without --check, --diff, --json or -o.")
     if models.count("-") > 1:
         raise click.UsageError("Standard input holds one model, so - can be given once.")
-    results = [_compiled(model, wrappers) for model in models]
-    made = [result for result in results if isinstance(result, Compiled)]
+    groups = [_compiled(model, wrappers) for model in models]
+    results = [result for group in groups for result in group]
+    modules = [made for group in groups if (made := [result for result in group if isinstance(result, Compiled)])]
+    made = [result for module in modules for result in module]
     if stdout and made:
-        click.echo(made[0].content, nl=False)
+        click.echo(made[-1].content, nl=False)
         return
     if len(made) == len(results):
-        _place(made, out or Path(), force or check or show_diff)
+        _place(modules, out or Path(), force or check or show_diff)
     ready = all(result.status in ("unchanged", "stale", "missing", "edited") for result in results)
-    for result in made if ready else ():
+    for module in modules if ready else ():
         if show_diff:
-            result.diff = difference(result)
+            for result in module:
+                result.diff = difference(result)
         elif not check:
-            _write(result)
+            _write(module)
     if in_json:
         print_json(results)
     else:
@@ -66,7 +69,8 @@ def command(
     ctx.exit(exit_code(results, check))
 
 
-def _compiled(model: str, wrappers: Sequence[str]) -> Outcome:
+def _compiled(model: str, wrappers: Sequence[str]) -> list[Outcome]:
+    """One for each file, the module last, or one that says why there is none."""
     from rnngen.compile import compile_model
     from rnngen.document import Unreadable
     from rnngen.errors import ModelError
@@ -74,58 +78,78 @@ def _compiled(model: str, wrappers: Sequence[str]) -> Outcome:
     try:
         module = compile_model(open_model(model), wrappers)
     except Unreadable as error:
-        return Outcome(model=model, status="unreadable", error=str(error))
+        return [Outcome(model=model, status="unreadable", error=str(error))]
     except ModelError as error:
-        return Outcome(model=model, status="rejected", mistakes=error.mistakes, all_found=error.all_found)
-    return Compiled(model=model, status="compiled", file=Path(f"{module.name}.py"), text=module.text)
+        return [Outcome(model=model, status="rejected", mistakes=error.mistakes, all_found=error.all_found)]
+    return [Compiled(model=model, status="compiled", file=Path(name), text=text) for name, text in module.files.items()]
 
 
-def _place(results: Sequence[Compiled], out: Path, overwrite: bool) -> None:
-    """Find where each module goes, and what is there; a file that a person has worked on is refused."""
+def _place(modules: Sequence[Sequence[Compiled]], out: Path, overwrite: bool) -> None:
+    """Find where the files of each module go, and what is there; one that a person has worked on is refused."""
     from rnngen.errors import visible
-    from rnngen.runtime.seal import condition, renewal
-    from rnngen.write import Unwritable, current, is_current
+    from rnngen.write import Unwritable, current
 
     owners: dict[str, str] = {}
-    for result in results:
-        result.file = out / result.file
-        shown = visible(os.fspath(result.file))
-        first = owners.setdefault(os.path.normcase(result.file).lower(), result.model)
-        if first != result.model:
-            result.status = "refused"
-            both = f"'{visible(first)}' and '{visible(result.model)}'"
-            result.error = f"{both} would both be written to '{shown}'."
+    for files in modules:
+        for result in files:
+            result.file = out / result.file
+        module = files[-1]
+        first = owners.setdefault(os.path.normcase(module.file).lower(), module.model)
+        if first != module.model:
+            both = f"'{visible(first)}' and '{visible(module.model)}'"
+            _stop(files, "refused", f"{both} would both be written to '{visible(os.fspath(module.file))}'.")
             continue
         try:
-            result.before = current(result.file)
+            for result in files:
+                result.before = current(result.file)
         except Unwritable as error:
-            result.status, result.error = "refused", str(error)
+            _stop(files, "refused", str(error))
             continue
-        if result.before is None:
-            result.status = "missing"
-        elif is_current(result.before, result.content):
-            result.status = "unchanged"
-        elif condition(result.before) == "intact":
-            result.status = "stale"
-            if (former := renewal(result.before)) != renewal(result.content):
-                result.note = (
-                    f"Note: '{shown}' was the module of another model until now, made by: {former}\n"
-                    "Hint: with another 'name' in one of the models, or with -o, both modules stay."
-                )
-        else:
-            result.status = "edited"
-            if not overwrite:
-                result.status = "refused"
-                result.error = (
-                    f"'{shown}' was edited by hand, or is not rnngen's, so it was left alone.\n"
-                    "Hint: --diff shows what would change; --force overwrites it."
-                )
+        for result in files:
+            _compare(result, overwrite)
 
 
-def _write(result: Compiled) -> None:
+def _compare(result: Compiled, overwrite: bool) -> None:
+    """What is in its file, beside what it would become."""
+    from rnngen.errors import visible
+    from rnngen.runtime.seal import condition, renewal
+    from rnngen.write import is_current
+
+    shown = visible(os.fspath(result.file))
+    if result.before is None:
+        result.status = "missing"
+    elif is_current(result.before, result.content):
+        result.status = "unchanged"
+    elif condition(result.before) == "intact":
+        result.status = "stale"
+        if (former := renewal(result.before)) != renewal(result.content):
+            result.note = (
+                f"Note: '{shown}' was the module of another model until now, made by: {former}\n"
+                "Hint: with another 'name' in one of the models, or with -o, both modules stay."
+            )
+    elif overwrite:
+        result.status = "edited"
+    else:
+        result.status = "refused"
+        result.error = (
+            f"'{shown}' was edited by hand, or is not rnngen's, so it was left alone.\n"
+            "Hint: --diff shows what would change; --force overwrites it."
+        )
+
+
+def _write(files: Sequence[Compiled]) -> None:
+    """The files of a module, all or none."""
     from rnngen.write import Unwritable, write
 
     try:
-        result.status = "written" if write(result.file, result.content) else "unchanged"
+        written = write({result.file: result.content for result in files})
     except Unwritable as error:
-        result.status, result.error = "full" if error.full else "refused", str(error)
+        _stop(files, "full" if error.full else "refused", str(error))
+        return
+    for result in files:
+        result.status = "written" if result.file in written else "unchanged"
+
+
+def _stop(files: Sequence[Compiled], status: str, error: str) -> None:
+    for result in files:
+        result.status, result.error = status, error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of one MODEL. error: why it could not be read, or its file not be written."""
+    """What became of one MODEL, or of one of its files. error: why it could not be read, or not be written."""
 
     model: str
     status: str
@@ -30,7 +30,7 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Compiled(Outcome):
-    """One that has become a module. before: what is in its file, None where there is none; note: what else to know
+    """A file of one that has become a module. before: what is in it, None where there is none; note: what else to know
     once it is written; diff: what would change.
     """
 
@@ -63,9 +63,8 @@ def print_problems(results: Sequence[Outcome]) -> None:
     mistakes = [mistake for result in results for mistake in result.mistakes]
     if mistakes:
         Rejected(mistakes, all(result.all_found for result in results)).show()
-    for result in results:
-        if result.error:
-            click.echo(f"Error: {result.error}", err=True)
+    for error in dict.fromkeys(result.error for result in results if result.error):  # files of a module share theirs
+        click.echo(f"Error: {error}", err=True)
 
 
 def print_outcomes(ctx: click.Context, results: Sequence[Compiled], quiet: bool) -> None:

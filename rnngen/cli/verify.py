@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 @wrappers_option
 @click.option(
     "--path",
-    type=click.Choice(["kernels", "torch"]),
+    type=click.Choice(["kernels", "native", "torch"]),
     default="kernels",
     show_default=True,
-    help="What to run: the kernels, on a GPU or else interpreted; or the CPU path.",
+    help="What to run: the kernels, on a GPU or else interpreted; or the CPU path, in native code or in torch.",
 )
 @click.option(
     "--dtype",
     "dtypes",
     multiple=True,
     type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-    help="May be repeated; all four by default, which takes minutes where kernels are interpreted.",
+    help="May be repeated; all that the path has by default, for kernels four: minutes where they are interpreted.",
 )
 @click.option(
     "--schedule",
@@ -51,15 +51,18 @@ def command(
     schedules: tuple[str, ...],
 ) -> None:
     """Compare MODEL's layers with the reference: every output and every gradient, by name."""
-    if path == "torch" and schedules:
-        raise click.UsageError("--schedule is for kernels, and --path torch runs none.")
     from rnngen.compile import compile_model
-    from rnngen.verify import VerifierFailed, verify
+    from rnngen.verify import NATIVE, VerifierFailed, verify
+
+    if path != "kernels" and schedules:
+        raise click.UsageError(f"--schedule is for kernels, and --path {path} runs none.")
+    if path == "native" and (halves := [dtype for dtype in dtypes if dtype not in NATIVE]):
+        raise click.UsageError(f"There is native code in {' and '.join(NATIVE)}; --path torch runs {halves[0]}.")
 
     source = open_model(model)
     module = compile_model(source, wrappers)
     dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
-    answers = verify(source, module.name, module.text, path, dtypes, schedules, wrappers)
+    answers = verify(source, module, path, dtypes, schedules, wrappers)
     stream = cast("Generator[Case, None, None]", answers)  # once the plan is taken from it
     try:
         plan = cast("Plan", next(answers))

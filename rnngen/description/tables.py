@@ -156,7 +156,7 @@ class LayerTable(Table):
     drop_connect: of that wrapper: the probability of a zero, in training, in the recurrent matrices
     clip: of that wrapper: what the gradient of each unit is cut off at, on either side, on its way from a step to the
         one before; for all states, or for some by their names
-    schedule: how the scan is laid on the machine
+    schedule: how the scan is laid on a GPU
     """
 
     cell: str

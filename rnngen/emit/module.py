@@ -43,7 +43,10 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         direction: [target.write(program, chain, f"{name}_{direction}") for target in TARGETS.values()]
         for direction, chain in sweeps.items()
     }
-    every = [one for pair in zip(*written.values(), strict=True) for one in pair]  # target by target
+    files: dict[str, list[Written]] = {}
+    for target, *pair in zip(TARGETS.values(), *written.values(), strict=True):
+        files.setdefault(target.suffix, []).extend(pair)
+    module = files.pop(".py")
     gradients, reference = _gradients(program), _reference(program)
     return CellView(
         name=name,
@@ -52,8 +55,9 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         remarks=tuple(filter(None, (cell.paper, cell.note))),
         equations=tuple(equation.text for equation in program.equations),
         wrappers=program.wrappers,
-        stages=(*(one.stages for one in every), function(gradients), function(reference)),
-        loops=tuple(one.loops for one in every if one.loops),
+        stages=(*(one.stages for one in module), function(gradients), function(reference)),
+        loops=tuple(one.loops for one in module if one.loops),
+        beside={suffix: tuple(t for one in texts for t in (one.stages, one.loops)) for suffix, texts in files.items()},
         scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name),
         run=_run(program),
         equations_function=reference.name,
@@ -126,7 +130,9 @@ def _run(program: Chained) -> RunView:
     names = Names((program.described, *graphs), _RUN_NAMES - {"x"})
     places = {state.name: place for place, state in enumerate(program.cell.states)}
     once, after = (TorchText(graph, names) for graph in (program.once, program.after))
-    before = TorchText(program.before, names, places=places)
+    asked = {leaf.name for leaf in program.after.leaves("input")}
+    for_scan = frozenset(leaf.name for leaf in program.scan.leaves("input")) - asked
+    before = TorchText(program.before, names, places=places, for_scan=for_scan)
     carried = program.scan.states if program.before.states else ()
     return RunView(
         weights=tuple(names[name] for name in _weights(program)),

@@ -33,6 +33,7 @@ def environment(target: str) -> Environment:
     made.filters |= {
         "lines": lines,
         "filled": filled,
+        "listed": listed,
         "arguments": arguments,
         "text": literal,
         "tuple_of": lambda items: _tuple(items),
@@ -59,6 +60,11 @@ def lines(items: Sequence[str], indent: int) -> str:
 def filled(items: Sequence[str], indent: int) -> str:
     """Items with a comma behind each, as many to a line as fit."""
     return f"{lines(fill(items, indent), indent)},"
+
+
+def listed(items: Sequence[str], indent: int) -> str:
+    """Items with a comma between, as many to a line as fit."""
+    return lines(fill(items, indent), indent)
 
 
 def arguments(numbers: str, *constants: str) -> list[str]:

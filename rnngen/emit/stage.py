@@ -33,7 +33,7 @@ def stage_function(
     equations: tuple[Equation, ...] = (),
 ) -> FunctionText:
     """A stage of a chain as a function. read: of a pack that it takes, the blocks that its argument has."""
-    graph = _graph(chain, stage)
+    graph = graph_of(chain, stage)
     names = Names([graph], spelling.reserved)
     mask = names[chain.mask] if stage.masked else ""
     leaves: dict[Atom, str] = {}
@@ -66,7 +66,7 @@ def stage_function(
     return FunctionText(name, (*arguments, *filter(None, [mask])), tuple(lines), tuple(returns))
 
 
-def _graph(chain: Chain, stage: Stage) -> CellGraph:
+def graph_of(chain: Chain, stage: Stage) -> CellGraph:
     """The values of a stage, with what it takes as inputs."""
     own = {value.name for value in stage.values}
     values: dict[str, Value] = {}

@@ -43,6 +43,7 @@ class Spelling:
     `with_number` replaces `calls` where the second operand is a number that the call of two tensors would refuse;
     `with_fraction` where it is one that float32 does not hold.
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
+    `fraction` is a number that is not whole.
     """
 
     target: str
@@ -51,6 +52,7 @@ class Spelling:
     with_fraction: Mapping[str, str]
     filled: str
     reserved: frozenset[str]
+    fraction: str = "{0}"
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand, each once."""
@@ -94,6 +96,10 @@ class Names:
         """Find identifiers for values now, in this order, rather than as they come."""
         for name in names:
             self[name]
+
+    def share(self, name: str, known: str) -> None:
+        """Call a value by an identifier that it has already."""
+        self._found.setdefault(name, known)
 
     def made(self, key: tuple[str, ...], wanted: str) -> str:
         """An identifier for something that is no value of a graph, `wanted` if that is free."""
@@ -141,7 +147,7 @@ def statements(
     for value in graph.values:
         known = atom(value)
         if value.op == "constant":
-            texts[value.name] = number(value.number), _ATOM if value.number >= 0 else _UNARY
+            texts[value.name] = number(value.number, spelling.fraction), _ATOM if value.number >= 0 else _UNARY
         elif known is not None:
             texts[value.name] = known, _ATOM
         else:
@@ -164,9 +170,9 @@ def statements(
     return found
 
 
-def number(value: float) -> str:
-    """A number as Python writes it, whole ones without a point."""
-    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
+def number(value: float, fraction: str = "{0}") -> str:
+    """A number as Python and C write it, whole ones without a point."""
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else fraction.format(repr(value))
 
 
 def _expression(

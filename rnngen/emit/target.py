@@ -25,15 +25,18 @@ class Written:
 
 
 class Target(ABC):
-    """name: of its templates' folder. spelling: how it writes operations. schedules: those that it has loops for."""
+    """name: of its templates' folder. suffix: of the file that has its text: the module, or one of its own beside it.
+    spelling: how it writes operations. schedules: those that it has loops for.
+    """
 
     name: str
+    suffix: str = ".py"
     spelling: Spelling
     schedules: tuple[str, ...]
 
     @property
     def preface(self) -> str:
-        """What a module says once, before its first cell; "" for nothing."""
+        """What a file says once, before its first cell; "" for nothing."""
         return ""
 
     @abstractmethod

@@ -94,6 +94,7 @@ class CellView:
 
     about, remarks: the paragraphs of its class's docstring.
     stages, loops: what its steps compute, and how they run over time, in the languages of the targets.
+    beside: both, by the suffix of another file than the module.
     wrappers: what the equations are compiled with, the first innermost. equations_function: the name of the step in
     plain torch.
     """
@@ -106,6 +107,7 @@ class CellView:
     wrappers: tuple[str, ...]
     stages: tuple[str, ...]
     loops: tuple[str, ...]
+    beside: dict[str, tuple[str, ...]]
     scan: ScanView
     run: RunView
     equations_function: str
@@ -122,11 +124,24 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
+class FileView:
+    """A file beside the module. module: the name of that one's."""
+
+    first_words: str
+    version: str
+    no_digest: str
+    module: str
+    cells: tuple[CellView, ...]
+    last_line: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleView:
     """The top of a file, and its last line.
 
     No text from outside stands before the third line. source: the label of the model; digest: of its text; renewal: the
-    command that compiles it. torch, published: what is imported of torch and of the runtime.
+    command that compiles it. beside: the digests of the files that belong to it, by their suffixes without the point.
+    torch, published: what is imported of torch and of the runtime.
     """
 
     first_words: str
@@ -136,6 +151,7 @@ class ModuleView:
     digest: str
     renewal: str
     format: int
+    beside: dict[str, str]
     docstring: str
     torch: tuple[str, ...]
     published: tuple[str, ...]

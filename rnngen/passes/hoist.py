@@ -45,7 +45,7 @@ _SUMS = frozenset({"add", "sub"})
 
 def hoist(program: Packed) -> Split:
     """The program with its cell split into `once`, `before`, `scan` and `after`."""
-    graph, early = _with_biases(*_with_sums(_regrouped(program.cell)))
+    graph, early = _with_biases(*_with_sums(_with_norms(_regrouped(program.cell))))
     phase = _phases(graph, early)
     outputs = dict(graph.outputs)
     after = _extract(graph, phase, "after", (), [*dict.fromkeys(outputs.values())])
@@ -235,6 +235,68 @@ def _sum(builder: Builder, name: str, terms: list[tuple[int, str]]) -> str:
     for left, (sign, term) in zip(range(len(rest) - 1, -1, -1), rest, strict=True):
         total = builder.make(f"{name}.1" if left else name, "add" if sign > 0 else "sub", total, term)
     return total
+
+
+def _with_norms(graph: CellGraph) -> CellGraph:
+    """Gains and biases of the blocks of a norm of the input as those of the norm.
+
+    n = layer_norm(P), a = n[0] * u + b, c = n[1] * v + d   →   S = n * stack(u, v) + stack(b, d), a = S[0], c = S[1]
+    """
+    norms = {value.name for value in graph.values if value.op in ACROSS and ACROSS[value.op].definition}
+    while found := _blockwise(graph, norms):
+        pack, using, others = found
+        builder = Builder(graph.values)
+        stack = Value(builder.fresh(f"{pack.name}_stack"), "stack", tuple(others), pack.shape)
+        whole = Value(builder.fresh(f"{pack.name}_{using[0].op}"), using[0].op, (pack.name, stack.name), pack.shape)
+        norms.add(whole.name)
+        blocks = {user.name: number for number, user in enumerate(using)}
+        values = [
+            replace(value, op="pick", operands=(whole.name,), attribute=blocks[value.name])
+            if value.name in blocks
+            else value
+            for value in graph.values
+        ]
+        graph = prune(_in_order(replace(graph, values=(*values, stack, whole))))
+    builder = Builder()
+    names: dict[str, str] = {}
+    for value in graph.values:  # where all blocks of a parameter are stacked, that is the parameter
+        names[value.name] = builder.copy(value, names)
+    return prune(renamed(graph, builder, names))
+
+
+def _blockwise(graph: CellGraph, packs: set[str]) -> tuple[Value, list[Value], list[str]] | None:
+    """One of the packs, of inputs, whose blocks are only ever multiplied with parameters, or added to them; what is
+    made of each; and by which vector.
+    """
+    rank, users, only_users, definitions = _ranks(graph), graph.users(), graph.only_users(), graph.by_name()
+    for pack in graph.values:
+        picks = {user.block: user.name for user in users[pack.name] if user.op == "pick"}
+        count = blocks_of(pack.shape)
+        if pack.name not in packs or rank[pack.name] != 1 or not 1 < len(picks) == len(users[pack.name]) == count:
+            continue
+        using = [user for number in range(count) if (user := only_users.get(picks[number]))]
+        if len(using) < count or {user.op for user in using} not in ({"add"}, {"mul"}):
+            continue
+        others = [next(o for o in user.operands if o != picks[n]) for n, user in enumerate(using)]
+        if all(rank[o] == 0 and definitions[o].shape == block_shape(pack.shape) for o in others):
+            return pack, using, others
+    return None
+
+
+def _in_order(graph: CellGraph) -> CellGraph:
+    """The graph with each value behind those that it is made of."""
+    definitions = graph.by_name()
+    order: dict[str, Value] = {}
+
+    def bring(name: str) -> None:
+        if name not in order:
+            for operand in definitions[name].operands:
+                bring(operand)
+            order[name] = definitions[name]
+
+    for name in definitions:
+        bring(name)
+    return replace(graph, values=tuple(order.values()))
 
 
 def _with_sums(graph: CellGraph) -> tuple[CellGraph, set[str]]:

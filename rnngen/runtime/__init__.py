@@ -25,6 +25,7 @@ PUBLISHED = {
     "filled": "direction",
     "outer": "linear",
     "product": "linear",
+    "product_for_scan": "linear",
     "product_into": "linear",
     "product_transposed": "linear",
     "product_transposed_into": "linear",

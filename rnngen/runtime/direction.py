@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnngen.runtime.cell import Cell
+from rnngen.runtime.linear import product
 from rnngen.runtime.resets import Resets
 from rnngen.runtime.scan import autocasting
 
@@ -70,9 +71,9 @@ class Direction:
     run: Callable[..., Result]
     options: Mapping[str, object]
     weights: Mapping[str, Tensor]
-    projection: Tensor | None
-    backwards: bool
-    last_only: bool
+    projection: Tensor | None = None
+    backwards: bool = False
+    last_only: bool = False
     lengths: Lengths | None = None
     valid: Tensor | None = None
     both: bool = False
@@ -115,7 +116,8 @@ class Direction:
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[name] for name in self.cell.tensors]
         y, last = self.run(rows if len(rows) > 1 else x, states, tensors, valid, reverse=self.backwards, **options)
-        if not autocasting(x.device.type):  # numbers may have made other types of it, outside of kernels
+        unlike = y.dtype != x.dtype or any(state.dtype != x.dtype for state in last)
+        if unlike and not autocasting(x.device.type):  # numbers may have made other types of it, outside of kernels
             y, last = y.to(x.dtype), tuple(state.to(x.dtype) for state in last)
         if self.last_only and self.cell.output:
             y = last[self.cell.states.index(self.cell.output)].clone()  # to write into y must not change the state
@@ -150,7 +152,7 @@ class Direction:
 
     def _seeing(self, projection: Tensor) -> dict[str, Tensor]:
         """The weights, with U @ R for each matrix U that is to be applied to the projection."""
-        return {name: w @ projection if name in self._sees else w for name, w in self.weights.items()}
+        return {name: _product(projection.T, w) if name in self._sees else w for name, w in self.weights.items()}
 
     @property
     def _sees(self) -> set[str]:
@@ -159,11 +161,16 @@ class Direction:
 
     def _projected(self, y: Tensor, last: tuple[Tensor, ...], projection: Tensor) -> Result:
         if not self.cell.narrow:
-            return F.linear(y, projection), last
+            return _product(projection, y), last
         place = self.cell.states.index(self.cell.output)
-        projected = F.linear(last[place], projection)
-        y = F.linear(y, projection)
+        projected = _product(projection, last[place])
+        y = _product(projection, y)
         return y, (*last[:place], projected, *last[place + 1 :])
+
+
+def _product(matrix: Tensor, rows: Tensor) -> Tensor:
+    """M @ v for each row, as if they were steps: so its bits do not depend on threads."""
+    return product(matrix, rows) if rows.dim() == 3 else product(matrix, rows[None])[0]
 
 
 def _filled(tensor: Tensor, projection: Tensor) -> Tensor:

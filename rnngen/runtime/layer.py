@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -123,10 +124,10 @@ class Layer(Leaf):
         if dtype is not None:
             self._check_dtype(dtype)
         self.init = checked_init(init, self._weights())
-        for layer, direction in self._places():
-            for weight in self._weights():
-                empty = torch.empty(weight.size(self._sizes(layer), heads), device=device, dtype=dtype)
-                name = self._suffixed(weight.name, layer, direction)
+        self._of_sizes: tuple[tuple[int, ...], list[list[tuple[str, str, tuple[int, ...]]]]] = (), []
+        for row in self._own_weights:
+            for weight, (_, name, size) in zip(self._weights(), row, strict=True):
+                empty = torch.empty(size, device=device, dtype=dtype)
                 if weight.trained:
                     self.register_parameter(name, nn.Parameter(empty))
                 else:
@@ -234,6 +235,23 @@ class Layer(Leaf):
         projection = Weight("weight_hr", ("weight_hr",), ("output", "given"), ("uniform",))
         return (*weights, projection) if self.proj_size else weights
 
+    @property
+    def _own_weights(self) -> list[list[tuple[str, str, tuple[int, ...]]]]:
+        """The weights of each scan of a call: their names, those of the parameters, and their shapes.
+
+        Sizes are attributes, which can be set with the weights.
+        """
+        sizes = self.input_size, self.hidden_size, self.proj_size, self.heads, *self.sizes.values()
+        if sizes != self._of_sizes[0]:
+            self._of_sizes = sizes, [list(self._names_and_sizes(*place)) for place in self._places()]
+        return self._of_sizes[1]
+
+    def _names_and_sizes(self, layer: int, direction: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        """The weights of one layer and direction."""
+        sizes = self._sizes(layer)
+        for weight in self._weights():
+            yield weight.name, self._suffixed(weight.name, layer, direction), weight.size(sizes, self.heads)
+
     def _suffixed(self, name: str, layer: int, direction: int) -> str:
         """The name of a parameter for one layer and direction."""
         return f"{name}_l{layer}{'_reverse' if direction else ''}"
@@ -257,6 +275,8 @@ class Layer(Leaf):
     @property
     def _rates(self) -> dict[str, Rate]:
         """The rates by the names of the arguments. Raises as the constructor does for what has been set since."""
+        if not self.cell.drawn:
+            return {}
         rates = {drawn.rate: getattr(self, drawn.rate) for drawn in self.cell.drawn}
         return checked_rates(rates, self.cell.drawn, self._title) if rates else rates
 
@@ -264,6 +284,8 @@ class Layer(Leaf):
         """Of a state, which has the same in all layers."""
         if self.proj_size and self.cell.narrow and state == self.cell.output:
             return self.proj_size
+        if state not in self.cell.widths:
+            return self.hidden_size
         return {"": 1, **self._sizes(0)}[self.cell.widths.get(state, "hidden")]
 
     # Weights.
@@ -309,15 +331,16 @@ class Layer(Leaf):
                 return blocks_of(getattr(self, self._suffixed(weight.name, layer, int(reverse))), weight)[name]
         raise KeyError(f"{self._title} has no block {name!r}; there are {', '.join(names)}")
 
-    def _tensors(self, layer: int, direction: int, x: Tensor) -> dict[str, Tensor]:
-        """The weights by name, zeros for biases that are not there. Raises RuntimeError for one that does not fit x."""
-        found, sizes = {}, self._sizes(layer)
-        for weight in self._weights():
-            name = self._suffixed(weight.name, layer, direction)
-            found[weight.name] = self._own(name, weight.size(sizes, self.heads), x, "parameter")
+    def _tensors(self, run: int, x: Tensor) -> dict[str, Tensor]:
+        """The weights of a layer and direction by name, zeros for biases that are not there.
+
+        Raises RuntimeError for one that does not fit x.
+        """
+        found = {name: self._own(own, size, x, "parameter") for name, own, size in self._own_weights[run]}
         for weight in self.cell.weights if not self.bias else ():
             if weight.bias:
-                found[weight.name] = self._some.new_zeros(weight.size(sizes, self.heads))
+                size = weight.size(self._sizes(run // self._directions), self.heads)
+                found[weight.name] = self._some.new_zeros(size)
         return found
 
     def _own(self, name: str, size: tuple[int, ...], x: Tensor, kind: str) -> Tensor:
@@ -326,6 +349,8 @@ class Layer(Leaf):
         A kernel would read past the end of it; such a one comes by torch.func.functional_call, or is set by hand.
         """
         tensor: Tensor = getattr(self, name)
+        if tensor.shape == size and tensor.dtype == x.dtype and tensor.device == x.device:
+            return tensor  # nearly always
         self._check_fit(tensor, x, kind, name)
         if tensor.shape != size:
             raise RuntimeError(f"{self._title}: Expected {name} size {size}, got {tuple(tensor.shape)}")
@@ -593,6 +618,8 @@ class Layer(Leaf):
 
         Raises as `others_of` does, and RuntimeError for what is of another type or device than x.
         """
+        if not given and len(self.cell.inputs) == 1:
+            return []
         widths = {"": 0, "hidden": self.hidden_size, "inputs": self.input_size}
         of_cell = {name: widths[dimension] for name, dimension in self.cell.inputs.items() if name != "x"}
         found = others_of(given, input, of_cell, title)
@@ -626,6 +653,9 @@ class Layer(Leaf):
         """The given states, or the initial ones, as (num_layers * directions, batch, width)."""
         batch, names = x.shape[1], self.cell.states
         title = self._title if called == "hx" else f"{self._title}, {called}"
+        if hx is None and self.initial == "zeros":
+            like = self._some
+            return [like.new_zeros(self._runs, batch, self._width(name), device=x.device) for name in names]
         if hx is None:
             return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows(x)]
         if not isinstance(hx, Tensor | list | tuple):
@@ -694,21 +724,22 @@ class Layer(Leaf):
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers and directions. others: what each takes in beside x. given: whether a call brings the states."""
         given = given or self.initial != "zeros"
-        weights = [self._tensors(*place, x) for place in self._places()]  # all of them before anything runs
+        weights = [self._tensors(number, x) for number in range(self._runs)]  # all of them before anything runs
         drawn, rates = self.cell.drawn, self._rates
-        weights = [with_drops(tensors, drawn, rates) for tensors in weights] if self.training else weights
-        weights = [with_numbers(tensors, drawn, rates) for tensors in weights]
+        if drawn:
+            weights = [with_drops(tensors, drawn, rates) for tensors in weights] if self.training else weights
+            weights = [with_numbers(tensors, drawn, rates) for tensors in weights]
         valid = None if lengths is None else lengths.valid(x.device)
         last: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             rows = (x, *others) if valid is None else tuple(filled(one, valid) for one in (x, *others))
             here = slice(layer * self._directions, (layer + 1) * self._directions)
             final = self.last_only and layer == self.num_layers - 1
-            common = Direction(self.cell, run, options, {}, None, False, final, lengths, valid)
+            common = partial(Direction, self.cell, run, options, last_only=final, lengths=lengths, valid=valid)
             if run is self.cell.run and self._together(x):
                 joint = {w.name: joined(w, *(tensors[w.name] for tensors in weights[here])) for w in self.cell.weights}
                 begin = resets and resets.of(here)
-                scan = replace(common, weights=joint, both=True, resets=begin)
+                scan = common(weights=joint, both=True, resets=begin)
                 x, after = scan(rows, [side_by_side(state[here]) for state in states], given)
                 last += zip(*(state.chunk(2, -1) for state in after), strict=True)
             else:
@@ -717,8 +748,8 @@ class Layer(Leaf):
                     projection = tensors["weight_hr"] if self.proj_size else None
                     backwards = self.reverse or len(outputs) == 1
                     begin = resets and resets.of(len(last))
-                    scan = replace(common, weights=tensors, projection=projection, backwards=backwards, resets=begin)
-                    masks = drawn_inputs(x, drawn, rates, self._sizes(layer), self.training)
+                    scan = common(weights=tensors, projection=projection, backwards=backwards, resets=begin)
+                    masks = drawn_inputs(x, drawn, rates, self._sizes(layer), self.training) if drawn else ()
                     y, after = scan((*rows, *masks), [state[len(last)] for state in states], given)
                     outputs.append(y)
                     last.append(after)

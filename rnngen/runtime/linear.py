@@ -5,9 +5,13 @@ blocks to a matrix, is (k * n, width, width). Vectors have any leading dimension
 side in its last dimension.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rnngen.runtime import native
 
 
 def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tensor:
@@ -17,6 +21,8 @@ def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tenso
     numbers that it was made with, is rounded to that type.
     """
     vector, added = vector.to(stack.dtype), None if added is None else added.to(stack.dtype)
+    if (added is None or added.dim() in (1, 3)) and native.multiplies(stack, vector, added):
+        return _Product.apply(stack, vector, added)  # type: ignore[no-any-return, no-untyped-call]
     if stack.dim() == 2:
         if added is None or added.dim() == 1:
             return F.linear(vector, stack, added)
@@ -31,12 +37,22 @@ def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tenso
     return result if added is None else result + added
 
 
-def product_transposed(stack: Tensor, pack: Tensor, count: int) -> Tensor:
-    """The sum of M.T @ v over the `count` matrices of the stack: (..., count * rows) to (..., columns)."""
+def product_transposed(stack: Tensor, pack: Tensor, count: int, added: Tensor | None = None) -> Tensor:
+    """The sum of M.T @ v over the `count` matrices of the stack: (..., count * rows) to (..., columns), plus what is
+    added to it, of the shape of the result. Of the same operations as `outer`.
+    """
+    if added is None and not _recorded(stack, pack) and native.multiplies(stack, pack):
+        columns = stack.shape[1] if stack.dim() == 2 else pack.shape[-1] // count
+        return native.product_transposed(stack, pack, pack.new_empty(*pack.shape[:-1], columns))
     if stack.dim() == 2:
-        return pack @ stack
-    by_head = pack.unflatten(-1, (count, -1, stack.shape[-1]))
-    return torch.einsum("knij,...kni->...nj", stack.unflatten(0, (count, -1)), by_head).flatten(-2)
+        result = pack @ stack
+    else:
+        width = stack.shape[-1]
+        heads = stack.shape[0] // count
+        rows = pack.reshape(-1, count, heads, width).permute(2, 0, 1, 3).reshape(heads, -1, count * width)
+        by_head = torch.bmm(rows, stack.reshape(count, heads, width, width).transpose(0, 1).reshape(heads, -1, width))
+        result = by_head.transpose(0, 1).reshape(*pack.shape[:-1], heads * width)
+    return result if added is None else result + added
 
 
 def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
@@ -45,6 +61,8 @@ def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
 
     Of operations that torch's older vmap knows too, by which it takes batches of gradients: no flatten, no einsum.
     """
+    if pack.dtype == vector.dtype and not _recorded(pack, vector) and native.multiplies(like, vector, pack):
+        return native.outer(pack, vector, like)
     rows, columns = (tensor.reshape(-1, tensor.shape[-1]).to(like.dtype) for tensor in (pack, vector))
     if like.dim() == 2:
         return rows.T @ columns
@@ -53,6 +71,58 @@ def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
     rows = rows.reshape(steps, count, heads, width).permute(2, 1, 3, 0).reshape(heads, count * width, steps)
     by_head = torch.bmm(rows, columns.reshape(steps, heads, width).transpose(0, 1))
     return by_head.reshape(heads, count, width, width).transpose(0, 1).reshape(count * heads, width, width)
+
+
+class Projection(NamedTuple):
+    """A product over time that only a scan asks for, which may compute it some steps at a time."""
+
+    stack: Tensor
+    rows: Tensor
+    bias: Tensor | None
+    shape: tuple[int, ...]
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What it is made of."""
+        return self[:3]
+
+    @property
+    def tensor(self) -> Tensor:
+        return product(*self.parts)
+
+
+def product_for_scan(stack: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor | Projection:
+    """`product` for a scan alone, which decides how it is computed."""
+    if rows.dim() != 3 or rows.dtype != stack.dtype or torch.compiler.is_compiling():
+        return product(stack, rows, bias)
+    return Projection(stack, rows, bias, (*rows.shape[:-1], native.outputs_of(stack)))
+
+
+class _Product(torch.autograd.Function):
+    """A product over time by native code, and what is added to it: a bias, or as much as there is of the product."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Tensor, rows: Tensor, added: Tensor | None) -> Tensor:
+        ctx.save_for_backward(stack, rows)
+        ctx.count = 1 if stack.dim() == 2 else stack.shape[0] * stack.shape[-1] // rows.shape[-1]
+        ctx.is_bias = added is None or added.dim() == 1
+        made = native.product(stack, rows, added if ctx.is_bias else None)
+        return made if added is None or ctx.is_bias else made.add_(added)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        stack, rows = ctx.saved_tensors
+        of_stack, of_rows, of_added = ctx.needs_input_grad
+        return (
+            outer(d, rows, stack) if of_stack else None,
+            product_transposed(stack, d, ctx.count) if of_rows else None,
+            (d.sum((0, 1)) if ctx.is_bias else d) if of_added else None,
+        )
+
+
+def _recorded(*tensors: Tensor) -> bool:
+    """Whether torch is to differentiate what is made of them."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:

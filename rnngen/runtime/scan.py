@@ -14,9 +14,22 @@ from torch.autograd import forward_ad
 
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
+from rnngen.runtime.linear import Projection
+from rnngen.runtime.native import has_products, plain
+from rnngen.runtime.node import Call, Stream, independent, run, tensors_of, wants_gradient
 from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
-from rnngen.runtime.sweep import Given, Sweep, is_number, row_of, run_sweep, torch_steps, uses_kernels
+from rnngen.runtime.sweep import (
+    Given,
+    Sweep,
+    is_native,
+    is_number,
+    previous,
+    row_of,
+    run_sweep,
+    torch_steps,
+    uses_kernels,
+)
 
 if TYPE_CHECKING:
     from torch._functorch.autograd_function import VmapInfo
@@ -57,6 +70,14 @@ class Scan:
         self.stream_gradients = stream_gradients
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
         self._states = len(forward.states)
+        self._used = tuple([parameters.index(name) for name in sweep.parameters] for sweep in (forward, adjoint))
+        wanted = {source[1] for source in sources.values() if source[0] in ("output", "previous")}
+        self.kept = {label: place for place, label in enumerate(forward.outputs) if label in wanted}
+        pairs = {source[1:] for source in sources.values() if source[0] == "previous"}
+        places = list(forward.states).index
+        labels = [label for label, _ in pairs]
+        self.shifted = {label: places(state) for label, state in sorted(pairs) if labels.count(label) == 1}
+        self._given = [place for place, label in enumerate(forward.outputs) if not is_saved(label)]
         # A module that is imported again, or two files of one cell, share the operators: to register a name once more
         # would take it away from the layers that have it. One that was edited by hand has operators of its own.
         self._own_name = "_".join(filter(None, (name, edition(forward.step.__module__))))
@@ -96,10 +117,17 @@ class Scan:
         if places is not None:
             states = [states[place] for place in places]
             first = None if first is None else [first[place] for place in places]
+        direction = "both" if both else "backwards" if reverse else "forwards"
+        if not both and (resets is None) == (first is None):
+            begin = None if first is None else torch.cat(list(first), -1)
+            options = (valid, resets, begin)
+            if self._is_plain(streams, states, parameters, options):
+                call = Call.of(self, streams, states, parameters, options, direction, last_only)
+                return self._found(run(call, streams, states, parameters, options), last_only)
+        streams = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
         begins = [] if first is None else [torch.cat(list(first), -1)]
         tensors = [*streams, *states, *parameters, *begins]
         device = tensors[0].device.type
-        direction = "both" if both else "backwards" if reverse else "forwards"
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
@@ -126,7 +154,7 @@ class Scan:
                 f"'{self._cell}' has no forward-mode derivative. Use the layer's `reference` method."
             )
         # A trace is checked, and may be used, in another mode than the one that it was made in.
-        save = _wants_gradient(tensors) or torch.jit.is_tracing()
+        save = wants_gradient(tensors) or torch.jit.is_tracing()
         given = tensors[: len(tensors) - len(begins)]
         begin = tensors[-1] if begins else None
         try:
@@ -139,12 +167,38 @@ class Scan:
                 "gradients also come from a backward pass through torch.func.vmap over a copy of the weights for each."
             )
             raise NotImplementedError(message) from error
+        return self._found(results, last_only)
+
+    def _is_native(self, state: Tensor) -> bool:
+        """Whether there is native code for both directions, and for the products around them."""
+        both = is_native(self.forward, state) and is_native(self.adjoint, state)
+        return both and has_products(state.dtype)
+
+    def _is_plain(
+        self,
+        streams: Sequence[Stream],
+        states: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        options: Sequence[Tensor | None],
+    ) -> bool:
+        """Whether native code runs it, in one type, see `node`."""
+        dtype = states[0].dtype
+        if torch.compiler.is_compiling() or autocasting("cpu") or not self._is_native(states[0]):
+            return False
+        if any(flags is not None and flags.dtype != torch.int32 for flags in options[:2]):
+            return False
+        tensors = [*(tensor for stream in streams for tensor in tensors_of(stream)), *states, *parameters, options[2]]
+        return all(t is None or t.dtype == dtype for t in tensors) and plain((*tensors, *options[:2]))
+
+    def _found(self, results: tuple[Tensor, ...], last_only: bool) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """What a call gives, of what an operator gives."""
         count = len(self.forward.outputs)
-        outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
         last = tuple(results[count:])
-        if last_only:
-            order = list(self.forward.states)
-            outputs |= {label: last[order.index(state)] for label, state in self.forward.carried.items()}
+        if not last_only:
+            return [results[place] for place in self._given], last
+        outputs = dict(zip(self.forward.outputs, results[:count], strict=True))
+        order = list(self.forward.states)
+        outputs |= {label: last[order.index(state)] for label, state in self.forward.carried.items()}
         return [output for label, output in outputs.items() if not is_saved(label)], last
 
     @property
@@ -186,10 +240,9 @@ class Scan:
         parameters = states + len(self.parameters)
         return list(args[:inputs]), list(args[inputs:states]), list(args[states:parameters]), list(args[parameters:])
 
-    def _used(self, which: Sweep, parameters: Sequence[Tensor]) -> list[Tensor]:
+    def used(self, which: Sweep, parameters: Sequence[Tensor]) -> list[Tensor]:
         """The parameters of one direction, in the order of its arguments."""
-        named = dict(zip(self.parameters, parameters, strict=False))
-        return [named[name] for name in which.parameters]
+        return [parameters[place] for place in self._used[which.facts.backwards]]
 
     def takes_both(self, hidden: int, heads: int, dtype: torch.dtype, device: torch.device, schedule: str) -> bool:
         """Whether a scan there can run two directions of so many units at once, and its adjoint too."""
@@ -212,14 +265,14 @@ class Scan:
 
     def _forward_outputs(self, *args: Any) -> tuple[Tensor, ...]:
         streams, states, parameters, (*_, save, keep, _) = self._split(self.forward, args)
-        sizes = self.forward.sizes(streams, states, self._used(self.forward, parameters))
+        sizes = self.forward.sizes(streams, states, self.used(self.forward, parameters))
         outputs = self._empty_outputs(self.forward, streams, states, sizes, save, keep)
         return (*outputs, *(torch.empty_like(state, memory_format=torch.contiguous_format) for state in states))
 
     def _forward(self, *args: Any) -> tuple[Tensor, ...]:
         streams, states, parameters, (valid, resets, first, direction, *flags) = self._split(self.forward, args)
         results = self._forward_outputs(*args)
-        given = Given(streams, valid, resets, first, states, self._used(self.forward, parameters))
+        given = Given(streams, valid, resets, first, states, self.used(self.forward, parameters))
         save, keep, schedule = flags
         run_sweep(self.forward, given, results, direction, schedule, save, keep)
         return results
@@ -234,8 +287,7 @@ class Scan:
         keep: bool = True,
     ) -> list[Tensor]:
         time, batch = inputs[0].shape[0], states[0].shape[0]
-        unwanted = {label for label in which.outputs if is_saved(label)} if not save else set()
-        unwanted |= which.carried.keys() if not keep else set()
+        unwanted = which.unwanted(save, keep)
         wide = accumulator_of(states[0].dtype)
         shapes = {
             label: (time, batch, row_of(shape, sizes)) if label not in unwanted else (0,)
@@ -250,7 +302,7 @@ class Scan:
 
     def _adjoint_outputs(self, *args: Any) -> tuple[Tensor, ...]:
         inputs, states, parameters, (_, resets, _, _) = self._split(self.adjoint, args)
-        sizes = self.adjoint.sizes(inputs, states, self._used(self.adjoint, parameters))
+        sizes = self.adjoint.sizes(inputs, states, self.used(self.adjoint, parameters))
         outputs = self._empty_outputs(self.adjoint, inputs, states, sizes)
         last = [states[0].new_empty(states[0].shape[0], row_of(shape, sizes)) for shape in self.adjoint.states.values()]
         first = states[0].new_empty((states[0].shape[0], sum(s.shape[-1] for s in states)) if resets is not None else 0)
@@ -259,7 +311,7 @@ class Scan:
     def _adjoint(self, *args: Any) -> tuple[Tensor, ...]:
         inputs, states, parameters, (valid, resets, direction, schedule) = self._split(self.adjoint, args)
         *results, first = self._adjoint_outputs(*args)
-        used = self._used(self.adjoint, parameters)
+        used = self.used(self.adjoint, parameters)
         sizes = self.adjoint.sizes(inputs, states, used)
         accumulators = list(self.adjoint.states.values())[self._states :]
         states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
@@ -275,7 +327,7 @@ class Scan:
         streams, states, parameters, others = self._split(self.forward, inputs)
         valid, resets, first, ctx.direction, _, _, ctx.schedule = others
         ctx.time = streams[0].shape[0]
-        ctx.sizes = self.forward.sizes(streams, states, self._used(self.forward, parameters))
+        ctx.sizes = self.forward.sizes(streams, states, self.used(self.forward, parameters))
         outputs = output[: len(self.forward.outputs)]
         # On the CPU the operator's own arguments are kept too: what a second derivative starts from.
         kept = {("stream", name): stream for name, stream in zip(self.forward.inputs, streams, strict=False)}
@@ -309,7 +361,7 @@ class Scan:
                     place = list(self.forward.states).index(where[1])
                     widths = [state.shape[-1] for state in states]
                     first = None if begin is None else begin.split(widths, -1)[place]
-                    values[name] = _previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
+                    values[name] = previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
                 elif kind == "gradient":
                     come = outputs[where[0]]
                     shape = (ctx.time, states[0].shape[0], row_of(self.forward.outputs[where[0]], ctx.sizes))
@@ -346,18 +398,21 @@ class Scan:
         """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
         with torch.enable_grad():
             tensors = (*given.inputs, *given.states, *given.parameters, *([] if given.first is None else [given.first]))
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
+            inputs = [independent(t) for t in tensors]
             streams, states, parameters, first = self._split(self.forward, inputs)
-            own = replace(given, inputs=streams, states=states, parameters=self._used(self.forward, parameters))
+            own = replace(given, inputs=streams, states=states, parameters=self.used(self.forward, parameters))
             own = replace(own, first=first[0] if first else None)
-            blocks, last, _ = torch_steps(self.forward, own, ctx.direction == "backwards")
-            outputs = [torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks]
-            every = zip((*outputs, *last), gradients, strict=True)
-            pairs = [(o, g) for o, g in every if g is not None and o.requires_grad]
+            every = zip(self.in_torch(own, ctx.direction), gradients, strict=True)
+            pairs = [(o.to(g.dtype), g) for o, g in every if g is not None and o.requires_grad]
             found = torch.autograd.grad(
                 [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
             )
             return found if first else (*found, None)
+
+    def in_torch(self, given: Given, direction: str) -> tuple[Tensor, ...]:
+        """The outputs and the last states by the torch steps."""
+        blocks, last, _ = torch_steps(self.forward, given, direction == "backwards")
+        return (*(torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks), *last)
 
     def _no_second_derivative(self, ctx: Any, *gradients: Tensor) -> None:
         raise NotImplementedError(
@@ -380,7 +435,7 @@ class Scan:
         size = info.batch_size
         if which is self.forward:  # the caller, inside vmap, could not see whether a gradient is wanted outside it
             *before, save, keep, schedule = flags
-            wanted = _wants_gradient(args)
+            wanted = wants_gradient(args)
             flags = [*before, save or wanted, keep or wanted, schedule]
             args = (*inputs, *states, *parameters, *flags)
         if size == 0:  # there is nothing to compute, and a sum of no weights has a gradient for none
@@ -420,23 +475,3 @@ class Scan:
 def autocasting(device: str) -> bool:
     """Whether autocast is on; some types of device, such as "meta", do not know it."""
     return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def _wants_gradient(arguments: Sequence[object]) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
-
-
-def _previous(output: Tensor, state: Tensor, direction: str, resets: Tensor | None, first: Tensor | None) -> Tensor:
-    """The value of a state before each step, from its value after each: shifted by one, that of the call in front; or
-    `first`, (batch, width), where a sequence begins.
-    """
-    if direction == "both":
-        wide = [[None] * 2 if t is None else t.chunk(2, -1) for t in (output, state, first)]
-        halves = zip(*wide, ("forwards", "backwards"), strict=True)
-        return torch.cat([_previous(o, s, way, resets, f) for o, s, f, way in halves], -1)
-    backwards = direction == "backwards"
-    before = state[None][: output.shape[0]]  # none without steps
-    rows = torch.cat((output[1:], before) if backwards else (before, output[:-1]))
-    if resets is None or first is None:
-        return rows
-    return torch.where((resets[1:] if backwards else resets[:-1]) > 0, first, rows)

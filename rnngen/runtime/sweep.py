@@ -1,18 +1,23 @@
 """One direction of a scan: what a module says of it, and how it is run: by kernels, or by the torch steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from math import prod
+from functools import cached_property
+from itertools import accumulate, repeat
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rnngen.runtime.both import half, half_of_parameter
 from rnngen.runtime.launch import Arguments, accumulator_of, has_kernels, run
-from rnngen.runtime.plan import Facts, Kernel, NotPossible, Steps
+from rnngen.runtime.native import Native, call, compiled
+from rnngen.runtime.plan import Facts, Kernel, NotPossible, Steps, is_saved
+from rnngen.runtime.seal import native_text
 
+Ahead = Callable[..., tuple[Tensor, ...]]
 Step = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
+_AHEAD = 1 << 18  # elements of the inputs of the steps whose part that needs no state is computed at once
 Shape = tuple[int | str, ...]  # the dimensions by name, after the number of blocks of a pack
 
 
@@ -23,8 +28,10 @@ class Sweep:
     inputs: of each per-step input, (time, batch, blocks * width), its shape. states: of each, (batch, width).
     parameters: those of the scan that this direction uses, in the order of its arguments, each with its shape.
     outputs: of each per-step output, by its label; "saved" is written only when a gradient is wanted.
-    step: step(*inputs_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
-    facts: what the choice of a schedule rests on. kernels: for each schedule what it launches.
+    ahead: ahead(*inputs, *parameters, valid) gives what a step in torch takes in, of as many steps as it is given.
+    step: step(*taken_t, *states, *parameters, valid_t) gives the new states and, for each output, its blocks.
+    facts: what the choice of a schedule rests on. kernels: for each schedule what it launches. native: the name of a
+    function of the module's C.
     carried: for an output that is a state's new value, that state.
     """
 
@@ -33,24 +40,79 @@ class Sweep:
     parameters: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
     facts: Facts
+    ahead: Ahead
     step: Step
     kernels: Mapping[str, Kernel | Steps]
+    native: str = ""
     carried: Mapping[str, str] = field(default_factory=dict)
 
-    def sizes(self, inputs: Sequence[Tensor], states: Sequence[Tensor], parameters: Sequence[Tensor]) -> dict[str, int]:
+    def __post_init__(self) -> None:
+        _ = self._c_text  # that of the module which is being imported: another of its name may come later
+
+    @cached_property
+    def _c_text(self) -> bytes | None:
+        return native_text(self.step.__module__) if self.native else None
+
+    @cached_property
+    def _functions(self) -> dict[torch.dtype, Native]:
+        return {}
+
+    def function(self, dtype: torch.dtype) -> Native | None:
+        """Its function in the module's C, for tensors of a type; None where there is none, or nothing compiles it."""
+        found = self._functions.get(dtype)
+        if found is None and self._c_text:
+            found = compiled(self._c_text, self.native, dtype, self.step.__module__.rpartition(".")[2])
+            if found is not None:
+                self._functions[dtype] = found
+        return found
+
+    def unwanted(self, save: bool, keep: bool) -> set[str]:
+        """The outputs that a call leaves out. save: whether a gradient is wanted; keep: whether outputs are that are a
+        state's new value.
+        """
+        saved = set() if save else {label for label in self.outputs if is_saved(label)}
+        return saved if keep else saved | self.carried.keys()
+
+    @cached_property
+    def _places(self) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], bool]:
+        """Of dimensions by name the first input, and the first state, that has them, with its blocks; and whether a
+        parameter has one more.
+        """
+        inputs, states = (
+            {
+                str(name): (place, blocks_of(shape))
+                for place, shape in reversed([*enumerate(shapes.values())])
+                for name in shape
+                if isinstance(name, str)
+            }
+            for shapes in (self.inputs, self.states)
+        )
+        others = {name for shape in self.parameters.values() for name in shape if isinstance(name, str)}
+        return inputs, states, not others <= inputs.keys() | states.keys()
+
+    def sizes(
+        self, inputs: Sequence["HasShape"], states: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> dict[str, int]:
         """The dimensions of tensors, by name."""
-        found: dict[str, int] = {}
-        known = zip(self.states.values(), states, strict=False)  # an adjoint's own states have no tensors yet
-        for shape, tensor in (*known, *zip(self.inputs.values(), inputs, strict=True)):
-            for name in shape:
-                if isinstance(name, str):
-                    found.setdefault(name, tensor.shape[-1] // blocks_of(shape))
-        for shape, tensor in zip(self.parameters.values(), parameters, strict=True):
+        of_inputs, of_states, more = self._places
+        found = {name: inputs[place].shape[-1] // blocks for name, (place, blocks) in of_inputs.items()}
+        for name, (place, _) in of_states.items():
+            if name not in found and place < len(states):  # an adjoint's own states have no tensors yet
+                found[name] = states[place].shape[-1]
+        for shape, tensor in zip(self.parameters.values(), parameters, strict=True) if more else ():
             names = [name for name in shape if isinstance(name, str)]
             if len(names) == tensor.dim():  # else it is block-diagonal, or numbers
                 for name, size in zip(names, (tensor.shape[0] // blocks_of(shape), *tensor.shape[1:]), strict=True):
                     found.setdefault(name, size)
         return found
+
+
+class HasShape(Protocol):
+    """A tensor, or what will be one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its dimensions."""
 
 
 def blocks_of(shape: Shape) -> int:
@@ -60,7 +122,10 @@ def blocks_of(shape: Shape) -> int:
 
 def row_of(shape: Shape, sizes: Mapping[str, int]) -> int:
     """The elements of a row."""
-    return prod(name if isinstance(name, int) else sizes[name] for name in shape)
+    row = 1
+    for name in shape:
+        row *= name if isinstance(name, int) else sizes[name]
+    return row
 
 
 def is_number(shape: Shape) -> bool:
@@ -124,11 +189,15 @@ def run_sweep(
                     raise
                 _run_apart(which, given, results, schedule, save, keep)
             return
+        if native_of(which, states[0]):
+            sizes = which.sizes(given.inputs, states, given.parameters)
+            options = (given.valid, given.resets, given.first)
+            run_native(
+                which, states[0].shape[0], given.inputs, options, states, given.parameters, results, backwards, sizes
+            )
+            return
         dtype = accumulator_of(states[0].dtype)
-        wide = [[tensor.to(dtype) for tensor in group] for group in (given.inputs, states, given.parameters)]
-        first = None if given.first is None else given.first.to(dtype)
-        own = replace(given, inputs=wide[0], first=first, states=wide[1], parameters=wide[2])
-        rows, found, firsts = torch_steps(which, own, backwards)
+        rows, found, firsts = torch_steps(which, given, backwards)
         for output, blocks in zip(outputs, rows, strict=False):
             if output.numel() > 0:  # else it is not wanted, or there are no steps
                 _write(output, blocks, dtype)
@@ -136,6 +205,47 @@ def run_sweep(
             into.copy_(value)
         if which.facts.backwards and given.first is not None:
             given.first.copy_(torch.cat(firsts, -1))
+
+
+def is_native(which: Sweep, tensor: Tensor) -> bool:
+    """Whether a scan of tensors of this device and type runs native code."""
+    return not uses_kernels(tensor) and native_of(which, tensor) is not None
+
+
+def native_of(which: Sweep, state: Tensor) -> Native | None:
+    """The native code of a sweep, for a scan on a CPU in a type that it has."""
+    if not state.is_cpu or not state.shape[0]:
+        return None
+    return which.function(state.dtype)
+
+
+def run_native(
+    which: Sweep,
+    batch: int,
+    inputs: Sequence[Tensor],
+    options: Sequence[Tensor | None],
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    results: Sequence[Tensor | None],
+    backwards: bool,
+    sizes: Mapping[str, int],
+) -> None:
+    """Fill `results` by native code, which there has to be. options: the mask, the resets, and what they return to.
+
+    None stands for states of zeros.
+    """
+    found = which.function(inputs[0].dtype)
+    assert found is not None
+    read = [*inputs, *options, *states, *parameters]
+    call(
+        found,
+        inputs[0].shape[0],
+        batch,
+        [sizes.get(name, 0) for name in which.facts.dimensions],
+        _heads(parameters, sizes.get("hidden", 0)),
+        backwards,
+        [*(None if tensor is None else tensor.contiguous() for tensor in read), *results],
+    )
 
 
 def _run_apart(which: Sweep, given: Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool) -> None:
@@ -190,14 +300,15 @@ def _write(output: Tensor, rows: list[tuple[Tensor, ...]], dtype: torch.dtype) -
 def torch_steps(
     which: Sweep, given: Given, backwards: bool
 ) -> tuple[list[list[tuple[Tensor, ...]]], tuple[Tensor, ...], list[Tensor]]:
-    """The torch steps over time: for each output its blocks at every step, the last states, and in an adjoint the
-    gradients of what resets return to.
+    """The torch steps over time, in the accumulators' type: for each output its blocks at every step, the last states,
+    and in an adjoint the gradients of what resets return to.
     """
-    steps = list(zip(*(tensor.unbind(0) for tensor in given.inputs), strict=False))
-    order = range(len(steps) - 1, -1, -1) if backwards else range(len(steps))
-    counts = [None] * len(steps) if given.valid is None else (given.valid > 0).unbind(0)
-    rows: list[list[tuple[Tensor, ...]]] = [[()] * len(steps) for _ in which.outputs]
-    states = tuple(given.states)
+    dtype, time = accumulator_of(given.states[0].dtype), len(given.inputs[0])
+    inputs, states, parameters = (
+        tuple(tensor.to(dtype) for tensor in group) for group in (given.inputs, given.states, given.parameters)
+    )
+    counts = None if given.valid is None else given.valid > 0
+    rows: list[list[tuple[Tensor, ...]]] = [[()] * time for _ in which.outputs]
     adjoint = which.facts.backwards
     resets: Sequence[Tensor] = ()
     firsts: list[Tensor] = []
@@ -205,11 +316,12 @@ def torch_steps(
         resets = (given.resets > 0).unbind(0)
         widths = [state.shape[-1] for state in states]
         ends = zip(widths, accumulate(widths), strict=True)  # an adjoint may have states that return to nothing
-        firsts = list(given.first.split([width for width, end in ends if end <= given.first.shape[-1]], -1))
-    for t in order:
+        first = given.first.to(dtype)
+        firsts = list(first.split([width for width, end in ends if end <= first.shape[-1]], -1))
+    for t, taken, valid in _taken(which, inputs, parameters, counts, backwards):
         if resets and not adjoint:
             states = tuple(torch.where(resets[t + backwards], *pair) for pair in zip(firsts, states, strict=True))
-        states, outputs = which.step(*steps[t], *states, *given.parameters, counts[t])
+        states, outputs = which.step(*taken, *states, *parameters, valid)
         if resets and adjoint:  # the boundary that the step forwards had crossed before
             crossed, cut = resets[t + (not backwards)], states[: len(firsts)]
             firsts = [first + d.masked_fill(~crossed, 0) for first, d in zip(firsts, cut, strict=True)]
@@ -217,3 +329,38 @@ def torch_steps(
         for row, blocks in zip(rows, outputs, strict=False):
             row[t] = blocks
     return rows, states, firsts
+
+
+def previous(output: Tensor, state: Tensor, direction: str, resets: Tensor | None, first: Tensor | None) -> Tensor:
+    """The value of a state before each step, from its value after each: shifted by one, that of the call in front; or
+    `first`, (batch, width), where a sequence begins.
+    """
+    if direction == "both":
+        wide = [[None] * 2 if t is None else t.chunk(2, -1) for t in (output, state, first)]
+        halves = zip(*wide, ("forwards", "backwards"), strict=True)
+        return torch.cat([previous(o, s, way, resets, f) for o, s, f, way in halves], -1)
+    backwards = direction == "backwards"
+    before = state[None][: output.shape[0]]  # none without steps
+    rows = torch.cat((output[1:], before) if backwards else (before, output[:-1]))
+    if resets is None or first is None:
+        return rows
+    return torch.where((resets[1:] if backwards else resets[:-1]) > 0, first, rows)
+
+
+def _taken(
+    which: Sweep, inputs: Sequence[Tensor], parameters: Sequence[Tensor], valid: Tensor | None, backwards: bool
+) -> Iterator[tuple[int, tuple[Tensor, ...], Tensor | None]]:
+    """Each step in its turn: which it is, what it takes in, and who has it. What many steps take in lies in memory for
+    a part of them at a time.
+    """
+    time = len(inputs[0])
+    count = max(1, _AHEAD // max(1, sum(tensor[:1].numel() for tensor in inputs)))
+    starts = range(0, time, count)
+    for start in reversed(starts) if backwards else starts:
+        part = slice(start, start + count)
+        mask = None if valid is None else valid[part]
+        found = which.ahead(*(tensor[part] for tensor in inputs), *parameters, mask)
+        steps = zip(*(tensor.unbind(0) for tensor in found), strict=True) if found else repeat(())
+        counts = repeat(None) if mask is None else mask.unbind(0)
+        every = list(zip(range(time)[part], steps, counts, strict=False))
+        yield from reversed(every) if backwards else every

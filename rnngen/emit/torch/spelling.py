@@ -26,12 +26,19 @@ _CALLS = {
     "largest": "torch.amax({0}, -1, keepdim=True)",
     "matmul": "product({0}, {1})",
     "linear": "product({0}, {1}, {2})",
+    "product_for_scan": "product_for_scan({*})",
+    "mm": "F.linear({1}, {0})",
+    "addmm": "torch.addmm({2}, {1}, torch.t({0}))",
+    "addcmul": "torch.addcmul({2}, {0}, {1})",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward({0}, {1})",
     "tanh_backward": "torch.ops.aten.tanh_backward({0}, {1})",
     "matmul_t": "product_transposed({0}, {1}, {of})",
+    "linear_t": "product_transposed({0}, {1}, {of}, {2})",
+    "mm_t": "torch.mm({1}, {0})",
+    "addmm_t": "torch.addmm({2}, {1}, {0})",
     "outer": "outer({0}, {1}, {2})",
     "total": "{0}.sum(0)",
-    "total_number": "{0}.sum().reshape(1)",
+    "total_number": "{0}.sum(-1).sum().reshape(1)",  # of many numbers at once torch sums parts, one to a thread
     "transpose": "torch.transpose({0}, -2, -1)",
     "compose": "torch.matmul({0}, {1})",
     "tril": "torch.tril({0})",
@@ -63,6 +70,7 @@ _DERIVED = {
     "logsigmoid": "F.logsigmoid({0})",
     "dot": "torch.sum(torch.mul({0}, {1}), -1, keepdim=True)",
     "layer_norm": "F.layer_norm({0}, {0}.shape[-1:])",
+    "affine_norm": "F.layer_norm({0}, {0}.shape[-1:], {1}, {2})",
     "rms_norm": "F.rms_norm({0}, {0}.shape[-1:], eps=1.1920928955078125e-07)",
     "softmax": "torch.softmax({0}, -1)",
 }
@@ -72,5 +80,7 @@ SPELLING = Spelling(
     with_number={"max": "torch.clamp({0}, min={1})", "min": "torch.clamp({0}, max={1})"},
     with_fraction={},
     filled="torch.full_like({0}, {1})",
-    reserved=frozenset("F nn tl torch triton product product_transposed outer blocks total clip_gradient".split()),
+    reserved=frozenset(
+        "F nn tl torch triton product product_transposed product_for_scan outer blocks total clip_gradient".split()
+    ),
 )

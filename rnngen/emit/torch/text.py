@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rnngen.emit.render import render
 from rnngen.emit.statements import Names, identifier, statements
 from rnngen.emit.torch.spelling import SPELLING
-from rnngen.ir import CellGraph, Equation, Value, block_shape, blocks_of, prune
+from rnngen.ir import CellGraph, Equation, Value, block_diagonal, block_shape, blocks_of, prune, reaching
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,23 @@ class TorchText:
         graph: CellGraph,
         names: Names | None = None,
         equations: tuple[Equation, ...] = (),
-        apart: bool = False,
+        step: bool = False,
         places: Mapping[str, int] | None = None,
+        for_scan: frozenset[str] = frozenset(),
     ):
-        """places: of the states of a graph for all rows at once, among those that its function is given."""
-        self.graph = _in_torch(_with_delays(graph, places) if places else graph)
+        """step: whether this is one step, and no graph for many rows at once. places: of the states of such a graph
+        among those that its function is given. for_scan: the values of it that nothing but a scan asks for.
+        """
+        self.graph = _projected(_in_torch(_with_delays(graph, places) if places else graph, step), for_scan)
         self.values = self.graph.by_name()
         self.users = self.graph.users()
         self.names = names or Names([self.graph], SPELLING.reserved)
+        self.elsewhere = {name for _, name in graph.outputs} if names else set()  # what other graphs call by its name
         self.lines: list[str] = []
         for leaf in self.graph.values:
             if leaf.op in ("input", "parameter"):
                 self.lines += self._unpacked(leaf)
-        for statement in statements(self.graph, SPELLING, self.names, self._atom, equations, apart):
+        for statement in statements(self.graph, SPELLING, self.names, self._atom, equations, step):
             *comment, line = statement.lines
             if statement.value.op == "delayed":
                 line = f"{statement.target}, {self.last(statement.value.name)} = {statement.text}"
@@ -76,7 +80,8 @@ class TorchText:
     @property
     def mask(self) -> str:
         """The argument that says which steps count; a function that does not ask has it too."""
-        return next((self.names[leaf.name] for leaf in self.graph.leaves("mask")), "valid")
+        leaf = next(iter(self.graph.leaves("mask")), None)
+        return self.names[leaf.name] if leaf else self.names.made(("mask",), "valid")
 
     def text(self, name: str) -> str:
         """How the end of the function refers to a value."""
@@ -110,7 +115,7 @@ class TorchText:
         return f"({blocks_of(self.values[name].shape) if first else 1} / {self.names[name]}.shape[{-1 - place}])"
 
     def _pick(self, value: Value) -> str:
-        named = "." not in value.name
+        named = "." not in value.name or value.name in self.elsewhere
         return self.names[value.name] if named else self.names.block(value.operands[0], value.block)
 
     def _unpacked(self, value: Value) -> list[str]:
@@ -139,28 +144,76 @@ def _with_delays(graph: CellGraph, places: Mapping[str, int]) -> CellGraph:
     return replace(graph, values=tuple(values), states=())
 
 
-def _in_torch(graph: CellGraph) -> CellGraph:
+# Operations as one with what is added to them; in a step a product is one of two matrices.
+_WITH_SUM = {"matmul": "linear", "matmul_t": "linear_t", "mul": "addcmul"}
+_OF_MATRICES = {"matmul": "mm", "linear": "addmm", "matmul_t": "mm_t", "linear_t": "addmm_t"}
+
+
+def _in_torch(graph: CellGraph, step: bool = False) -> CellGraph:
     """The graph with operations that torch has as one call each: on a CPU a step costs by its calls, not its numbers.
 
-    A product and what is added to it; the derivatives of sigmoid and tanh; a total that is one number.
+    A product and what is added to it; the derivatives of sigmoid and tanh; a total that is one number; a layer norm
+    with its gain and its bias.
     """
-    graph = _with_sums_of_packs(graph)
+    graph = _with_choices_of_packs(with_sums_of_packs(graph))
     only_users = graph.only_users()
     definitions = graph.by_name()
+    heads = block_diagonal(graph)
+
+    def added(value: Value) -> Value | None:
+        """A sum with what is added to a product, if nothing else is made of that."""
+        for name, other in (value.operands[::-1], value.operands):
+            part = definitions[name]
+            apart = only_users.get(name) != value or {part.shape, definitions[other].shape} != {value.shape}
+            numbers = any(definitions[operand].op == "constant" for operand in (*part.operands, other))
+            named = part.op == "mul" and "." not in name and not graph.backwards
+            if part.op in _WITH_SUM and not (apart or numbers or named):
+                return replace(value, op=_WITH_SUM[part.op], operands=(*part.operands, other))
+        return None
 
     def made(value: Value) -> Value:
+        if value.op == "add" and (norm := _norm(value, definitions, only_users)):
+            return norm
         if value.op == "total" and value.shape == ():
             return replace(value, op="total_number")
         if value.op == "add":
-            for product, other in (value.operands, value.operands[::-1]):
-                alone = definitions[product].op == "matmul" and only_users.get(product) == value
-                if alone and definitions[other].shape == value.shape:
-                    return replace(value, op="linear", operands=(*definitions[product].operands, other))
+            value = added(value) or value
         if value.op == "mul":
-            return _derivative(value, definitions) or value
-        return value
+            value = _derivative(value, definitions) or value
+        plain = step and value.op in _OF_MATRICES and value.operands[0] not in heads
+        return replace(value, op=_OF_MATRICES[value.op]) if plain else value
 
     return prune(replace(graph, values=tuple(map(made, graph.values))))
+
+
+def _projected(graph: CellGraph, for_scan: frozenset[str]) -> CellGraph:
+    """The graph with products, and a bias, that only a scan asks for."""
+    rows = reaching(graph, {leaf.name for leaf in graph.leaves("input")})
+    users = graph.users()
+
+    def made(value: Value) -> Value:
+        alone = value.name in for_scan and not users[value.name] and rows.isdisjoint(value.operands[2:])
+        return replace(value, op="product_for_scan") if alone and value.op in ("matmul", "linear") else value
+
+    return replace(graph, values=tuple(map(made, graph.values)))
+
+
+def _norm(value: Value, definitions: dict[str, Value], only_users: dict[str, Value]) -> Value | None:
+    """layer_norm(a) * gain + bias as one operation, the last two parameters of the shape of a."""
+    found, parameters = value, []
+    for op in ("add", "mul"):
+        if found.op != op or any(definitions[name].shape != value.shape for name in found.operands):
+            return None
+        parts = [definitions[name] for name in found.operands]
+        parameters += [part.name for part in parts if part.op == "parameter"]
+        inner = next((part for part in parts if part.op != "parameter"), found)
+        if only_users.get(inner.name) != found:
+            return None
+        found = inner
+    if found.op != "layer_norm" or len(parameters) < 2:
+        return None
+    bias, gain = parameters
+    return replace(value, op="affine_norm", operands=(*found.operands, gain, bias))
 
 
 def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
@@ -185,7 +238,28 @@ def _derivative(value: Value, definitions: dict[str, Value]) -> Value | None:
     return None
 
 
-def _with_sums_of_packs(graph: CellGraph) -> CellGraph:
+def _with_choices_of_packs(graph: CellGraph) -> CellGraph:
+    """Blocks that are zero where a step does not count as a pack that is, if nothing else becomes of them."""
+    definitions, users, roots = graph.by_name(), graph.users(), set(graph.roots())
+    packs = {v.name for v in graph.values if v.op == "stack" and users[v.name]}
+    packs = {name for name in packs if all(definitions[o].op == "or_zero" for o in definitions[name].operands)}
+
+    def alone(name: str) -> bool:
+        return name not in roots and packs.issuperset(user.name for user in users[name])
+
+    values = []
+    for value in graph.values:
+        if value.name in packs and all(map(alone, value.operands)):
+            mask = definitions[value.operands[0]].operands[0]
+            blocks = tuple(definitions[operand].operands[1] for operand in value.operands)
+            whole = replace(value, name=f"{value.name}.all", operands=blocks)
+            values += [whole, replace(value, op="or_zero", operands=(mask, whole.name))]
+        else:
+            values.append(value)
+    return prune(replace(graph, values=tuple(values)))
+
+
+def with_sums_of_packs(graph: CellGraph) -> CellGraph:
     """P[0] + Q[0], P[1] + Q[1] as blocks of P + Q, where that is all that becomes of a product P."""
     definitions = graph.by_name()
     users, only_users = graph.users(), graph.only_users()

@@ -1,15 +1,14 @@
-"""The last look at a generated module: that it holds nothing which the emitter could not have meant.
+"""The last look at a generated module, read as Python would.
 
-A model file is data from a stranger. It is kept out of the output by construction: names are matched against
-a pattern, strings are written by `ascii`, nothing else of it is copied. This module trusts none of that. It
-reads the bytes as Python would, and allows only what a kernel, a launcher, a layer and a step in torch consist
-of. So a mistake in the emitter or in a template becomes a fault here, and not code that runs at import.
+It may have what a kernel, a launcher, a layer and a step in torch consist of. So a mistake in the emitter or in a
+template becomes a fault here, and not code that runs at import.
 """
 
 import ast
 import builtins
 import re
 
+from rnngen.audit.lines import Unsafe, check_lines
 from rnngen.emit.statements import Spelling
 from rnngen.emit.targets import TARGETS
 from rnngen.runtime import PUBLISHED
@@ -59,36 +58,16 @@ _CONTEXTS = (ast.Load, ast.Store)
 _DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
 _BUILTINS = frozenset({"super", "zip"})
 # The one statement that may say __spec__, and what stands before it.
-_CHECK = re.compile(r"from rnngen\.runtime import check_module\ncheck_module\(__spec__, format=[0-9]+\)")
-
-# What a program takes for a command wherever it stands, be it in a comment or in a string.
-_COOKIE = re.compile(rb"coding[:=][ \t]*[-_.a-zA-Z0-9]")  # PEP 263, less what must stand before it
-_COOKIE_LINES = 2
-_MODELINE = re.compile(rb"\b(?:vi|vim|ex)(?:[<=>]?[0-9]+)?:|-\*-", re.IGNORECASE)
-_MODELINES = 5  # at either end, unless the user of vim says otherwise
-_LOCAL_VARIABLES = re.compile(rb"Local Variables:", re.IGNORECASE)
-_LAST_PAGE = 3000  # characters of it in which Emacs looks for them
+_CHECK = re.compile(
+    r"from rnngen\.runtime import check_module\ncheck_module\(__spec__, format=[0-9]+(?:, c='[0-9a-f]{64}')?\)"
+)
 
 
-class Unsafe(AssertionError):
-    """The generated text holds what it never should: a fault of ours, whatever the model says."""
-
-
-def audit(content: bytes) -> None:
-    """Check the bytes of a generated module.
-
-    Raises Unsafe if they are not Python of the allowed kinds, say of a library what no emitter writes, use a name that
-    they do not define, or define one twice; and if a line is a command to Python's decoder or to an editor.
+def audit_python(content: bytes) -> None:
+    """Raises Unsafe if these bytes are not Python of the allowed kinds, say of a library what no emitter writes, use a
+    name that they do not define, or define one twice.
     """
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not (line.isascii() and line.decode("ascii").isprintable()):
-            raise Unsafe(f"line {number} holds a character that is not printable ASCII")
-    if any(map(_COOKIE.search, lines[:_COOKIE_LINES])):
-        raise Unsafe("it begins with an encoding cookie")
-    edges = (*lines[:_MODELINES], *lines[-_MODELINES - 1 :])  # behind the last line there is an empty one
-    if any(map(_MODELINE.search, edges)) or _LOCAL_VARIABLES.search(content, max(len(content) - _LAST_PAGE, 0)):
-        raise Unsafe("it holds a command for an editor")
+    check_lines(content)
     try:
         tree = ast.parse(content)  # of bytes: a cookie that was overlooked is followed here as it would be at import
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
