@@ -86,7 +86,8 @@ class Modules:
         if cell not in self.known:
             source = library().get(cell) or Source("cell.toml", cell)
             generated = compile_model(source, wrappers_of(cell))
-            name = f"generated_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
+            # Of this folder: what is unpickled is looked for by the name of its module, of which there is one.
+            name = f"{self.folder.name}_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
             path = self.folder / f"{name}.py"
             for file, text in generated.files.items():
                 if file.endswith(".py") or self.native:
