@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from rnngen import VERSION
@@ -40,7 +39,7 @@ from rnngen.passes.verify import verify
 from rnngen.passes.wrap import wrap
 from rnngen.runtime import PUBLISHED
 from rnngen.runtime.schedules import SCHEDULES, possible
-from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, sealed
+from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, c_digest, sealed
 from rnngen.source import STDIN, Source
 
 _TORCH = {"torch": "import torch", "F": "import torch.nn.functional as F", "nn": "from torch import nn"}
@@ -165,7 +164,7 @@ def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
         digest=source.digest,
         renewal=_renewal(description),
         format=FORMAT,
-        beside={suffix[1:]: sha256(text.encode()).hexdigest() for suffix, text in beside.items()},
+        beside={suffix[1:]: c_digest(text.encode()) for suffix, text in beside.items()},
         docstring=f"The {'model' if description.layers else 'cell'} {description.name}.",
         torch=tuple(line for name, line in _TORCH.items() if name in used),
         published=tuple(sorted(used & PUBLISHED.keys() - {"check_module"}, key=lambda name: (name.lower(), name))),

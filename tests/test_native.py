@@ -455,3 +455,19 @@ def test_memory_and_what_c_leaves_undefined(names, tmp_path):
     order = [sys.executable, sanitized.__file__, *names]
     done = subprocess.run(order, env=environment, capture_output=True, text=True, timeout=3600)
     assert (done.stdout, done.returncode) == ("clean\n", 0), done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float64])
+def test_flags_of_another_type(kind, layer_of, native):
+    """C reads 32 bits of each."""
+    layer = new_layer(layer_of, "lstm")
+    torch.manual_seed(1)
+    stream, states = torch.randn(T, B, 4 * H, dtype=torch.float64), [torch.randn(B, H, dtype=torch.float64)] * 2
+    valid, resets = (torch.randint(2, (steps, B, 1), dtype=torch.int32) for steps in (T, T + 1))
+    scan_of, weights = layer.cell.scan, [layer.weight_hh_l0.detach()]
+    want = scan_of([stream], states, weights, valid, resets=resets, first=states)
+    flags = valid.to(kind), resets.to(kind)
+    assert_close(flat(scan_of([stream], states, weights, flags[0], resets=flags[1], first=states)), flat(want))
+    operator = partial(scan_of.forward_op, stream, *states, *weights)
+    begin, rest = torch.cat(states, -1), ("forwards", True, True, "auto")
+    assert_close([*operator(*flags, begin, *rest)], [*operator(valid, resets, begin, *rest)])

@@ -36,9 +36,7 @@ _TYPES = frozenset({Tensor, nn.Parameter})
 # Private, and asked because nothing public says it; a torch without them is one where something is always active.
 _transforms_active: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _modes_active: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
-
-
-_has_storage: Callable[[Tensor], bool] = torch._C._has_storage  # none has a tensor of torch's older vmap
+_has_storage: Callable[[Tensor], bool] = getattr(torch._C, "_has_storage", lambda tensor: False)  # not in an older vmap
 
 
 def _is_forward_mode() -> bool:

@@ -230,7 +230,7 @@ class _Gradients:
         }
         carried = [self.states[0].new_empty(self.batch, row_of(shape, self.sizes)) for shape in which.states.values()]
         states: Sequence[Tensor | None] = [*self.ends, *(None for _ in carried[len(self.ends) :])]
-        first = None if self.first is None else torch.zeros_like(self.first)
+        first = None if self.first is None else torch.zeros_like(self.first, memory_format=torch.contiguous_format)
         sums: list[Tensor | None] = [None] * len(self.parameters)
         d_streams: list[Any] = [None] * len(self.streams)
         narrow = [self.streams[n].shape for n, label in enumerate(labels) if label and label not in own]

@@ -185,8 +185,6 @@ class Scan:
         dtype = states[0].dtype
         if torch.compiler.is_compiling() or autocasting("cpu") or not self._is_native(states[0]):
             return False
-        if any(flags is not None and flags.dtype != torch.int32 for flags in options[:2]):
-            return False
         tensors = [*(tensor for stream in streams for tensor in tensors_of(stream)), *states, *parameters, options[2]]
         return all(t is None or t.dtype == dtype for t in tensors) and plain((*tensors, *options[:2]))
 

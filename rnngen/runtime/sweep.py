@@ -236,7 +236,8 @@ def run_native(
     """
     found = which.function(inputs[0].dtype)
     assert found is not None
-    read = [*inputs, *options, *states, *parameters]
+    valid, resets, first = options
+    read = [*inputs, _flags(valid), _flags(resets), first, *states, *parameters]
     call(
         found,
         inputs[0].shape[0],
@@ -246,6 +247,11 @@ def run_native(
         backwards,
         [*(None if tensor is None else tensor.contiguous() for tensor in read), *results],
     )
+
+
+def _flags(given: Tensor | None) -> Tensor | None:
+    """As C reads them, 32 bits each."""
+    return given if given is None or given.dtype == torch.int32 else (given > 0).to(torch.int32)
 
 
 def _run_apart(which: Sweep, given: Given, results: Sequence[Tensor], schedule: str, save: bool, keep: bool) -> None:
