@@ -624,6 +624,20 @@ def test_a_kill_between_the_files_is_seen(tmp_path):
     assert told == "leaky.c is up to date\nwrote leaky.py\n"
 
 
+def test_what_brings_an_edited_c_text_back(tmp_path):
+    """Not the command that made it, which leaves alone what a person has edited."""
+    (tmp_path / "model.toml").write_text(CELL)
+    assert rnngen("compile", "model.toml", cwd=tmp_path).returncode == 0
+    written = (tmp_path / "leaky.c").read_bytes()
+    (tmp_path / "leaky.c").write_bytes(written + b"// mine\n")
+    with pytest.raises(Unfit) as unfit:
+        c_text(tmp_path / "leaky.py")
+    _, command = str(unfit.value).split(": ")
+    program, *arguments = command.split()
+    assert program == "rnngen" and rnngen(*arguments, cwd=tmp_path).returncode == 0
+    assert c_text(tmp_path / "leaky.py") == written
+
+
 @POSIX
 def test_what_a_kill_left_behind_goes_with_the_next_write(tmp_path):
     now = time.time()

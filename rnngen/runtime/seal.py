@@ -114,7 +114,8 @@ def c_text(path: Path) -> bytes | None:
     except OSError:
         raise Unfit(f"{beside.name} is missing: {renewal(content)}") from None
     if c_digest(text) != found[2].decode():
-        raise Unfit(f"{beside.name} is not the one that was written with {path.name}: {renewal(content)}")
+        again = _over(text, renewal(content))
+        raise Unfit(f"{beside.name} is not the one that was written with {path.name}: {again}")
     return text
 
 
@@ -160,8 +161,14 @@ def native_text(module: str) -> bytes | None:
         return text
     if _C_TEXTS.pop(module, None):
         message = f"The C text beside the generated module {module!a} is not the one that was written with it, so scans"
-        warnings.warn(f"{message} on the CPU run in torch, slower. It comes back by: {known.renewal}", stacklevel=2)
+        again = _over(text, known.renewal)
+        warnings.warn(f"{message} on the CPU run in torch, slower. It comes back by: {again}", stacklevel=2)
     return None
+
+
+def _over(text: bytes, command: str) -> str:
+    """The command, as it has to be where it finds another text: what rnngen did not write it leaves alone."""
+    return command if condition(text) == "intact" else command.replace("compile", "compile --force", 1)
 
 
 def edition(module: str) -> str:
