@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 import rnngen.runtime.native
 from rnngen import verify
 from rnngen.ir import Program
-from rnngen.runtime import linear, node, scan, sweep
+from rnngen.runtime import linear, node, sweep
 from rnngen.runtime.layer import Layer
 
 LIMITS = {"float64": 1e-12, "float32": 2e-6}
@@ -58,7 +58,7 @@ def native(monkeypatch) -> Iterator[Calls]:
     """Only native code runs scans, and does."""
     calls = Calls()
     monkeypatch.setattr(sweep, "call", calls.counted(sweep.call, "scans"))
-    for module in (sweep, scan):
+    for module in (sweep, node):
         monkeypatch.setattr(module, "torch_steps", no_steps)
     yield calls
     assert calls.scans > 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnngen.runtime import native
 from rnngen.runtime.linear import Projection
-from rnngen.runtime.sweep import Given, previous, row_of, run_native
+from rnngen.runtime.sweep import Given, previous, row_of, run_native, torch_steps
 
 if TYPE_CHECKING:
     from rnngen.runtime.scan import Scan
@@ -197,7 +197,7 @@ class _Node(torch.autograd.Function):
         count = len(saved) - len(labels)
         tensors, kept = saved[:count], dict(zip(labels, saved[count:], strict=True))
         if torch.is_grad_enabled() or not native.plain((*tensors, *gradients)):
-            return (None, *_by_steps(call, tensors, gradients))
+            return (None, *by_steps(call, tensors, gradients))
         return (None, *_Gradients(call, tensors, kept, gradients).found(ctx.needs_input_grad[1:]))
 
 
@@ -329,16 +329,18 @@ def independent(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
-def _by_steps(call: Call, tensors: Sequence[Any], gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def by_steps(call: Call, tensors: Sequence[Any], gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """The same gradients by differentiating the torch steps, which torch can differentiate once more."""
     with torch.enable_grad():
         leaves = [t if t is None or not t.is_floating_point() else independent(t) for t in tensors]
         streams, states, parameters, options = call.apart(leaves)
-        rows = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
+        inputs = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
         valid, resets, first = options
-        given = Given(rows, valid, resets, first, states, call.scan.used(call.scan.forward, parameters))
-        results = call.scan.in_torch(given, call.direction)
-        pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None and r.requires_grad]
+        given = Given(inputs, valid, resets, first, states, call.scan.used(call.scan.forward, parameters))
+        blocks, last, _ = torch_steps(call.scan.forward, given, call.direction == "backwards")
+        outputs = (torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks)
+        every = zip((*outputs, *last), gradients, strict=True)
+        pairs = [(r.to(g.dtype), g) for r, g in every if g is not None and r.requires_grad]
         asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
         found = iter(
             torch.autograd.grad(

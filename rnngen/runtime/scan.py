@@ -5,7 +5,6 @@ is the same for every cell: registration, shapes, autograd, vmap and autocast ru
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,7 +15,7 @@ from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
 from rnngen.runtime.linear import Projection
 from rnngen.runtime.native import has_products, plain
-from rnngen.runtime.node import Call, Stream, independent, run, tensors_of, wants_gradient
+from rnngen.runtime.node import Call, Stream, by_steps, run, tensors_of, wants_gradient
 from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
 from rnngen.runtime.sweep import (
@@ -27,7 +26,6 @@ from rnngen.runtime.sweep import (
     previous,
     row_of,
     run_sweep,
-    torch_steps,
     uses_kernels,
 )
 
@@ -345,9 +343,8 @@ class Scan:
         flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
-            given = Given(streams, valid, resets, begin, states, parameters)
-            *found, d_begin = self._differentiable_backward(ctx, given, gradients)
-            return (*found, None, None, d_begin, *flags)
+            call = Call(self, ((),) * len(streams), ctx.direction, save=True, keep=True)
+            return (*by_steps(call, (*streams, *states, *parameters, valid, resets, begin), gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))
         values: dict[str, Tensor] = {}
@@ -386,31 +383,6 @@ class Scan:
         ]
         d_begin = None if resets is None else d_begin
         return (*d_streams, *first[: self._states], *d_parameters, None, None, d_begin, *flags)
-
-    def _differentiable_backward(
-        self,
-        ctx: Any,
-        given: Given,
-        gradients: Sequence[Tensor | None],
-    ) -> tuple[Tensor | None, ...]:
-        """The same gradients by differentiating the torch steps, so that torch can differentiate them once more."""
-        with torch.enable_grad():
-            tensors = (*given.inputs, *given.states, *given.parameters, *([] if given.first is None else [given.first]))
-            inputs = [independent(t) for t in tensors]
-            streams, states, parameters, first = self._split(self.forward, inputs)
-            own = replace(given, inputs=streams, states=states, parameters=self.used(self.forward, parameters))
-            own = replace(own, first=first[0] if first else None)
-            every = zip(self.in_torch(own, ctx.direction), gradients, strict=True)
-            pairs = [(o.to(g.dtype), g) for o, g in every if g is not None and o.requires_grad]
-            found = torch.autograd.grad(
-                [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
-            )
-            return found if first else (*found, None)
-
-    def in_torch(self, given: Given, direction: str) -> tuple[Tensor, ...]:
-        """The outputs and the last states by the torch steps."""
-        blocks, last, _ = torch_steps(self.forward, given, direction == "backwards")
-        return (*(torch.stack([torch.cat(row, -1) for row in rows]) for rows in blocks), *last)
 
     def _no_second_derivative(self, ctx: Any, *gradients: Tensor) -> None:
         raise NotImplementedError(
