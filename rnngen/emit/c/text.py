@@ -178,7 +178,7 @@ class SweepText:
 
     def _letters(self, name: str) -> str:
         """The units of a block of a value; "" of a number."""
-        return " * ".join(map(letter_of, self.chain.width(name)))
+        return self._letters_of(self.values[name].shape)
 
     def _row(self, atoms: Sequence[Atom]) -> str:
         """The elements of a row of atoms beside each other."""

@@ -1,10 +1,10 @@
 /* The functions of a step, of one number each. REAL is float or double.
  *
  * They have no branches, so that a compiler turns a loop around them into vectors: each case is computed, from an
- * argument that does no harm, and the right one is chosen. Only in double some call the library, and their loops stay as
- * they are: sin, cos, erf and the remainder. In float each is within 2.5 units in the last place, in double too;
- * infinities, zeros with their signs and denormal numbers are as the library's, and NaN stays NaN. A product and a sum
- * may be contracted, but sums must not be reordered.
+ * argument that does no harm, and the right one is chosen. Only in double some call the library, and their loops
+ * stay as they are: sin, cos, erf and the remainder. In float each is within 2.5 units in the last place, in double
+ * too; infinities, zeros with their signs and denormal numbers are as the library's, and NaN stays NaN. A product
+ * and a sum may be contracted, but sums must not be reordered.
  */
 #ifndef RNNGEN_FUNCTIONS_H
 #define RNNGEN_FUNCTIONS_H
@@ -229,8 +229,8 @@ FUNCTION REAL log1p_(REAL x)
     return abs_(x) < BY_WIDTH(0x1p-25f, 0x1p-54) ? x : y; /* with the sign of 0 */
 }
 
-/* By minimax polynomials: below 1 of (erf(x) - x) / x in x^2, relatively within 2^-29; from there of log(1 - erf(x)) / x,
- * within 2^-31. */
+/* By minimax polynomials: below 1 of (erf(x) - x) / x in x^2, relatively within 2^-29; from there of log(1 - erf(x))
+ * / x, within 2^-31. */
 FUNCTION float erf_of_float(float x)
 {
     float size = __builtin_fabsf(x), z = x * x, p = 7.806904e-5f, q = -1.3958597e-5f;

@@ -24,15 +24,15 @@ static int apply(struct product product, REAL *out, int64_t out_width, const REA
 #endif
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t first = block * ROWS_AT_ONCE, left = rows - first;
-        multiply(out + first * out_width, out_width, x + first * width, width, left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE,
-            &product);
+        multiply(out + first * out_width, out_width, x + first * width, width,
+            left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE, &product);
     }
     free(memory);
     return 0;
 }
 
-/* A call: where it goes, what it takes, matrices, a bias or 0; how many rows, matrices, rows and columns of each, heads of
-   square ones or 0; threads, and whether it is added to what is there. */
+/* A call: where it goes, what it takes, matrices, a bias or 0; how many rows, matrices, rows and columns of each,
+   heads of square ones or 0; threads, and whether it is added to what is there. */
 struct numbers {
     REAL *out;
     const REAL *rows, *matrices, *bias;
@@ -84,8 +84,8 @@ static inline __attribute__((always_inline)) void tile(REAL *out, int64_t out_wi
 }
 
 /* Tiles of TILE rows each, from `first` on: of out (height, width) = the sum over rows of d v.T. */
-static void tiles(REAL *out, const REAL *d, int64_t d_width, const REAL *v, int64_t v_width, int64_t rows, int64_t height,
-    int64_t width, int64_t first, int64_t end, int more, REAL *room)
+static void tiles(REAL *out, const REAL *d, int64_t d_width, const REAL *v, int64_t v_width, int64_t rows,
+    int64_t height, int64_t width, int64_t first, int64_t end, int more, REAL *room)
 {
     const int64_t panels = (width + PANEL - 1) / PANEL;
     REAL *const d_room = room, *const v_room = room + STEPS_AT_ONCE * TILE;
@@ -126,7 +126,8 @@ static void tiles(REAL *out, const REAL *d, int64_t d_width, const REAL *v, int6
 int outer(const struct numbers *n)
 {
     const int64_t heads = n->heads, blocks = heads ? n->count * heads : 1;
-    const int64_t height = heads ? n->outputs / heads : n->count * n->outputs, width = heads ? n->inputs / heads : n->inputs;
+    const int64_t height = heads ? n->outputs / heads : n->count * n->outputs;
+    const int64_t width = heads ? n->inputs / heads : n->inputs;
     const int64_t high = (height + TILE - 1) / TILE, most = 1 + n->count_of_rows * height * width / SUMS;
     const int64_t parts = threads_of(most < high ? most : high, n->threads);
     const int64_t own = STEPS_AT_ONCE * (TILE + (width + PANEL - 1) / PANEL * PANEL);

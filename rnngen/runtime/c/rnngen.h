@@ -1,7 +1,7 @@
 /* What the C of generated modules includes: packed products, sums over units, and the loop over threads.
 
-   REAL is float or double. Vectors are GNU C's, so that one source serves SSE, AVX2, AVX-512 and NEON. The arithmetic of
-   an element of the batch depends neither on the others nor on the number of threads. */
+   REAL is float or double. Vectors are GNU C's, so that one source serves SSE, AVX2, AVX-512 and NEON. The
+   arithmetic of an element of the batch depends neither on the others nor on the number of threads. */
 
 #include <math.h>
 #include <stdint.h>
@@ -35,9 +35,9 @@ typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 
 /* Products: out = a @ W for rows of a, with W packed into panels of PANEL columns, one row of a panel after another.
 
-   W has `parts` independent parts, one but for block-diagonal matrices. A part is applied to `segments` pieces of a row,
-   `length` elements each, and gives `outputs` elements. In front of a panel's rows stands what is added to the sums: a
-   bias, or zeros. */
+   W has `parts` independent parts, one but for block-diagonal matrices. A part is applied to `segments` pieces of a
+   row, `length` elements each, and gives `outputs` elements. In front of a panel's rows stands what is added to the
+   sums: a bias, or zeros. */
 struct product {
     const REAL *weights;
     int64_t parts, segments, length, outputs;
@@ -118,8 +118,8 @@ static void pack(struct product *product, REAL *into)
         }
 }
 
-/* ROWS rows of a by the first VECTORS vectors of neighbouring panels, whose columns are `width` in all. Every element is
-   one chain of multiplications and additions in the order of k, whatever the kernel. */
+/* ROWS rows of a by the first VECTORS vectors of neighbouring panels, whose columns are `width` in all. Every
+   element is one chain of multiplications and additions in the order of k, whatever the kernel. */
 #define KERNEL(ROWS, VECTORS)                                                                                         \
     static inline void multiply_##ROWS##_##VECTORS(REAL *restrict out, int64_t out_width, const REAL *restrict a,     \
         int64_t a_width, const struct product *product, const REAL *restrict panel, int64_t width)                    \
@@ -233,8 +233,9 @@ static inline void largest_(REAL *out, const REAL *x, int64_t stride, int64_t ro
     }
 }
 
-/* A call of a sweep: T steps, B elements of the batch, the heads of block-diagonal matrices, whether time runs from T - 1 to
-   0; then the sizes of the dimensions, and behind them the pointers to the tensors, 0 for what is not given. */
+/* A call of a sweep: T steps, B elements of the batch, the heads of block-diagonal matrices, whether time runs from
+   T - 1 to 0; then the sizes of the dimensions, and behind them the pointers to the tensors, 0 for what is not
+   given. */
 struct call {
     int64_t T, B, heads, backwards, threads, sizes[];
 };
@@ -254,7 +255,10 @@ struct scan {
 /* Elements of the rooms of all steps that are worth a thread, which takes some microseconds to wake. */
 #define THREAD 65536
 
-static inline int64_t threads_of(int64_t most, int64_t threads) { return threads < 1 ? 1 : threads < most ? threads : most; }
+static inline int64_t threads_of(int64_t most, int64_t threads)
+{
+    return threads < 1 ? 1 : threads < most ? threads : most;
+}
 
 typedef void rows_function(const struct scan *scan, int64_t first, int64_t rows, REAL *room);
 
@@ -296,7 +300,8 @@ static inline const int32_t *boundary(const struct scan *scan, const int32_t *re
 }
 
 /* Before a step: the state of each sequence that begins with it is what resets return to, one of `total` elements. */
-static inline void begun(REAL *state, const int32_t *flags, const REAL *given, int64_t total, int64_t rows, int64_t width)
+static inline void begun(REAL *state, const int32_t *flags, const REAL *given, int64_t total, int64_t rows,
+    int64_t width)
 {
     for (int64_t r = 0; r < rows; r++)
         if (flags[r] > 0)
@@ -314,8 +319,8 @@ static inline void cut(REAL *state, const int32_t *flags, REAL *given, int64_t t
             }
 }
 
-/* Run `rows` over the batch, by several threads. units: the elements of room that a row needs; once: those that a thread
-   needs; rooms: how many there are in all. 1 if there is no memory. */
+/* Run `rows` over the batch, by several threads. units: the elements of room that a row needs; once: those that a
+   thread needs; rooms: how many there are in all. 1 if there is no memory. */
 static int run(const struct scan *scan, rows_function *rows, int64_t units, int64_t once, int rooms)
 {
     const int64_t B = scan->call->B;
