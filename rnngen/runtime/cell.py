@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import Parameter, signature
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ class Cell:
     widths: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def tensors(self) -> tuple[str, ...]:
         """The names of what `run` takes as weights: those of the layer, then the numbers that it is given."""
         return (*(weight.name for weight in self.weights), *(one.name for one in self.drawn if one.each == "never"))

@@ -79,23 +79,28 @@ class Projection(NamedTuple):
     stack: Tensor
     rows: Tensor
     bias: Tensor | None
-    shape: tuple[int, ...]
 
     @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What it is made of."""
-        return self[:3]
+    def width(self) -> int:
+        """Of its rows."""
+        return native.outputs_of(self.stack)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the product."""
+        return (*self.rows.shape[:-1], self.width)
 
     @property
     def tensor(self) -> Tensor:
-        return product(*self.parts)
+        """The product."""
+        return product(*self)
 
 
 def product_for_scan(stack: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor | Projection:
     """`product` for a scan alone, which decides how it is computed."""
     if rows.dim() != 3 or rows.dtype != stack.dtype or torch.compiler.is_compiling():
         return product(stack, rows, bias)
-    return Projection(stack, rows, bias, (*rows.shape[:-1], native.outputs_of(stack)))
+    return Projection(stack, rows, bias)
 
 
 class _Product(torch.autograd.Function):

@@ -43,16 +43,20 @@ def _is_forward_mode() -> bool:
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
-def plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether these are tensors on the CPU as torch makes them, and nothing watches what is done with them."""
+def plain(tensors: Sequence[Tensor | None], dtype: torch.dtype | None = None) -> bool:
+    """Whether these are tensors on the CPU as torch makes them, and nothing watches what is done with them; of one type
+    if it is given.
+    """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_forward_mode():
         return False
     if _transforms_active() or _modes_active():
         return False
     for tensor in tensors:
-        if tensor is not None and not (
-            type(tensor) in _TYPES and tensor.is_cpu and _has_storage(tensor) and not tensor.is_neg()
-        ):
+        if tensor is None:
+            continue
+        if type(tensor) not in _TYPES or not tensor.is_cpu or not _has_storage(tensor) or tensor.is_neg():
+            return False
+        if dtype is not None and tensor.dtype != dtype:
             return False
     return True
 
@@ -195,7 +199,7 @@ class _Room(threading.local):
     """Memory of a thread that calls use again: fresh pages of the system take longer than what is written to them."""
 
     def __init__(self) -> None:
-        self.tensors: dict[tuple[object, ...], Tensor] = {}
+        self.tensors: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # and the last view of it
 
 
 _room = _Room()
@@ -203,10 +207,14 @@ _room = _Room()
 
 def room(of: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory for what is needed until the next call asks for the same. of: what it is for."""
-    key, size = (of, dtype), prod(shape)
-    found = _room.tensors.get(key)
-    if found is None or found.numel() < size:
-        found = torch.empty(size, dtype=dtype)
-        if size <= MOST_ROOM:
-            _room.tensors[key] = found
-    return found[:size].view(shape)
+    key = of, dtype
+    memory, view = _room.tensors.get(key, (None, None))
+    if memory is not None and view is not None and view.shape == shape:
+        return view
+    size = prod(shape)
+    if memory is None or memory.numel() < size:
+        memory = torch.empty(size, dtype=dtype)
+    view = memory[:size].view(shape)
+    if size <= MOST_ROOM:
+        _room.tensors[key] = memory, view
+    return view

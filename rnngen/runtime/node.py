@@ -5,7 +5,9 @@ wanted, and an LSTM of 16 units runs 64 steps in 8. A projection that only the l
 for some steps at a time, so that they take no memory of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,18 +26,20 @@ Stream = Tensor | Projection
 AT_ONCE = 2**20
 
 
-class Call(NamedTuple):
-    """A call of a scan, less its tensors.
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What calls of a scan have in common that differ in time, batch and numbers alone.
 
-    shapes: of the streams that are projections, () of others. direction: "forwards" or "backwards". save: whether a
-    gradient is wanted. keep: whether outputs are that are a state's new value.
+    projected: of the streams, which are projections. direction: "forwards" or "backwards". save: whether a gradient is
+    wanted. keep: whether outputs are that are a state's new value. sizes: the dimensions by name.
     """
 
     scan: "Scan"
-    shapes: tuple[tuple[int, ...], ...]
+    projected: tuple[bool, ...]
     direction: str
     save: bool
     keep: bool
+    sizes: Mapping[str, int]
 
     @classmethod
     def of(
@@ -44,40 +48,80 @@ class Call(NamedTuple):
         streams: Sequence[Stream],
         states: Sequence[Tensor],
         parameters: Sequence[Tensor],
-        options: Sequence[Tensor | None],
         direction: str,
-        last_only: bool,
+        save: bool,
+        keep: bool,
     ) -> "Call":
-        """The call with these tensors."""
-        shapes = tuple(stream.shape if isinstance(stream, Projection) else () for stream in streams)
-        every = (*(tensor for stream in streams for tensor in tensors_of(stream)), *states, *parameters, *options)
-        save = wants_gradient(every)
-        return cls(scan, shapes, direction, save, save or not last_only)
+        """That of these tensors; it is made once for those of the same widths."""
+        projected = tuple([isinstance(stream, Projection) for stream in streams])
+        widths = [
+            stream.width if isinstance(stream, Projection) else stream.shape[-1] for stream in (*streams, *states)
+        ]
+        key = projected, direction, save, keep, *widths, *[parameter.shape for parameter in parameters]
+        found = scan.calls.get(key)
+        if found is None:
+            sizes = scan.forward.sizes(streams, states, scan.used(scan.forward, parameters))
+            found = scan.calls[key] = cls(scan, projected, direction, save, keep, sizes)
+        return found
 
-    def apart(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    @cached_property
+    def outputs(self) -> list[tuple[int, int | None]]:
+        """Of each output the elements of a row, 0 where it is not wanted, and the state that it is the new value of if
+        a gradient needs the old one.
+        """
+        which = self.scan.forward
+        unwanted = which.unwanted(self.save, self.keep)
+        shifted = self.scan.shifted if self.save else {}
+        return [
+            (0 if label in unwanted else row_of(shape, self.sizes), shifted.get(label))
+            for label, shape in which.outputs.items()
+        ]
+
+    @cached_property
+    def gradients(self) -> dict[str, tuple[int, bool]]:
+        """Of each output of the adjoint the elements of a row, and whether it is the gradient of projections alone: of
+        it only some steps are there at once.
+        """
+        labels = zip(self.scan.stream_gradients, self.projected, strict=True)
+        whole = {label for label, projected in labels if not projected}
+        shapes = self.scan.adjoint.outputs
+        return {label: (row_of(shape, self.sizes), label not in whole) for label, shape in shapes.items()}
+
+    @cached_property
+    def carried(self) -> list[int]:
+        """Of each state of the adjoint the elements of a row."""
+        return [row_of(shape, self.sizes) for shape in self.scan.adjoint.states.values()]
+
+    @cached_property
+    def widest(self) -> tuple[int, int]:
+        """The elements of a row of the widest projection, and of the widest gradient of one; 0 where there is none, or
+        where all steps have to be there at once.
+        """
+        shapes = zip(self.scan.forward.inputs.values(), self.projected, strict=True)
+        forwards = max((row_of(shape, self.sizes) for shape, projected in shapes if projected), default=0)
+        if any(name in self.scan.adjoint.states for name in self.scan.gradient_inputs):
+            return forwards, 0  # it is known after the last step
+        return forwards, max((row for row, in_parts in self.gradients.values() if in_parts), default=0)
+
+    def apart(self, tensors: Sequence[Any]) -> tuple[list[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
         """What there is one of for each tensor, as streams, states, parameters, and (mask, resets, what they return
         to); of a projection three in a `Projection`.
         """
-        rest, streams = list(tensors), []
-        for shape in self.shapes:
-            streams.append(Projection(rest[0], rest[1], rest[2], shape) if shape else rest[0])
-            rest = rest[3 if shape else 1 :]
-        states = len(self.scan.forward.states)
-        return streams, rest[:states], rest[states:-3], rest[-3:]
+        streams, place = [], 0
+        for projected in self.projected:
+            streams.append(Projection(*tensors[place : place + 3]) if projected else tensors[place])
+            place += 3 if projected else 1
+        states = place + len(self.scan.forward.states)
+        return streams, tensors[place:states], tensors[states:-3], tensors[-3:]
 
 
-def run(
-    call: Call,
-    streams: Sequence[Stream],
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    options: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> tuple[Tensor, ...]:
-    """The outputs, and the last states. options: the mask, the resets, and what they return to."""
+def run(call: Call, tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """The outputs, and the last states. tensors: of the streams, states, parameters, and (mask, resets, what they
+    return to).
+    """
     if not call.save:
-        return _forward(call, streams, states, parameters, *options)
-    flat = [tensor for stream in streams for tensor in tensors_of(stream)]
-    found: tuple[Tensor, ...] = _Node.apply(call, *flat, *states, *parameters, *options)  # type: ignore[no-untyped-call]
+        return _forward(call, tensors)
+    found: tuple[Tensor, ...] = _Node.apply(call, *tensors)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -86,43 +130,40 @@ def wants_gradient(arguments: Sequence[object]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 
-def tensors_of(stream: Stream) -> tuple[Tensor | None, ...]:
-    """What a stream consists of."""
-    return stream.parts if isinstance(stream, Projection) else (stream,)
-
-
-def _forward(
-    call: Call,
-    streams: Sequence[Stream],
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    valid: Tensor | None,
-    resets: Tensor | None,
-    first: Tensor | None,
-) -> tuple[Any, ...]:
-    """The outputs, None for those that are not wanted, and the last states."""
-    scan, which = call.scan, call.scan.forward
-    used = scan.used(which, parameters)
-    sizes = which.sizes(streams, states, used)
-    unwanted = which.unwanted(call.save, call.keep)
-    shifted = scan.shifted if call.save and resets is None else {}
-    some, (time, batch) = states[0], streams[0].shape[:2]
-    outputs: list[Tensor | None] = []
-    for label, shape in which.outputs.items():
-        size = time, batch, row_of(shape, sizes)
-        if label in shifted:
-            outputs.append(_behind(states[shifted[label]], size, call.direction))
+def tensors_of(streams: Sequence[Stream]) -> Iterator[Tensor | None]:
+    """What streams consist of."""
+    for stream in streams:
+        if isinstance(stream, Projection):
+            yield from stream
         else:
-            outputs.append(None if label in unwanted else some.new_empty(size))
-    last = [state.new_empty(state.shape) for state in states]
-    for part in _parts(time, [s.shape for s in streams if isinstance(s, Projection)], call.direction):
+            yield stream
+
+
+def _forward(call: Call, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs, None for those that are not wanted, and the last states."""
+    streams, states, parameters, (valid, resets, first) = call.apart(tensors)
+    which, direction = call.scan.forward, call.direction
+    used = call.scan.used(which, parameters)
+    some, time, batch = states[0], _time(streams[0]), states[0].shape[0]
+    outputs: list[Tensor | None] = []
+    for row, state in call.outputs:
+        if state is not None and resets is None:
+            outputs.append(_behind(states[state], (time, batch, row), direction))
+        else:
+            outputs.append(some.new_empty(time, batch, row) if row else None)
+    last = [state.new_empty(*state.shape) for state in states]
+    for part in _parts(time, batch * call.widest[0], direction):
         inputs = [_rows(stream, part, ("stream", n)) for n, stream in enumerate(streams)]
         results = [*map(part.of, outputs), *last]
         flags = part.of(valid), part.of(resets, 1), first
-        backwards = call.direction == "backwards"
-        run_native(which, batch, inputs, flags, states, used, results, backwards, sizes)
+        run_native(which, batch, inputs, flags, states, used, results, direction == "backwards", call.sizes)
         states = last
     return (*outputs, *last)
+
+
+def _time(stream: Stream) -> int:
+    """The steps that there are."""
+    return (stream.rows if isinstance(stream, Projection) else stream).shape[0]
 
 
 def _behind(state: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
@@ -161,9 +202,8 @@ class Part(NamedTuple):
         return rows if rows is None or self.whole else rows[self.start : self.stop + more]
 
 
-def _parts(time: int, shapes: Sequence[tuple[int, ...]], direction: str) -> list[Part]:
-    """The steps in the order of the loop, so many at a time that each of what has these shapes fits."""
-    step = max((batch * width for _, batch, width in shapes), default=0)
+def _parts(time: int, step: int, direction: str) -> list[Part]:
+    """The steps in the order of the loop, so many at a time that they fit. step: the elements of one."""
     if step * time <= AT_ONCE:
         return [Part(0, time, time)]
     count = max(1, AT_ONCE // step)
@@ -174,17 +214,16 @@ def _parts(time: int, shapes: Sequence[tuple[int, ...]], direction: str) -> list
 def _rows(stream: Stream, part: Part, of: object) -> Any:
     """Some steps of a stream. of: what the room of a projection is known by."""
     if isinstance(stream, Projection):
-        stack, rows, bias = stream.parts
+        stack, rows, bias = stream
         x = part.of(rows)
-        return native.product(stack, x, bias, out=native.room(of, (*x.shape[:2], stream.shape[-1]), x.dtype))
+        return native.product(stack, x, bias, out=native.room(of, (*x.shape[:2], native.outputs_of(stack)), x.dtype))
     return part.of(stream)
 
 
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        streams, states, parameters, options = call.apart(tensors)
-        results = _forward(call, streams, states, parameters, *options)
+        results = _forward(call, tensors)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *(results[place] for place in call.scan.kept.values()))
@@ -209,55 +248,57 @@ class _Gradients:
     ) -> None:
         self.call, self.scan, self.kept = call, call.scan, kept
         self.streams, self.states, self.parameters, (self.valid, self.resets, self.first) = call.apart(tensors)
-        count = len(self.scan.forward.outputs)
+        count = len(call.outputs)
         self.incoming = dict(zip(self.scan.forward.outputs, gradients, strict=False))
         self.ends = gradients[count:]
-        self.time, self.batch = self.streams[0].shape[0], self.states[0].shape[0]
-        used = self.scan.used(self.scan.forward, self.parameters)
-        self.sizes = self.scan.forward.sizes(self.streams, self.states, used)
+        self.time, self.batch = _time(self.streams[0]), self.states[0].shape[0]
         self._previous: dict[str, Tensor] = {}
 
     def found(self, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
         """Of each tensor that the node was given its gradient, None where it needs none."""
-        which, scan = self.scan.adjoint, self.scan
-        of_streams, _, of_parameters, _ = self.call.apart(needs)
+        call, scan, some = self.call, self.scan, self.states[0]
+        which, batch = scan.adjoint, self.batch
+        of_streams, of_states, of_parameters, _ = call.apart(needs)
         used = scan.used(which, self.parameters)
-        labels = scan.stream_gradients
-        own = {label for label, stream in zip(labels, self.streams, strict=True) if isinstance(stream, Tensor)}
         outputs = {
-            label: self.states[0].new_empty(self.time, self.batch, row_of(shape, self.sizes)) if label in own else None
-            for label, shape in which.outputs.items()
+            label: None if in_parts else some.new_empty(self.time, batch, row)
+            for label, (row, in_parts) in call.gradients.items()
         }
-        carried = [self.states[0].new_empty(self.batch, row_of(shape, self.sizes)) for shape in which.states.values()]
-        states: Sequence[Tensor | None] = [*self.ends, *(None for _ in carried[len(self.ends) :])]
+        carried = [
+            some.new_empty(batch, row) if n >= len(of_states) or of_states[n] else self._room(("carried", n), 0, row)
+            for n, row in enumerate(call.carried)
+        ]
+        states: Sequence[Tensor | None] = [*self.ends, *[None] * (len(carried) - len(self.ends))]
         first = None if self.first is None else torch.zeros_like(self.first, memory_format=torch.contiguous_format)
         sums: list[Tensor | None] = [None] * len(self.parameters)
         d_streams: list[Any] = [None] * len(self.streams)
-        narrow = [self.streams[n].shape for n, label in enumerate(labels) if label and label not in own]
-        if any(name in which.states for name in scan.gradient_inputs):
-            narrow = []  # it is known after the last step
-        other = "backwards" if self.call.direction == "forwards" else "forwards"
-        for part in _parts(self.time, narrow, other):
+        backwards = call.direction != "backwards"
+        for part in _parts(self.time, batch * call.widest[1], "backwards" if backwards else "forwards"):
             inputs = [self._value(name, part) for name in which.inputs]
             results = {label: self._result(label, output, part) for label, output in outputs.items()}
             flags = part.of(self.valid), part.of(self.resets, 1), first
-            every = [*results.values(), *carried]
-            backwards = self.call.direction != "backwards"
-            run_native(which, self.batch, inputs, flags, states, used, every, backwards, self.sizes)
+            run_native(which, batch, inputs, flags, states, used, [*results.values(), *carried], backwards, call.sizes)
             states = carried
-            for n, (label, stream) in enumerate(zip(labels, self.streams, strict=True)):
-                if label and isinstance(stream, Projection):
+            for n, (label, stream) in enumerate(zip(scan.stream_gradients, self.streams, strict=True)):
+                if label and call.projected[n]:
                     d_streams[n] = self._of_projection(results[label], stream, of_streams[n], d_streams[n], part)
             if any(of_parameters):
                 sums = self._of_parameters(sums, results, carried, part)
         flat: list[Tensor | None] = []
-        for label, stream, shape, d in zip(labels, self.streams, scan.forward.inputs.values(), d_streams, strict=True):
-            if isinstance(stream, Projection):
+        shapes = scan.forward.inputs.values()
+        for label, projected, shape, d in zip(scan.stream_gradients, call.projected, shapes, d_streams, strict=True):
+            if projected:
                 flat += d or (None, None, None)
             else:
                 whole = outputs[label] if label else None
                 flat.append(whole.sum(-1, keepdim=True) if whole is not None and shape == () else whole)
-        return (*flat, *carried[: len(self.ends)], *sums, None, None, first)
+        d_states = (d if need else None for d, need in zip(carried, of_states, strict=False))
+        return (*flat, *d_states, *sums, None, None, first)
+
+    def _room(self, of: object, steps: int, row: int) -> Tensor:
+        """Memory for so many steps, or for a state if there are none."""
+        shape = (steps, self.batch, row) if steps else (self.batch, row)
+        return native.room(of, shape, self.states[0].dtype)
 
     def _value(self, name: str, part: Part) -> Any:
         """Some steps of an input of the adjoint, or of the gradients."""
@@ -272,8 +313,8 @@ class _Gradients:
         come = self.incoming[where[0]]
         if come is not None:
             return part.of(come)
-        shape = (part.stop - part.start, self.batch, row_of(self.scan.forward.outputs[where[0]], self.sizes))
-        return native.room(("gradient", where[0]), shape, self.states[0].dtype).zero_()
+        row = row_of(self.scan.forward.outputs[where[0]], self.call.sizes)
+        return self._room(("gradient", where[0]), part.stop - part.start, row).zero_()
 
     def _before(self, label: str, state: str) -> Tensor:
         output = self.kept[label]
@@ -291,14 +332,13 @@ class _Gradients:
     def _result(self, label: str, output: Tensor | None, part: Part) -> Any:
         if output is not None:
             return part.of(output)
-        shape = (part.stop - part.start, self.batch, row_of(self.scan.adjoint.outputs[label], self.sizes))
-        return native.room(("adjoint", label), shape, self.states[0].dtype)
+        return self._room(("adjoint", label), part.stop - part.start, self.call.gradients[label][0])
 
     def _of_projection(
         self, d: Tensor, stream: Projection, needs: Projection, before: Any, part: Part
     ) -> tuple[Tensor | None, ...]:
         """The gradients of a projection, with those of the steps before."""
-        stack, rows, _ = stream.parts
+        stack, rows, _ = stream
         d_stack, d_rows, d_bias = before or (None, None, None)
         if needs[0]:
             d_stack = native.outer(d, part.of(rows), stack, more=d_stack)

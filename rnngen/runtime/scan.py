@@ -15,14 +15,14 @@ from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
 from rnngen.runtime.linear import Projection
 from rnngen.runtime.native import has_products, plain
-from rnngen.runtime.node import Call, Stream, by_steps, run, tensors_of, wants_gradient
+from rnngen.runtime.node import Call, by_steps, run, tensors_of, wants_gradient
 from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
 from rnngen.runtime.sweep import (
     Given,
     Sweep,
-    is_native,
     is_number,
+    native_of,
     previous,
     row_of,
     run_sweep,
@@ -75,6 +75,7 @@ class Scan:
         places = list(forward.states).index
         labels = [label for label, _ in pairs]
         self.shifted = {label: places(state) for label, state in sorted(pairs) if labels.count(label) == 1}
+        self.calls: dict[tuple[object, ...], Call] = {}  # by what they have in common
         self._given = [place for place, label in enumerate(forward.outputs) if not is_saved(label)]
         # A module that is imported again, or two files of one cell, share the operators: to register a name once more
         # would take it away from the layers that have it. One that was edited by hand has operators of its own.
@@ -119,9 +120,11 @@ class Scan:
         if not both and (resets is None) == (first is None):
             begin = None if first is None else torch.cat(list(first), -1)
             options = (valid, resets, begin)
-            if self._is_plain(streams, states, parameters, options):
-                call = Call.of(self, streams, states, parameters, options, direction, last_only)
-                return self._found(run(call, streams, states, parameters, options), last_only)
+            every = [*tensors_of(streams), *states, *parameters, *options]
+            if self._is_plain(every, states[0]):
+                save = wants_gradient(every)
+                call = Call.of(self, streams, states, parameters, direction, save, save or not last_only)
+                return self._found(run(call, every), last_only)
         streams = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
         begins = [] if first is None else [torch.cat(list(first), -1)]
         tensors = [*streams, *states, *parameters, *begins]
@@ -169,22 +172,16 @@ class Scan:
 
     def _is_native(self, state: Tensor) -> bool:
         """Whether there is native code for both directions, and for the products around them."""
-        both = is_native(self.forward, state) and is_native(self.adjoint, state)
-        return both and has_products(state.dtype)
-
-    def _is_plain(
-        self,
-        streams: Sequence[Stream],
-        states: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        options: Sequence[Tensor | None],
-    ) -> bool:
-        """Whether native code runs it, in one type, see `node`."""
-        dtype = states[0].dtype
-        if torch.compiler.is_compiling() or autocasting("cpu") or not self._is_native(states[0]):
+        if uses_kernels(state) or not has_products(state.dtype):
             return False
-        tensors = [*(tensor for stream in streams for tensor in tensors_of(stream)), *states, *parameters, options[2]]
-        return all(t is None or t.dtype == dtype for t in tensors) and plain((*tensors, *options[:2]))
+        return native_of(self.forward, state) is not None and native_of(self.adjoint, state) is not None
+
+    def _is_plain(self, tensors: Sequence[Tensor | None], state: Tensor) -> bool:
+        """Whether native code runs it, in one type, see `node`. tensors: as there."""
+        if torch.compiler.is_compiling() or autocasting("cpu") or not self._is_native(state):
+            return False
+        *typed, valid, resets, first = tensors
+        return plain((*typed, first), state.dtype) and (valid is resets is None or plain((valid, resets)))
 
     def _found(self, results: tuple[Tensor, ...], last_only: bool) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """What a call gives, of what an operator gives."""
@@ -343,7 +340,7 @@ class Scan:
         flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
-            call = Call(self, ((),) * len(streams), ctx.direction, save=True, keep=True)
+            call = Call(self, (False,) * len(streams), ctx.direction, True, True, ctx.sizes)
             return (*by_steps(call, (*streams, *states, *parameters, valid, resets, begin), gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))
