@@ -81,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         modules = Modules(Path(folder), native=True)
         for name in sys.argv[1:] or [*INVENTED, *LIBRARY]:
-            for node.AT_ONCE in (2**20, 64):
+            for node.AT_ONCE, node.COPIED in ((2**20, 0), (64, 2**14)):
                 run(name, modules)
     print("clean", flush=True)
 
