@@ -197,7 +197,7 @@ def _run(
 
 @cache
 def keep_what_is_freed() -> None:
-    """Let the C library keep what one training step frees for the next one, up to 32 MB.
+    """Let the C library keep what one call frees for the next one, up to 32 MB.
 
     glibc gives memory back to the system beyond twice the largest block that was ever freed, so one of 16 MB is, which
     nothing was written to. Fresh pages take longer than what is computed: 128 steps of dreamer_gru with 64 units and 16

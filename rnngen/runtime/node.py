@@ -62,8 +62,7 @@ class Call:
         key = projected, direction, save, keep, *widths, *[parameter.shape for parameter in parameters]
         found = scan.calls.get(key)
         if found is None:
-            if save:
-                native.keep_what_is_freed()
+            native.keep_what_is_freed()
             sizes = scan.forward.sizes(streams, states, scan.used(scan.forward, parameters))
             found = scan.calls[key] = cls(scan, projected, direction, save, keep, sizes)
         return found
