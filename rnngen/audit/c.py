@@ -15,7 +15,7 @@ _TYPES = frozenset("REAL int int32_t int64_t void".split())
 _RECORDS = frozenset("call product scan".split())  # that rnngen.h has as a struct
 _OF_RECORDS = frozenset("T B heads backwards sizes call tensors products".split())
 _CONTROL = frozenset("if for return".split())
-_WORDS = _TYPES | _CONTROL | frozenset("const restrict struct else NULL".split())  # of a body
+_WORDS = _TYPES | _CONTROL | frozenset("const restrict struct else NULL FEW".split())  # of a body
 # What the templates call of rnngen.h; the rest is what operations are spelled with.
 OF_TEMPLATES = frozenset(
     """

@@ -23,12 +23,12 @@ _CALLS = {
     "kept": "chosen({0}, {1}, {2})",
     "or_zero": "chosen({0}, {1}, R(0))",
     "expand": "R({0})",
-    # Statements, for all rows of a thread.
+    # Statements: products are for all rows of a thread, sums for a few.
     "matmul": "multiply({target}, {given}, {operand}, {width}, rows, {product});",
     "matmul_t": "multiply({target}, {given}, {operand}, {width}, rows, {product});",
-    "sum": "sum_({target}, {operand}, {width}, rows, {units});",
-    "mean": "mean_({target}, {operand}, {width}, rows, {units});",
-    "largest": "largest_({target}, {operand}, {width}, rows, {units});",
+    "sum": "sum_({target}, {operand}, {width}, end - few, {units});",
+    "mean": "mean_({target}, {operand}, {width}, end - few, {units});",
+    "largest": "largest_({target}, {operand}, {width}, end - few, {units});",
 }
 # What rnngen.h has for them.
 FUNCTIONS = frozenset(name for text in _CALLS.values() for name in re.findall(r"[A-Za-z]\w*(?=\()", text))
@@ -58,11 +58,11 @@ _MACROS = """
     WCONTINUED WNOWAIT linux unix i386 mips sparc sun vax arm ppc PPC
 """
 _OF_HEADER = """
-    REAL R EACH EVERY THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES FUNCTION BY_WIDTH JOINED RNNGEN_FUNCTIONS_H
+    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES FUNCTION BY_WIDTH JOINED RNNGEN_FUNCTIONS_H
     int32_t int64_t at begin begun boundary counts cut dense dense_transposed headed headed_transposed multiply put run
     taken tensors_of
 """
-_OF_TEMPLATES = "T B H I heads tensors products scan call first rows row r n t j room resets given"
+_OF_TEMPLATES = "T B H I heads tensors products scan call first rows row few end r n t j room resets given"
 
 SPELLING = Spelling(
     target="c",

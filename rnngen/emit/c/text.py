@@ -3,11 +3,15 @@
 Everything that lies in memory is seen row by row: of a tensor over time the row of a step and an element of the batch,
 of what a step keeps for itself that of the element alone. A stage is a function of such rows, with a loop over their
 units.
+
+Only a product takes all rows of a thread at once, since it reads its matrices once for several. What lies between two
+products, stages and sums over units, is run for a few rows and then for the next few: what they pass on to one another
+stays in the first cache.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rnngen.chain import Across, Atom, Chain, Stage, Write, atoms_of, unique
@@ -19,17 +23,31 @@ from rnngen.ir import Equation, Shape, Value, block_shape, blocks_of
 from rnngen.ops import COMPARISONS
 from rnngen.runtime.plan import letter_of
 
+_OF_STEP = "row + {0}"  # the row of a step, of a tensor over time
+
 
 @dataclass(frozen=True, slots=True)
 class RowsText:
-    """Rows in memory. name: of the pointer to the first, and in a stage of that to its own. width: the elements of a
-    row. own: the expression of the pointer to row `r`. written: whether a stage writes it.
+    """Rows in memory. name: in a stage of the pointer to its own. width: the elements of a row. number: of row {0} as a
+    loop over rows counts, "" if there is but one. written: whether a stage writes it. unwanted: where a row goes that
+    nobody wants. start: what stands before them in a row.
     """
 
     name: str
     width: str
-    own: str
+    number: str = "{0}"
     written: bool = False
+    unwanted: str = ""
+    start: str = ""
+
+    def at(self, row: str) -> str:
+        """The expression of the pointer to a row, "" for the first of all."""
+        number = self.number.format(row)
+        if self.unwanted:
+            return f"at({self.name}, {number}, {self.width}, {self.unwanted})"
+        number = number.removesuffix(" + ")
+        number = f"({number})" if " " in number else number
+        return " + ".join(filter(None, [self.name, f"{number} * {self.width}" if number else "", self.start]))
 
     @property
     def argument(self) -> str:
@@ -56,6 +74,21 @@ class StageText:
 
 
 @dataclass(frozen=True, slots=True)
+class PassText:
+    """A part of a step. products: statements for all rows of a thread; then for a few rows at a time `each`, stages, and
+    statements that take those rows at once.
+    """
+
+    products: tuple[str, ...]
+    each: tuple["StageText | str", ...]
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether that is one stage alone, and all rows might as well be a few."""
+        return [type(one) for one in self.each] == [StageText]
+
+
+@dataclass(frozen=True, slots=True)
 class ProductText:
     """Matrices in the form in which they are applied. maker: the function that makes a record of them."""
 
@@ -67,11 +100,10 @@ class ProductText:
 
 @dataclass(frozen=True, slots=True)
 class RoomText:
-    """What a step keeps for itself, `count` times for each of the rows of a thread, or once for a thread."""
+    """What a step keeps for itself, for each of the rows of a thread, or once for a thread."""
 
     name: str
     width: str
-    count: int = 1
     once: bool = False
 
 
@@ -79,6 +111,7 @@ class RoomText:
 class StateText:
     """A state. place, last: of its tensors, before the first step and after the last one. output: what is its new value
     at every step, "" if nothing is; reset: where it stands in a row of what resets return to, None if it does not.
+    to: where the new value goes, which is where the old one was if there is one room and no `rooms`.
     """
 
     name: str
@@ -98,14 +131,6 @@ class TensorText:
     name: str
     place: int
     written: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LinkText:
-    """What looks across units, as statements, then a stage if it does anything."""
-
-    across: tuple[str, ...]
-    stage: StageText | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +154,8 @@ class SweepText:
         self._made = chain.made_by()
         self._last = len(chain.links) - 1
         self._stored = list(self._stores())
-        self.links = tuple(
-            LinkText(tuple(map(self._across, link.across)), self._stage(n)) for n, link in enumerate(chain.links)
-        )
+        self._stages = tuple(map(self._stage, range(len(chain.links))))
+        self.passes = tuple(self._passes())
 
     # Tensors, in the order of `launch.Arguments.tensors`.
 
@@ -190,8 +214,8 @@ class SweepText:
     def _of_output(self, write: Write) -> RowsText:
         name, width = self._output(write.label), self._row(write.atoms)
         if write.when == "always":
-            return RowsText(name, width, f"{name} + (row + r) * {width}", True)
-        return RowsText(name, width, f"at({name}, row + r, {width}, {self._unwanted(write)})", True)
+            return RowsText(name, width, _OF_STEP, written=True)
+        return RowsText(name, width, _OF_STEP, written=True, unwanted=self._unwanted(write))
 
     def _unwanted(self, write: Write) -> str:
         return self.names.made(("unwanted", write.label), f"{identifier(write.label)}_unwanted")
@@ -199,23 +223,21 @@ class SweepText:
     def _of_state(self, state: str) -> RowsText:
         """Where its new value goes."""
         name, width = self.names.made(("to", state), f"{self.names[state]}_to"), self._letters(state) or "1"
-        return RowsText(name, width, f"{name} + r * {width}", True)
+        return RowsText(name, width, written=True)
 
     def _of_buffer(self, kind: str, name: str, atoms: Sequence[Atom]) -> RowsText:
         """What one stage passes on to another, or what is looked across."""
         stem = self.names[name] if "." in name or kind == "row" else identifier(name)
         made, width = self.names.made((kind, name), f"{stem}_{kind}"), self._row(atoms)
-        return RowsText(made, width, f"{made} + r * {width}", True)
+        return RowsText(made, width, written=True)
 
     def _source(self, name: str) -> RowsText:
         """Where the blocks of a value are read."""
         value = self.values[name]
         if value.op not in ("input", "state", "parameter") and name not in self._across_results:
-            found = self._of_buffer("row", name, (Atom(name, 0),))
-            return RowsText(found.name, found.width, found.own)
+            return replace(self._of_buffer("row", name, (Atom(name, 0),)), written=False)
         called, width = self.names[name], _times(blocks_of(value.shape), self._letters(name))
-        row = {"input": f" + (row + r) * {width}", "parameter": ""}.get(value.op, f" + r * {width}")
-        return RowsText(called, width, called + row)
+        return RowsText(called, width, {"input": _OF_STEP, "parameter": ""}.get(value.op, "{0}"))
 
     @cached_property
     def _across_results(self) -> set[str]:
@@ -228,23 +250,18 @@ class SweepText:
 
     # What looks across units, and at what.
 
-    def _operand(self, operand: tuple[Atom, ...]) -> tuple[str, str]:
-        """The pointer to its first row in a loop over steps, and the width of a row."""
-        return self._at_hand(operand) or (self._buffers[operand].name, self._buffers[operand].width)
+    def _operand(self, operand: tuple[Atom, ...]) -> RowsText:
+        """Its rows, as a loop over rows sees them."""
+        return self._at_hand(operand) or self._buffers[operand]
 
-    def _at_hand(self, operand: tuple[Atom, ...]) -> tuple[str, str] | None:
+    def _at_hand(self, operand: tuple[Atom, ...]) -> RowsText | None:
         """The same of one that lies in memory anyway: a leaf, what looked across units before, or an output."""
         first, block = operand[0]
         op, run = self.values[first].op, tuple(Atom(first, block + n) for n in range(len(operand)))
         if operand == run and (op in ("input", "state") or first in self._across_results):
-            source = self._source(first)
-            row = f" + row * {source.width}" if op == "input" else ""
-            return f"{source.name}{row}{f' + {_times(block, self._letters(first))}' if block else ''}", source.width
+            return replace(self._source(first), start=_times(block, self._letters(first)) if block else "")
         write = next((w for w in self.chain.writes if w.when == "always" and w.atoms == operand), None)
-        if write is None:
-            return None
-        rows = self._of_output(write)
-        return f"{rows.name} + row * {rows.width}", rows.width
+        return self._of_output(write) if write else None
 
     @cached_property
     def _buffers(self) -> dict[tuple[Atom, ...], RowsText]:
@@ -259,17 +276,89 @@ class SweepText:
         }
 
     def _across(self, across: Across) -> str:
-        """As a statement."""
-        operand, width = self._operand(across.operand)
+        """As a statement, for all rows if it is a product, else for a few."""
+        first = "" if across.matrices else "few"
+        rows, found = self._operand(across.operand), self._source(across.name)
         place = self.products.index(self._product(across)) if across.matrices else 0
         return SPELLING.call(across.op).format(
-            target=self.names[across.name],
+            target=self._at(found, first),
             given=self._row(across.gives),
-            operand=operand,
-            width=width,
+            operand=self._at(rows, first),
+            width=rows.width,
             units=self._letters(across.operand[0].value),
             product=f"&scan->products[{place}]",
         )
+
+    # What is run for a few rows, and then for the next few.
+
+    @cached_property
+    def _pass_of(self) -> tuple[int, ...]:
+        """The number of the pass of each link: a product begins another."""
+        found = [0]
+        for link in self.chain.links[1:]:
+            found.append(found[-1] + any(across.matrices for across in link.across))
+        return tuple(found)
+
+    def _passes(self) -> Iterator[PassText]:
+        for number in unique(self._pass_of):
+            links = [n for n, own in enumerate(self._pass_of) if own == number]
+            each: list[StageText | str] = []
+            for n in links:
+                each += [self._across(across) for across in self.chain.links[n].across if not across.matrices]
+                each += [stage] if (stage := self._stages[n]) else []
+            first = self.chain.links[links[0]].across
+            yield PassText(tuple(self._across(across) for across in first if across.matrices), tuple(each))
+
+    @cached_property
+    def _passing(self) -> set[str]:
+        """The names of what one pass alone writes and reads, so that a few rows of it are enough."""
+        where: dict[str, set[int]] = {}
+        whole = set()
+        for at, store in self._stored:
+            where.setdefault(store.into.name, set()).add(self._pass_of[at])
+        for number, link in enumerate(self.chain.links):
+            for name in (self._source(atom.value).name for atom in self._read[number]):
+                where.setdefault(name, set()).add(self._pass_of[number])
+            for across in link.across:
+                for rows in (self._source(across.name), self._operand(across.operand)):
+                    where.setdefault(rows.name, set()).add(self._pass_of[number])
+                    whole |= {rows.name} if across.matrices else set()
+        return {name for name, passes in where.items() if len(passes) == 1} - whole
+
+    def _at(self, rows: RowsText, row: str) -> str:
+        """The pointer to a row, of what is kept for a few in its place among them."""
+        if rows.name not in self._passing & self._between:
+            return rows.at(row)
+        return replace(rows, number="" if row == "few" else "{0} - few").at(row)
+
+    @cached_property
+    def _between(self) -> set[str]:
+        """The names of what lies between stages, and between them and what looks across units."""
+        return {rows.name for rows in self._between_rows()}
+
+    def _between_rows(self) -> Iterator[RowsText]:
+        yield from (self._source(across.name) for across in self.chain.across)
+        yield from self._buffers.values()
+        yield from map(self._source, unique(atom.value for atom in self._carried))
+
+    @cached_property
+    def _in_place(self) -> set[str]:
+        """The states whose new value can be written where the old one is: nothing reads that one afterwards, and what is
+        written with it is neither it as it is nor, for another state, something that the same stage has from it alone.
+        """
+        found = set()
+        into = {self._of_state(state).name: state for state, _ in self.chain.states}
+        for state, atom in self.chain.states:
+            number = self._made.get(atom, self._last)
+            read = [n for n, atoms in self._read.items() if any(a.value == state for a in atoms)]
+            read += [
+                n for n, link in enumerate(self.chain.links) for one in link.across
+                if n > number and any(a.value == state for a in one.operand)
+            ]
+            copied = any(s.atom.value == state for n, s in self._stored if n == number and s.into.name in into)
+            if not self._shown[state] and max(read, default=0) <= number and not copied:
+                found.add(state)
+        return found
 
     @cached_property
     def products(self) -> tuple[ProductText, ...]:
@@ -294,42 +383,54 @@ class SweepText:
 
     @property
     def rooms(self) -> tuple[RoomText, ...]:
-        found = [RoomText(state.rooms, state.width, 2) for state in self.states]
-        found += [RoomText(self.names[a.name], self._row(a.gives)) for a in self.chain.across]
-        found += [RoomText(rows.name, rows.width) for rows in self._buffers.values()]
-        found += [RoomText(rows.name, rows.width) for rows in map(self._source, unique(a.value for a in self._carried))]
+        """But those of states."""
+        few = self._passing
+        found = [
+            RoomText(rows.name, _times_few(rows.width), True) if rows.name in few else RoomText(rows.name, rows.width)
+            for rows in self._between_rows()
+        ]
         found += [RoomText(self._unwanted(w), self._row(w.atoms), once=True) for w in self._optional_writes()]
         return tuple(found)
 
     @property
+    def count(self) -> int:
+        """Of all rooms."""
+        return len(self.rooms) + sum(1 + bool(state.rooms) for state in self.states)
+
+    @property
+    def _of_states(self) -> list[str]:
+        return [f"2 * {state.width}" if state.rooms else state.width for state in self.states]
+
+    @property
     def units(self) -> str:
         """The elements of all rooms for one row."""
-        found = [
-            f"{room.count} * {room.width}" if room.count > 1 else room.width for room in self.rooms if not room.once
-        ]
-        return " + ".join(found)
+        return " + ".join([*self._of_states, *(room.width for room in self.rooms if not room.once)]) or "0"
 
     @property
     def units_once(self) -> str:
         return " + ".join(room.width for room in self.rooms if room.once) or "0"
 
+    @property
+    def work(self) -> str:
+        """The elements that a step has at hand for one row."""
+        found = [f"2 * {state.width}" for state in self.states]
+        return " + ".join([*found, *(rows.width for rows in self._between_rows())]) or "0"
+
     @cached_property
     def states(self) -> tuple[StateText, ...]:
-        carried = {write.atoms: write.label for write in reversed(self.chain.writes) if write.when == "keep"}
         before = {}
         offset: list[str] = []
         for state in self.chain.returned:
             before[state] = " + ".join(offset) or "0"
             offset.append(self._letters(state) or "1")
-        found, used = [], set()
-        for state, atom in self.chain.states:
-            label = carried.get((atom,), "") if (atom,) not in used else ""
-            used.add((atom,))
+        found = []
+        for state, _ in self.chain.states:
+            label, double = self._shown[state], state not in self._in_place
             found.append(
                 StateText(
                     name=self.names[state],
-                    to=self._of_state(state).name,
-                    rooms=self.names.made(("rooms", state), f"{self.names[state]}_rooms"),
+                    to=self._of_state(state).name if double else self.names[state],
+                    rooms=self.names.made(("rooms", state), f"{self.names[state]}_rooms") if double else "",
                     width=self._letters(state) or "1",
                     place=self._places["state", state],
                     last=self._places["last", state],
@@ -339,6 +440,12 @@ class SweepText:
             )
         return tuple(found)
 
+    @cached_property
+    def _shown(self) -> dict[str, str]:
+        """The states, each with the output that is its new value at every step, "" if none is."""
+        outputs = {write.atoms: write.label for write in reversed(self.chain.writes) if write.when == "keep"}
+        return {state: outputs.pop((atom,), "") for state, atom in self.chain.states}
+
     @property
     def returned(self) -> str:
         """The elements of a row of what resets return to."""
@@ -346,8 +453,8 @@ class SweepText:
 
     def _optional_writes(self) -> Iterator[Write]:
         """The outputs that a step writes by itself and that may not be wanted."""
-        own = {state.output for state in self.states}
-        yield from (w for w in self.chain.writes if w.when != "always" and self._output(w.label) not in own)
+        shown = self._shown.values()
+        yield from (w for w in self.chain.writes if w.when != "always" and w.label not in shown)
 
     @cached_property
     def _carried(self) -> tuple[Atom, ...]:
@@ -357,9 +464,9 @@ class SweepText:
 
     def _stores(self) -> Iterator[tuple[int, _Store]]:
         """Everything that is written, with the number of the stage that does it."""
-        own = {state.output for state in self.states}
+        shown = self._shown.values()
         for write in self.chain.writes:
-            if self._output(write.label) not in own:
+            if write.label not in shown:
                 yield from self._blocks(write.atoms, self._of_output(write))
         for operand, rows in self._buffers.items():
             yield from self._blocks(operand, rows)
@@ -369,13 +476,14 @@ class SweepText:
             yield self._made.get(atom, self._last), _Store(self._of_state(state), 0, atom)
 
     def _blocks(self, atoms: tuple[Atom, ...], into: RowsText) -> Iterator[tuple[int, _Store]]:
-        """Atoms, each by the stage that makes it; what none makes, as a part of a product, in time for what looks
-        across it.
+        """Atoms, each by the stage that makes it; what none makes, as a part of a product, by the first that reads it, or
+        in time for what looks across it.
         """
         looked = (n - 1 for n, link in enumerate(self.chain.links) for one in link.across if one.operand == atoms)
         number = next(looked, self._last)
         for block, atom in enumerate(atoms):
-            yield self._made.get(atom, number), _Store(into, block, atom)
+            taken = (n for n, link in enumerate(self.chain.links) if atom in link.stage.takes)
+            yield self._made.get(atom, next(taken, number)), _Store(into, block, atom)
 
     # Stages.
 
@@ -392,16 +500,18 @@ class SweepText:
 
     @property
     def stages(self) -> tuple[StageText, ...]:
-        return tuple(link.stage for link in self.links if link.stage)
+        return tuple(filter(None, self._stages))
 
     def _stage(self, number: int) -> StageText | None:
         stage = self.chain.links[number].stage
-        stores = [store for at, store in self._stored if at == number]
+        stores = [self._settled(store) for at, store in self._stored if at == number]
         if not stores:
             return None
         loops = self._loops(stage, stores)
-        read = [self._source(name) for name in unique(atom.value for atom in self._read[number])]
         written = unique(store.into for store in stores)
+        names = {rows.name for rows in written}
+        read = [self._source(name) for name in unique(atom.value for atom in self._read[number])]
+        read = [rows for rows in read if rows.name not in names]
         letters = [letter for letter in self.sizes if any(letter in _words(loop) for loop in loops)]
         arguments = [f"int64_t {letter}" for letter in letters]
         arguments += [f"int {self.mask}"] if stage.masked else []
@@ -409,9 +519,22 @@ class SweepText:
         return StageText(
             name=f"{self.name}_{number}",
             arguments=(*arguments, *(rows.argument for rows in (*read, *written))),
-            given=(*given, *(rows.own for rows in (*read, *written))),
+            given=(*given, *(self._at(rows, "r") for rows in (*read, *written))),
             loops=loops,
         )
+
+    def _settled(self, store: _Store) -> _Store:
+        """With the old value's place for a new value that goes there."""
+        state = self._replaced.get(store.into.name)
+        if state is None:
+            return store
+        source = self._source(state)
+        return replace(store, into=replace(source, written=True))
+
+    @cached_property
+    def _replaced(self) -> dict[str, str]:
+        """By where new values would go the states that are written in place."""
+        return {self._of_state(state).name: state for state in self._in_place}
 
     def _loops(self, stage: Stage, stores: Sequence[_Store]) -> tuple[LoopText, ...]:
         graph = graph_of(self.chain, stage)
@@ -475,6 +598,10 @@ def _times(count: int, width: str) -> str:
     if not width:
         return str(count)
     return width if count == 1 else f"{count} * {width}"
+
+
+def _times_few(width: str) -> str:
+    return "FEW" if width == "1" else f"FEW * {width}"
 
 
 def _index(pointer: str, block: int, width: str) -> str:

@@ -32,6 +32,9 @@ typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 /* A loop over the units of a row, whose iterations do not depend on one another. */
 #define EACH(unit, width) _Pragma("omp simd") for (int64_t unit = 0; unit < (width); unit++)
 #define EVERY _Pragma("GCC unroll 16")
+#ifndef FEW
+#define FEW 8
+#endif
 
 /* Products: out = a @ W for rows of a, with W packed into panels of PANEL columns, one row of a panel after another.
 
@@ -197,15 +200,37 @@ static void multiply(REAL *out, int64_t out_width, const REAL *a, int64_t a_widt
 
 /* Sums over the units of each row, in an order that depends on their number alone. */
 
+/* The sum of the halves of a vector. */
+#define HALVES(name, whole, part)                                                                                     \
+    static inline part name(whole both)                                                                               \
+    {                                                                                                                 \
+        part low, high;                                                                                               \
+        memcpy(&low, &both, sizeof low);                                                                              \
+        memcpy(&high, (const char *)&both + sizeof low, sizeof high);                                                 \
+        return low + high;                                                                                            \
+    }
+typedef REAL of_16 __attribute__((vector_size(16)));
+#if VECTOR_BYTES == 64
+typedef REAL of_32 __attribute__((vector_size(32)));
+HALVES(halves_of_64, vector, of_32)
+HALVES(halves_of_32, of_32, of_16)
+#define FOLDED(sums) halves_of_32(halves_of_64(sums))
+#elif VECTOR_BYTES == 32
+HALVES(halves_of_32, vector, of_16)
+#define FOLDED(sums) halves_of_32(sums)
+#else
+#define FOLDED(sums) (sums)
+#endif
+
+/* The lanes are added by halves: one after the other they are a chain of as many additions. */
 static inline REAL sum_of(const REAL *x, int64_t width)
 {
     vector sums = {0};
     int64_t j = 0;
     for (; j + LANES <= width; j += LANES)
         sums += *(const unaligned *)(x + j);
-    REAL sum = 0;
-    for (int lane = 0; lane < LANES; lane++)
-        sum += sums[lane];
+    const of_16 last = FOLDED(sums);
+    REAL sum = WIDE ? last[0] + last[1] : (last[0] + last[2 % (16 / sizeof(REAL))]) + (last[1] + last[3 % (16 / sizeof(REAL))]);
     for (; j < width; j++)
         sum += x[j];
     return sum;
@@ -252,7 +277,7 @@ struct scan {
     int count;
 };
 
-/* Elements of the rooms of all steps that are worth a thread, which takes some microseconds to wake. */
+/* Elements at hand in all steps that are worth a thread, which takes some microseconds to wake. */
 #define THREAD 65536
 
 static inline int64_t threads_of(int64_t most, int64_t threads)
@@ -320,11 +345,12 @@ static inline void cut(REAL *state, const int32_t *flags, REAL *given, int64_t t
 }
 
 /* Run `rows` over the batch, by several threads. units: the elements of room that a row needs; once: those that a
-   thread needs; rooms: how many there are in all. 1 if there is no memory. */
-static int run(const struct scan *scan, rows_function *rows, int64_t units, int64_t once, int rooms)
+   thread needs; rooms: how many there are in all; work: the elements that a step has at hand for a row. 1 if there is
+   no memory. */
+static int run(const struct scan *scan, rows_function *rows, int64_t units, int64_t once, int rooms, int64_t work)
 {
     const int64_t B = scan->call->B;
-    int64_t parts = 1 + scan->call->T * B * units / THREAD;
+    int64_t parts = 1 + scan->call->T * B * work / THREAD;
     parts = threads_of(parts < B ? parts : B, scan->call->threads);
     int64_t packed = 0;
     for (int i = 0; i < scan->count; i++)
