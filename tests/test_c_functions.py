@@ -21,7 +21,7 @@ HEADERS = Path(rnngen.runtime.__file__).parent / "c"
 COMPILER = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler on this machine: none of cc, gcc and clang")
 
-OF_ONE = "sigmoid tanh exp log log1p sqrt sin cos erf floor abs".split()
+OF_ONE = "sigmoid tanh exp log log1p log1p_exp_minus_abs sqrt sin cos erf floor abs".split()
 OF_TWO = "max min remainder".split()
 BY_THE_LIBRARY = {"float": (), "double": ("sin", "cos", "erf", "remainder")}
 # What activations are made of: where one function decides about another, a compiler may see branches.
@@ -143,6 +143,8 @@ def exact(name, real):
         x = points(real).astype({"float": np.float64, "double": np.longdouble}[real])
         if name == "sigmoid":
             return 1 / (1 + np.exp(-x))
+        if name == "log1p_exp_minus_abs":
+            return np.log1p(np.exp(-np.abs(x)))
         if name == "erf":
             return np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
         return getattr(np, name)(x)

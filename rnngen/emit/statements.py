@@ -44,6 +44,7 @@ class Spelling:
     `with_fraction` where it is one that float32 does not hold.
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
     `fraction` is a number that is not whole.
+    `log1p_exp_minus_abs` is log1p(exp(-abs({0}))), of which softplus and its like are made, where the target has it.
     """
 
     target: str
@@ -53,6 +54,7 @@ class Spelling:
     filled: str
     reserved: frozenset[str]
     fraction: str = "{0}"
+    log1p_exp_minus_abs: str = ""
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand, each once."""
@@ -202,8 +204,27 @@ def _expression(
         atoms[0] = spelling.filled.format(atoms[1], atoms[0])  # torch differentiates no remainder of a number
     if "{*}" in form:
         return form.replace("{*}", ", ".join(atoms)), _ATOM
+    if (at_once := _at_once(value, spelling, texts, values)) is not None:
+        return at_once, _ATOM
     count = blocks_of(values[value.operands[0]].shape)
     return form.format(*atoms, at=value.attribute, of=count), _ATOM
+
+
+def _at_once(
+    value: Value, spelling: Spelling, texts: Mapping[str, tuple[str, int]], values: Mapping[str, Value]
+) -> str | None:
+    """What several operations are in one, if this is the last of them and the others stand in its text."""
+    if not spelling.log1p_exp_minus_abs:
+        return None
+    within = value
+    for op, deeper in [("log1p", "exp"), ("exp", "neg"), ("neg", "abs")]:
+        operand = values[within.operands[0]] if within.op == op else None
+        if operand is None or operand.op != deeper:
+            return None
+        within = operand
+    given = texts[within.operands[0]][0]
+    apart = spelling.call("exp").format("-" + spelling.call("abs").format(given))
+    return spelling.log1p_exp_minus_abs.format(given) if texts[value.operands[0]][0] == apart else None
 
 
 def _within(operand: tuple[str, int], level: int) -> str:

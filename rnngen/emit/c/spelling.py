@@ -31,7 +31,8 @@ _CALLS = {
     "largest": "largest_({target}, {operand}, {width}, end - few, {units});",
 }
 # What rnngen.h has for them.
-FUNCTIONS = frozenset(name for text in _CALLS.values() for name in re.findall(r"[A-Za-z]\w*(?=\()", text))
+_LOG1P_EXP_MINUS_ABS = "log1p_exp_minus_abs_({0})"
+FUNCTIONS = frozenset(name for text in (*_CALLS.values(), _LOG1P_EXP_MINUS_ABS) for name in re.findall(r"[A-Za-z]\w*(?=\()", text))
 
 KEYWORDS = frozenset(
     """
@@ -71,5 +72,6 @@ SPELLING = Spelling(
     with_fraction={},
     filled="R({1})",
     fraction="R({0})",
+    log1p_exp_minus_abs=_LOG1P_EXP_MINUS_ABS,
     reserved=KEYWORDS | FUNCTIONS.union((_MACROS + _OF_HEADER + _OF_TEMPLATES).split()),
 )
