@@ -44,6 +44,7 @@ class Spelling:
     `with_fraction` where it is one that float32 does not hold.
     `filled` is a tensor like {0} that holds the number {1} everywhere: a choice between two numbers has no type.
     `fraction` is a number that is not whole.
+    `alone` are operations that have a line of their own.
     `log1p_exp_minus_abs` is log1p(exp(-abs({0}))), of which softplus and its like are made, where the target has it.
     """
 
@@ -55,10 +56,14 @@ class Spelling:
     reserved: frozenset[str]
     fraction: str = "{0}"
     log1p_exp_minus_abs: str = ""
+    alone: frozenset[str] = frozenset()
 
     def nests(self, op: str) -> bool:
         """Whether an operation is an expression in which and as which others can stand, each once."""
-        return op in _LEVELS or (op in OPS.keys() | ACROSS.keys() | MATRICES.keys() and self.call(op).count("{0}") == 1)
+        return op not in self.alone and (op in _LEVELS or self._is_call(op))
+
+    def _is_call(self, op: str) -> bool:
+        return op in OPS.keys() | ACROSS.keys() | MATRICES.keys() and self.call(op).count("{0}") == 1
 
     def call(self, op: str) -> str:
         """The format of an operation. Raises LookupError where there is none."""

@@ -16,6 +16,7 @@ _CALLS = {
     "erf": "erf_({0})",
     "floor": "floor_({0})",
     "mod": "remainder_({0}, {1})",
+    "mod_near": "remainder_near_({0}, {1})",
     "abs": "abs_({0})",
     "max": "max_({0}, {1})",
     "min": "min_({0}, {1})",
@@ -60,7 +61,7 @@ _MACROS = """
 """
 _OF_HEADER = """
     REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES FUNCTION BY_WIDTH JOINED RNNGEN_FUNCTIONS_H
-    int32_t int64_t at begin begun boundary counts cut dense dense_transposed headed headed_transposed multiply put run
+    int32_t int64_t at begin begun boundary counts cut dense dense_transposed far_ headed headed_transposed multiply put run
     taken tensors_of
 """
 _OF_TEMPLATES = "T B H I heads tensors products scan call first rows row few end r n t j room resets given"
@@ -73,5 +74,6 @@ SPELLING = Spelling(
     filled="R({1})",
     fraction="R({0})",
     log1p_exp_minus_abs=_LOG1P_EXP_MINUS_ABS,
+    alone=frozenset({"mod"}),
     reserved=KEYWORDS | FUNCTIONS.union((_MACROS + _OF_HEADER + _OF_TEMPLATES).split()),
 )

@@ -385,24 +385,41 @@ FUNCTION REAL cos_(REAL x)
     return WIDE ? (REAL)cos(x) : (REAL)cos_of_float((float)x);
 }
 
+/* Whether the quotient may be so large that a remainder takes more than one step: 2^27 or more, or no number. */
+FUNCTION int far_(REAL a, REAL b)
+{
+    return !(abs_(a) * (REAL)0x1p-27 < abs_(b));
+}
+
 /* What is left of a when the nearest whole number of b is taken away, exactly: in double a product of 29 bits and a
- * float is exact, and ten times 29 bits are all that a quotient of two floats can have. */
-FUNCTION float to_nearest(float a, float b)
+ * float is exact, and ten times 29 bits are all that a quotient of two floats can have. Where it is not far, the last
+ * step alone does something. */
+FUNCTION float to_nearest(float a, float b, int steps)
 {
     double rest = a, by = b == INFINITY ? 0x1p200 : b == -INFINITY ? -0x1p200 : b;
-    double inverse = 1 / by, scale = 0x1p261, shift = 0x1.8p52;
-    for (int step = 0; step < 10; step++, scale *= 0x1p-29)
+    double inverse = 1 / by, scale = steps > 1 ? 0x1p261 : 1, shift = 0x1.8p52;
+    for (int step = 0; step < steps; step++, scale *= 0x1p-29)
         rest -= ((rest * (inverse / scale) + shift) - shift) * (by * scale);
     return (float)rest;
 }
 
 /* With the sign of b, as torch.remainder. */
-FUNCTION REAL remainder_(REAL a, REAL b)
+FUNCTION REAL remainder_by(REAL a, REAL b, int steps)
 {
-    REAL y = WIDE ? (REAL)fmod(a, b) : (REAL)to_nearest(a, b), other = y + b;
+    REAL y = WIDE ? (REAL)fmod(a, b) : (REAL)to_nearest(a, b, steps), other = y + b;
     REAL of_negative = b > 0 ? other : y, of_positive = b < 0 ? other : y;
     REAL raised = y < 0 ? of_negative : y;
     return y > 0 ? of_positive : raised;
+}
+
+FUNCTION REAL remainder_(REAL a, REAL b)
+{
+    return remainder_by(a, b, 10);
+}
+
+FUNCTION REAL remainder_near_(REAL a, REAL b)
+{
+    return remainder_by(a, b, 1);
 }
 
 #endif
