@@ -19,8 +19,7 @@ _WORDS = _TYPES | _CONTROL | frozenset("const restrict struct else NULL FEW".spl
 # What the templates call of rnngen.h; the rest is what operations are spelled with.
 OF_TEMPLATES = frozenset(
     """
-    EACH at begin begun boundary counts cut dense dense_transposed far_ headed headed_transposed put run taken
-    tensors_of
+    EACH at begin begun boundary counts cut dense dense_transposed headed headed_transposed put run taken tensors_of
     """.split()
 )
 OF_HEADER = OF_TEMPLATES | FUNCTIONS

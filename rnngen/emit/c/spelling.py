@@ -16,7 +16,6 @@ _CALLS = {
     "erf": "erf_({0})",
     "floor": "floor_({0})",
     "mod": "remainder_({0}, {1})",
-    "mod_near": "remainder_near_({0}, {1})",
     "abs": "abs_({0})",
     "max": "max_({0}, {1})",
     "min": "min_({0}, {1})",
@@ -31,9 +30,13 @@ _CALLS = {
     "mean": "mean_({target}, {operand}, {width}, end - few, {units});",
     "largest": "largest_({target}, {operand}, {width}, end - few, {units});",
 }
-# What rnngen.h has for them.
 _LOG1P_EXP_MINUS_ABS = "log1p_exp_minus_abs_({0})"
-FUNCTIONS = frozenset(name for text in (*_CALLS.values(), _LOG1P_EXP_MINUS_ABS) for name in re.findall(r"[A-Za-z]\w*(?=\()", text))
+# The remainder; one that takes less time, where no quotient is large; and whether one is.
+REMAINDER, REMAINDER_NEAR, FAR = "remainder_", "remainder_near_", "far_"
+_TEXTS = (*_CALLS.values(), _LOG1P_EXP_MINUS_ABS)
+# What rnngen.h has for them.
+FUNCTIONS = frozenset(name for text in _TEXTS for name in re.findall(r"[A-Za-z]\w*(?=\()", text))
+FUNCTIONS |= {REMAINDER_NEAR, FAR}
 
 KEYWORDS = frozenset(
     """
@@ -60,8 +63,9 @@ _MACROS = """
     WCONTINUED WNOWAIT linux unix i386 mips sparc sun vax arm ppc PPC
 """
 _OF_HEADER = """
-    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES FUNCTION BY_WIDTH JOINED RNNGEN_FUNCTIONS_H
-    int32_t int64_t at begin begun boundary counts cut dense dense_transposed far_ headed headed_transposed multiply put run
+    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES HALVES FOLDED FUNCTION BY_WIDTH JOINED
+    OF_16 RNNGEN_FUNCTIONS_H
+    int32_t int64_t at begin begun boundary counts cut dense dense_transposed headed headed_transposed multiply put run
     taken tensors_of
 """
 _OF_TEMPLATES = "T B H I heads tensors products scan call first rows row few end r n t j room resets given"

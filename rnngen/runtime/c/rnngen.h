@@ -32,9 +32,7 @@ typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 /* A loop over the units of a row, whose iterations do not depend on one another. */
 #define EACH(unit, width) _Pragma("omp simd") for (int64_t unit = 0; unit < (width); unit++)
 #define EVERY _Pragma("GCC unroll 16")
-#ifndef FEW
-#define FEW 8
-#endif
+#define FEW 8 /* rows that go through several stages together: fewer have more overhead, more leave the first cache */
 
 /* Products: out = a @ W for rows of a, with W packed into panels of PANEL columns, one row of a panel after another.
 
@@ -209,6 +207,7 @@ static void multiply(REAL *out, int64_t out_width, const REAL *a, int64_t a_widt
         memcpy(&high, (const char *)&both + sizeof low, sizeof high);                                                 \
         return low + high;                                                                                            \
     }
+#define OF_16 (16 / sizeof(REAL))
 typedef REAL of_16 __attribute__((vector_size(16)));
 #if VECTOR_BYTES == 64
 typedef REAL of_32 __attribute__((vector_size(32)));
@@ -230,7 +229,7 @@ static inline REAL sum_of(const REAL *x, int64_t width)
     for (; j + LANES <= width; j += LANES)
         sums += *(const unaligned *)(x + j);
     const of_16 last = FOLDED(sums);
-    REAL sum = WIDE ? last[0] + last[1] : (last[0] + last[2 % (16 / sizeof(REAL))]) + (last[1] + last[3 % (16 / sizeof(REAL))]);
+    REAL sum = WIDE ? last[0] + last[1] : (last[0] + last[2 % OF_16]) + (last[1] + last[3 % OF_16]);
     for (; j < width; j++)
         sum += x[j];
     return sum;
