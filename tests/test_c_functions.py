@@ -22,8 +22,8 @@ COMPILER = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler on this machine: none of cc, gcc and clang")
 
 OF_ONE = "sigmoid tanh exp log log1p log1p_exp_minus_abs sqrt sin cos erf floor abs".split()
-OF_TWO = "max min remainder".split()
-BY_THE_LIBRARY = {"float": (), "double": ("sin", "cos", "erf", "remainder")}
+OF_TWO = "max min remainder remainder_near far".split()
+BY_THE_LIBRARY = {"float": (), "double": ("sin", "cos", "erf", "remainder", "remainder_near")}
 # What activations are made of: where one function decides about another, a compiler may see branches.
 COMPOSED = {
     "softplus": "max_(a[j], 0) + log1p_(exp_(-abs_(a[j])))",
@@ -219,9 +219,31 @@ def test_the_remainder(real, machine, built):
 
 @each_machine
 @each_real
+def test_one_step_is_enough_for_a_remainder_that_is_not_far(real, machine, built):
+    """Bit for bit, up to where quotients are far; NaN, an infinite number and one over zero are."""
+    x, random = points(real), np.random.default_rng(3)
+    a, b = random.choice(x, 200_000), random.choice(x, 200_000)
+    with np.errstate(all="ignore"):
+        b[:150_000] = a[:150_000] * np.exp2(-random.uniform(-5, 29, 150_000)) * random.choice([-1, 1], 150_000)
+    functions = built(real, machine)
+    far = functions("far", a, b) != 0
+    with np.errstate(all="ignore"):
+        quotient = np.abs(a.astype(np.longdouble) / b)
+    assert 10_000 < np.count_nonzero(far) < 190_000
+    assert far[~(quotient < 2**28)].all()
+    assert not far[(quotient < 2**26) & np.isfinite(a)].any()
+    near = functions("remainder_near", a, b)
+    np.testing.assert_array_equal(
+        near[~far].view(f"u{b.itemsize}"), functions("remainder", a, b)[~far].view(f"u{b.itemsize}")
+    )
+
+
+@each_machine
+@each_real
 def test_loops_become_vectors_without_calls(real, machine, tmp_path):
     """In the assembly there is no call, and on x86 a whole vector is stored."""
-    names = [name for name in (*OF_ONE, *OF_TWO) if name not in BY_THE_LIBRARY[real]]
+    # Of far_ loops make no number of the kind that is stored here, but a count.
+    names = [name for name in (*OF_ONE, *OF_TWO) if name not in (*BY_THE_LIBRARY[real], "far")]
     names += COMPOSED if real == "float" else ()
     text = compiled(tmp_path / "loops.s", real, machine, "\n".join(loops(real)), "-S").read_text(encoding="utf-8")
     bodies = {name: re.search(rf"^{name}_of:(.*?)^\s*\.size\s+{name}_of", text, re.S | re.M)[1] for name in names}

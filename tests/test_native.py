@@ -211,6 +211,15 @@ def test_bits_do_not_depend_on_threads_nor_on_the_batch(name, dtype, layer_of, n
         assert torch.equal(layer(x[:, row : row + 1])[0][:, 0], found[0][0][:, row])
 
 
+@pytest.mark.parametrize("name", ["layer_norm_lstm", "dreamer_gru"])
+def test_a_few_rows_at_a_time(name, layer_of, native):
+    """Where sums lie between stages, those take 8 rows, then 8, then the last three."""
+    torch.manual_seed(0)
+    layer, x = layer_of(name)(I, H, dtype=torch.float64), torch.randn(T, 19, I, dtype=torch.float64)
+    leaves = [*layer.parameters()]
+    assert_close(answers(layer, x, leaves), answers(layer.reference, x, leaves))
+
+
 def test_bits_of_gradients_of_numbers(layer_of, native, threads):
     torch.manual_seed(0)
     layer, x = layer_of("fastrnn")(16, 256), torch.randn(3, 200, 16)
