@@ -586,7 +586,7 @@ class SweepText:
 
     def _loop(self, width: str, lines: Sequence[str], remainders: Sequence[str]) -> LoopText:
         """A remainder is simpler where no quotient of a row is large, which is asked of all units before the others'
-        work if that takes no function: a phased LSTM takes a tenth less time so.
+        work if that takes no function: a phased LSTM's loops take a quarter less time so.
         """
         asked = _needed(lines, remainders)
         if not width or not remainders or any(_words_of(line) & FUNCTIONS for line in asked):
