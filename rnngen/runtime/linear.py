@@ -61,7 +61,7 @@ def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
 
     Of operations that torch's older vmap knows too, by which it takes batches of gradients: no flatten, no einsum.
     """
-    if pack.dtype == vector.dtype and not _recorded(pack, vector) and native.multiplies(like, vector, pack):
+    if _outer_is_native(pack, vector, like):
         return native.outer(pack, vector, like)
     rows, columns = (tensor.reshape(-1, tensor.shape[-1]).to(like.dtype) for tensor in (pack, vector))
     if like.dim() == 2:
@@ -71,6 +71,18 @@ def outer(pack: Tensor, vector: Tensor, like: Tensor) -> Tensor:
     rows = rows.reshape(steps, count, heads, width).permute(2, 1, 3, 0).reshape(heads, count * width, steps)
     by_head = torch.bmm(rows, columns.reshape(steps, heads, width).transpose(0, 1))
     return by_head.reshape(heads, count, width, width).transpose(0, 1).reshape(count * heads, width, width)
+
+
+def _outer_is_native(pack: Tensor, vector: Tensor, like: Tensor) -> bool:
+    return pack.dtype == vector.dtype and not _recorded(pack, vector) and native.multiplies(like, vector, pack)
+
+
+def _outer_and_total(pack: Tensor, vector: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """`outer`, and the sum of the pack over time, which native code has by the way."""
+    if not _outer_is_native(pack, vector, like):
+        return outer(pack, vector, like), pack.sum((0, 1))
+    total = pack.new_empty(pack.shape[-1])
+    return native.outer(pack, vector, like, total=total), total
 
 
 class Projection(NamedTuple):
@@ -118,11 +130,12 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         stack, rows = ctx.saved_tensors
         of_stack, of_rows, of_added = ctx.needs_input_grad
-        return (
-            outer(d, rows, stack) if of_stack else None,
-            product_transposed(stack, d, ctx.count) if of_rows else None,
-            (d.sum((0, 1)) if ctx.is_bias else d) if of_added else None,
-        )
+        d_rows = product_transposed(stack, d, ctx.count) if of_rows else None
+        if of_stack and of_added and ctx.is_bias:
+            d_stack, d_bias = _outer_and_total(d, rows, stack)
+            return d_stack, d_rows, d_bias
+        d_added = (d.sum((0, 1)) if ctx.is_bias else d) if of_added else None
+        return outer(d, rows, stack) if of_stack else None, d_rows, d_added
 
 
 def _recorded(*tensors: Tensor) -> bool:

@@ -344,13 +344,14 @@ class _Gradients:
         stack, rows, _ = stream
         d_stack, d_rows, d_bias = before or (None, None, None)
         if needs[0]:
-            d_stack = native.outer(d, part.of(rows), stack, more=d_stack)
+            d_bias = d.new_empty(d.shape[-1]) if needs[2] and d_bias is None else d_bias
+            d_stack = native.outer(d, part.of(rows), stack, more=d_stack, total=d_bias)
+        elif needs[2]:
+            total = d.sum((0, 1))
+            d_bias = total if d_bias is None else d_bias.add_(total)
         if needs[1]:
             d_rows = torch.empty_like(rows, memory_format=torch.contiguous_format) if d_rows is None else d_rows
             native.product_transposed(stack, d, part.of(d_rows))
-        if needs[2]:
-            total = d.sum((0, 1))
-            d_bias = total if d_bias is None else d_bias.add_(total)
         return d_stack, d_rows, d_bias
 
     def _of_parameters(
