@@ -156,9 +156,7 @@ def product_transposed(stack: Tensor, rows: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def outer(
-    pack: Tensor, rows: Tensor, like: Tensor, more: Tensor | None = None, total: Tensor | None = None
-) -> Tensor:
+def outer(pack: Tensor, rows: Tensor, like: Tensor, more: Tensor | None = None, total: Tensor | None = None) -> Tensor:
     """See `linear.outer`. more: what it is added to, in place. total: where the sum of the pack over all rows goes, or
     with `more` what it is added to: (k * rows,). Of a pack of 1024 rows, 256 wide, that takes 5 us more, and torch 15.
     """
