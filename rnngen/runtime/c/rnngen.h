@@ -158,6 +158,8 @@ KERNEL(6, 2)
 KERNEL(4, 2)
 KERNEL(2, 2)
 KERNEL(1, 2)
+KERNEL(4, 4)
+KERNEL(1, 4)
 KERNEL(2, 8)
 KERNEL(2, 6)
 KERNEL(1, 8)
@@ -166,6 +168,7 @@ KERNEL(16, 1)
 KERNEL(12, 1)
 KERNEL(8, 1)
 KERNEL(4, 1)
+KERNEL(2, 1)
 KERNEL(1, 1)
 
 /* As many rows at once as have their sums in registers: with 16 of them, on AVX2, 8 by 2 give 83 GF/s of what 6 by 2
@@ -193,11 +196,16 @@ static void multiply(REAL *out, int64_t out_width, const REAL *a, int64_t a_widt
                 }
                 TILES(8, 1, 0)
                 TILES(4, 1, 0)
+                TILES(2, 1, 0)
                 TILES(1, 1, 0)
             } else if (rows < 4 && left > 3 * PANEL && REGISTERS == 32) {
                 done = 4;
                 TILES(2, 8, 0)
                 TILES(1, 8, 0)
+            } else if (rows >= 4 && rows < 6 && left > PANEL && REGISTERS == 32) {
+                done = 2;
+                TILES(4, 4, 0)
+                TILES(1, 4, 0)
             } else if (rows < 4 && left > 2 * PANEL && REGISTERS == 16) {
                 done = 3;
                 TILES(2, 6, 0)
@@ -205,6 +213,7 @@ static void multiply(REAL *out, int64_t out_width, const REAL *a, int64_t a_widt
             } else {
                 if (REGISTERS == 32) {
                     TILES(8, 2, 0)
+                    TILES(6, 2, 0)
                 } else {
                     TILES(6, 2, 8)
                 }
