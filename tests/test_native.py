@@ -408,6 +408,104 @@ def test_products_of_no_rows(shape, heads):
     assert torch.equal(d_stack, torch.zeros_like(stack))
 
 
+def whole_numbers(*shape: int, dtype: torch.dtype) -> Tensor:
+    """What products of some thousand rows give without rounding."""
+    return torch.randint(-4, 5, shape).to(dtype)
+
+
+# On a side and the other of what the kernels take at once: 6, 8, 12 and 16 elements, 1, 2, 6 and 8 vectors of 4 to 16
+# lanes, 64 rows.
+WIDTHS = (1, 6, 8, 13, 16, 17, 40, 65, 130)
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 16, 63, 65, 200)
+some_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+@pytest.fixture
+def products():
+    """The native functions, without what lets torch's own stand in for them."""
+    if not rnngen.runtime.native.has_products(torch.float64):
+        pytest.skip("nothing compiles C")
+    return rnngen.runtime.native
+
+
+@some_types
+@pytest.mark.parametrize("inputs", WIDTHS)
+def test_products_of_any_size(inputs, dtype, products):
+    torch.manual_seed(0)
+    for outputs in WIDTHS:
+        stack, bias = (whole_numbers(*shape, dtype=dtype) for shape in ((outputs, inputs), (outputs,)))
+        for count in ROWS:
+            rows, pack = (whole_numbers(1, count, width, dtype=dtype) for width in (inputs, outputs))
+            assert torch.equal(products.product(stack, rows, bias), rows @ stack.T + bias)
+            assert torch.equal(products.product_transposed(stack, pack, torch.empty_like(rows)), pack @ stack)
+            total, want, whole = (torch.empty(outputs, dtype=dtype), pack[0].T @ rows[0], pack.sum((0, 1)))
+            found = products.outer(pack, rows, stack, total=total)
+            assert torch.equal(found, want)
+            assert torch.equal(total, whole)
+            assert products.outer(pack, rows, stack, more=found, total=total) is found
+            assert torch.equal(found, 2 * want)
+            assert torch.equal(total, 2 * whole)
+
+
+@some_types
+@pytest.mark.parametrize("own", WIDTHS)
+def test_products_of_heads(own, dtype, products):
+    torch.manual_seed(0)
+    count, heads = 2, 3
+    stack = whole_numbers(count * heads, own, own, dtype=dtype)
+    for steps in (1, 65):
+        rows, pack = (whole_numbers(steps, 2, k * heads * own, dtype=dtype) for k in (1, count))
+        by_head = pack.unflatten(-1, (count, heads, own)), rows.unflatten(-1, (heads, own))
+        blocks, total = stack.unflatten(0, (count, heads)), pack.new_empty(pack.shape[-1])
+        assert torch.equal(
+            products.product(stack, rows, None), torch.einsum("knij,tbnj->tbkni", blocks, by_head[1]).flatten(2)
+        )
+        assert torch.equal(
+            products.product_transposed(stack, pack, torch.empty_like(rows)),
+            torch.einsum("knij,tbkni->tbnj", blocks, by_head[0]).flatten(2),
+        )
+        found = products.outer(pack, rows, stack, total=total)
+        assert torch.equal(found, torch.einsum("tbkni,tbnj->knij", *by_head).flatten(0, 1))
+        assert torch.equal(total, pack.sum((0, 1)))
+
+
+@some_types
+@pytest.mark.parametrize("heads", [1, 4])
+def test_bits_of_products_do_not_depend_on_threads(heads, dtype, products, threads):
+    torch.manual_seed(0)
+    rows, pack = (torch.randn(40, 50, width, dtype=dtype) for width in (64, 192))
+    stack = torch.randn((192, 64) if heads == 1 else (3 * heads, 16, 16), dtype=dtype)
+    found = []
+    for number in (1, 2, 3, 7):
+        threads(number)
+        total = torch.empty(192, dtype=dtype)
+        found.append((products.product(stack, rows, None), products.outer(pack, rows, stack, total=total), total))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+@some_types
+def test_bits_of_a_row_do_not_depend_on_those_beside_it(dtype, products):
+    torch.manual_seed(0)
+    rows = torch.randn(1, max(ROWS), 33, dtype=dtype)
+    for outputs in WIDTHS:
+        stack, bias = torch.randn(outputs, 33, dtype=dtype), torch.randn(outputs, dtype=dtype)
+        whole = products.product(stack, rows, bias)
+        for count in ROWS:
+            assert torch.equal(products.product(stack, rows[:, :count], bias), whole[:, :count])
+
+
+def test_a_bias_of_a_product_has_its_gradient_without_that_of_the_matrices(products):
+    """With both, one function gives both."""
+    stack, bias, rows = (
+        whole_numbers(*shape, dtype=torch.float64).requires_grad_() for shape in ((6, 4), (6,), (T, B, 4))
+    )
+    for asked in ([bias], [stack, bias], [stack, rows, bias]):
+        found = torch.autograd.grad(linear.product(stack, rows, bias).square().sum(), asked)
+        want = torch.autograd.grad((rows @ stack.T + bias).square().sum(), asked)
+        assert all(map(torch.equal, found, want))
+
+
 def test_forward_mode_is_refused(layer_of):
     from torch.autograd import forward_ad
 
