@@ -93,8 +93,11 @@ static inline __attribute__((always_inline)) void tile(REAL *out, int64_t out_wi
             vector row[ABREAST]; /* whose address is taken, which would keep all sums in memory */
             EVERY for (int n = 0; n < abreast; n++) row[n] = sums[i][n];
             const REAL *const found = (const REAL *)row;
-            for (int64_t n = 0; n < width; n++)
-                to[n] = more ? to[n] + found[n] : found[n];
+            if (more)
+                for (int64_t n = 0; n < width; n++)
+                    to[n] += found[n];
+            else
+                copy_part(to, found, width, abreast * LANES);
         }
     }
 }
