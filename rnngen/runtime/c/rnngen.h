@@ -106,6 +106,48 @@ static inline void pack_row(REAL *into, const REAL *from, int count, int64_t ste
         into[n] = 0;
 }
 
+#ifdef __clang__ /* it has no __builtin_shuffle */
+static inline int64_t pack_columns(REAL *into, const REAL *from, int64_t step, int64_t length) { return 0; }
+#else
+typedef REAL edge __attribute__((vector_size(16)));
+#define SIDE ((int)(sizeof(edge) / sizeof(REAL)))
+#define LINE ((int)(64 / sizeof(REAL)))
+
+/* A square of SIDE rows, transposed: to interleave each row with that half a square behind it, as often as SIDE has
+   twos, brings every element to its place. */
+static inline __attribute__((always_inline)) void transpose(REAL *into, int64_t into_step, const REAL *from,
+    int64_t step)
+{
+    __typeof__((edge){0} == (edge){0}) low, high;
+    edge rows[SIDE], next[SIDE];
+    EVERY for (int n = 0; n < SIDE; n++) {
+        low[n] = n / 2 + n % 2 * SIDE;
+        high[n] = low[n] + SIDE / 2;
+        memcpy(&rows[n], from + n * step, sizeof(edge));
+    }
+    EVERY for (int done = 1; done < SIDE; done += done) {
+        EVERY for (int n = 0; n < SIDE / 2; n++) {
+            next[2 * n] = __builtin_shuffle(rows[n], rows[n + SIDE / 2], low);
+            next[2 * n + 1] = __builtin_shuffle(rows[n], rows[n + SIDE / 2], high);
+        }
+        EVERY for (int n = 0; n < SIDE; n++) rows[n] = next[n];
+    }
+    EVERY for (int n = 0; n < SIDE; n++) memcpy(into + n * into_step, &rows[n], sizeof(edge));
+}
+
+/* Rows of a panel whose columns lie `step` apart, while there is a cache line left of each: how many. Of 256 columns
+   of 64 that takes 1.1 us where elements one by one take 3, and 24 of 51 of 1024 columns of 256. */
+static inline int64_t pack_columns(REAL *into, const REAL *from, int64_t step, int64_t length)
+{
+    int64_t done = 0;
+    for (; done + LINE <= length; done += LINE)
+        for (int column = 0; column < PANEL; column += SIDE)
+            EVERY for (int k = 0; k < LINE; k += SIDE)
+                transpose(into + (done + k) * PANEL + column, PANEL, from + column * step + done + k, step);
+    return done;
+}
+#endif
+
 static void pack(struct product *product, REAL *into)
 {
     product->panels = into;
@@ -118,7 +160,10 @@ static void pack(struct product *product, REAL *into)
             for (int64_t segment = 0; segment < product->segments; segment++) {
                 const REAL *from = product->weights + part * product->of_part + segment * product->of_segment;
                 from += first * product->of_output;
-                for (int64_t k = 0; k < product->length; k++, into += PANEL, from += product->of_input)
+                const int columns = product->of_input == 1 && count == PANEL;
+                int64_t k = columns ? pack_columns(into, from, product->of_output, product->length) : 0;
+                into += k * PANEL, from += k;
+                for (; k < product->length; k++, into += PANEL, from += product->of_input)
                     pack_row(into, from, count, product->of_output);
             }
         }
