@@ -38,6 +38,7 @@ typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 #define EACH(unit, width) _Pragma("omp simd") for (int64_t unit = 0; unit < (width); unit++)
 #define EVERY _Pragma("GCC unroll 16")
 #define FEW 8 /* rows that go through several stages together: fewer have more overhead, more leave the first cache */
+#define ONCE _Pragma("GCC unroll 1")
 
 /* Products: out = a @ W for rows of a, with W packed into panels of PANEL columns, one row of a panel after another.
 
@@ -202,12 +203,16 @@ static inline __attribute__((always_inline)) void copy_part(REAL *to, const REAL
                     EVERY for (int v = 0; v < VECTORS; v++) sums[i][v] += one * columns[v];                           \
                 }                                                                                                     \
             }                                                                                                         \
-        EVERY for (int i = 0; i < ROWS; i++)                                                                          \
-            if (width == VECTORS * LANES) {                                                                           \
+        if (width == VECTORS * LANES) {                                                                               \
+            EVERY for (int i = 0; i < ROWS; i++)                                                                      \
                 EVERY for (int v = 0; v < VECTORS; v++) *(unaligned *)(out + i * out_width + v * LANES) = sums[i][v]; \
-            } else {                                                                                                  \
-                copy_part(out + i * out_width, (const REAL *)sums[i], width, VECTORS * LANES);                        \
-            }                                                                                                         \
+            return;                                                                                                   \
+        }                                                                                                             \
+        vector found[ROWS][VECTORS];                                                                                  \
+        EVERY for (int i = 0; i < ROWS; i++)                                                                          \
+            EVERY for (int v = 0; v < VECTORS; v++) found[i][v] = sums[i][v];                                         \
+        ONCE for (int i = 0; i < ROWS; i++)                                                                           \
+            copy_part(out + i * out_width, (const REAL *)found[i], width, VECTORS * LANES);                           \
     }
 KERNEL(8, 2)
 KERNEL(6, 2)
