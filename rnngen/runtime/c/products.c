@@ -3,13 +3,13 @@
 
 #include "rnngen.h"
 
-#define ROWS_AT_ONCE 64   /* rows of a product whose panels are read once for all of them */
-#define STEPS_AT_ONCE 64  /* rows of an outer product that are summed before the sum is stored */
-#define SUMS 1048576      /* products of an outer product that are worth a thread */
+#define ROWS_AT_ONCE 64  /* rows of a product whose panels are read once for all of them */
+#define STEPS_AT_ONCE 64 /* rows of an outer product that are summed before the sum is stored */
+#define SUMS 1048576     /* products of an outer product that are worth a thread */
 
 /* Elements of d in a tile of an outer product, by ABREAST vectors of v: what the registers hold. On AVX2 6 give 115
    GF/s where 8, which do not fit, give 83. */
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if REGISTERS == 32
 #define TILE 8
 #else
 #define TILE 6
