@@ -63,8 +63,8 @@ _MACROS = """
     WCONTINUED WNOWAIT linux unix i386 mips sparc sun vax arm ppc PPC
 """
 _OF_HEADER = """
-    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST VECTOR_BYTES KERNEL TILES HALVES FOLDED FUNCTION BY_WIDTH JOINED
-    OF_16 RNNGEN_FUNCTIONS_H
+    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST REGISTERS VECTOR_BYTES KERNEL TILES HALVES FOLDED FUNCTION
+    BY_WIDTH JOINED OF_16 RNNGEN_FUNCTIONS_H
     int32_t int64_t at begin begun boundary counts cut dense dense_transposed headed headed_transposed multiply put run
     taken tensors_of
 """

@@ -38,7 +38,6 @@ typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 #define EACH(unit, width) _Pragma("omp simd") for (int64_t unit = 0; unit < (width); unit++)
 #define EVERY _Pragma("GCC unroll 16")
 #define FEW 8 /* rows that go through several stages together: fewer have more overhead, more leave the first cache */
-#define ONCE _Pragma("GCC unroll 1")
 
 /* Products: out = a @ W for rows of a, with W packed into panels of PANEL columns, one row of a panel after another.
 
@@ -111,8 +110,7 @@ static inline void pack_row(REAL *into, const REAL *from, int count, int64_t ste
 static inline int64_t pack_columns(REAL *into, const REAL *from, int64_t step, int64_t length) { return 0; }
 #else
 typedef REAL edge __attribute__((vector_size(16)));
-#define SIDE ((int)(sizeof(edge) / sizeof(REAL)))
-#define LINE ((int)(64 / sizeof(REAL)))
+enum { SIDE = sizeof(edge) / sizeof(REAL), LINE = 64 / sizeof(REAL) };
 
 /* A square of SIDE rows, transposed: to interleave each row with that half a square behind it, as often as SIDE has
    twos, brings every element to its place. */
@@ -211,7 +209,7 @@ static inline __attribute__((always_inline)) void copy_part(REAL *to, const REAL
         vector found[ROWS][VECTORS];                                                                                  \
         EVERY for (int i = 0; i < ROWS; i++)                                                                          \
             EVERY for (int v = 0; v < VECTORS; v++) found[i][v] = sums[i][v];                                         \
-        ONCE for (int i = 0; i < ROWS; i++)                                                                           \
+        _Pragma("GCC unroll 1") for (int i = 0; i < ROWS; i++)                                                        \
             copy_part(out + i * out_width, (const REAL *)found[i], width, VECTORS * LANES);                           \
     }
 KERNEL(8, 2)
