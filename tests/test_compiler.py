@@ -63,12 +63,16 @@ class Machine:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("RNNGEN_CACHE", str(self.folder))
         monkeypatch.setattr(compiler, "FOLDER", self.headers)
-        self.begin()
+        self.forget()  # what this process has loaded for others stays open
 
     def begin(self) -> None:
         """As a process does that has loaded nothing yet."""
         for found in filter(None, compiler._libraries.values()):
             dlclose(found._handle)  # a system loads what has one name once
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the compiler know of nothing."""
         for name in ("_libraries", "_given_up", "_told"):
             self.patch.setattr(compiler, name, type(getattr(compiler, name))())
 
