@@ -2,7 +2,7 @@
 
 It does what a `Scan`'s operators do, past torch's dispatcher: that takes 12 us of a call, and 36 where a gradient is
 wanted, and an LSTM of 16 units runs 64 steps in 8. A projection that only the loop reads, and its gradient, are there
-for some steps at a time, so that they take no memory of their own.
+for some steps at a time, so that they take no memory of their own; one that the adjoint reads too is kept for it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +96,13 @@ class Call:
         return [row_of(shape, self.sizes) for shape in self.scan.adjoint.states.values()]
 
     @cached_property
+    def read(self) -> list[int]:
+        """The projections that are kept, since the adjoint reads them."""
+        names = {where[0] for kind, *where in self.scan.sources.values() if kind == "stream"}
+        streams = enumerate(zip(self.scan.forward.inputs, self.projected, strict=True))
+        return [n for n, (name, projected) in streams if self.save and projected and name in names]
+
+    @cached_property
     def widest(self) -> tuple[int, int]:
         """The elements of a row of the widest projection, and of the widest gradient of one; 0 where there is none, or
         where all steps have to be there at once.
@@ -123,7 +130,7 @@ def run(call: Call, tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     return to).
     """
     if not call.save:
-        return _forward(call, tensors)
+        return _forward(call, tensors)[0]
     found: tuple[Tensor, ...] = _Node.apply(call, *tensors)  # type: ignore[no-untyped-call]
     return found
 
@@ -142,8 +149,8 @@ def tensors_of(streams: Sequence[Stream]) -> Iterator[Tensor | None]:
             yield stream
 
 
-def _forward(call: Call, tensors: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs, None for those that are not wanted, and the last states."""
+def _forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], Mapping[int, Tensor]]:
+    """The outputs, None for those that are not wanted, and the last states; and the projections of `call.read`."""
     streams, states, parameters, (valid, resets, first) = call.apart(tensors)
     which, direction = call.scan.forward, call.direction
     used = call.scan.used(which, parameters)
@@ -155,13 +162,14 @@ def _forward(call: Call, tensors: Sequence[Any]) -> tuple[Any, ...]:
         else:
             outputs.append(some.new_empty(time, batch, row) if row else None)
     last = [state.new_empty(*state.shape) for state in states]
+    made = {n: some.new_empty(time, batch, streams[n].width) for n in call.read}
     for part in _parts(time, batch * call.widest[0], direction):
-        inputs = [_rows(stream, part, ("stream", n)) for n, stream in enumerate(streams)]
+        inputs = [_rows(stream, part, n, made.get(n)) for n, stream in enumerate(streams)]
         results = [*map(part.of, outputs), *last]
         flags = part.of(valid), part.of(resets, 1), first
         run_native(which, batch, inputs, flags, states, used, results, direction == "backwards", call.sizes)
         states = last
-    return (*outputs, *last)
+    return (*outputs, *last), made
 
 
 def _time(stream: Stream) -> int:
@@ -214,40 +222,44 @@ def _parts(time: int, step: int, direction: str) -> list[Part]:
     return parts if direction == "forwards" else parts[::-1]
 
 
-def _rows(stream: Stream, part: Part, of: object) -> Any:
-    """Some steps of a stream. of: what the room of a projection is known by."""
-    if isinstance(stream, Projection):
-        stack, rows, bias = stream
-        x = part.of(rows)
-        return native.product(stack, x, bias, out=native.room(of, (*x.shape[:2], native.outputs_of(stack)), x.dtype))
-    return part.of(stream)
+def _rows(stream: Stream, part: Part, place: int, whole: Tensor | None) -> Any:
+    """Some steps of a stream. whole: where those of a projection are kept, if they are."""
+    if not isinstance(stream, Projection):
+        return part.of(stream)
+    stack, rows, bias = stream
+    x = part.of(rows)
+    out = part.of(whole)
+    if out is None:
+        out = native.room(("stream", place), (*x.shape[:2], stream.width), x.dtype)
+    return native.product(stack, x, bias, out)
 
 
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        results = _forward(call, tensors)
+        results, made = _forward(call, tensors)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *(results[place] for place in call.scan.kept.values()))
+        ctx.save_for_backward(*tensors, *(results[place] for place in call.scan.kept.values()), *made.values())
         return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        saved, labels = ctx.saved_tensors, call.scan.kept
-        count = len(saved) - len(labels)
-        tensors, kept = saved[:count], dict(zip(labels, saved[count:], strict=True))
+        saved = ctx.saved_tensors
+        keys: tuple[str | int, ...] = (*call.scan.kept, *call.read)
+        count = len(saved) - len(keys)
+        tensors, kept = saved[:count], dict(zip(keys, saved[count:], strict=True))
         if torch.is_grad_enabled() or not native.plain((*tensors, *gradients)):
             return (None, *by_steps(call, tensors, gradients))
         return (None, *_Gradients(call, tensors, kept, gradients).found(ctx.needs_input_grad[1:]))
 
 
 class _Gradients:
-    """The backward pass of one call."""
+    """The backward pass of one call. kept: outputs by label, projections by place."""
 
     def __init__(
-        self, call: Call, tensors: Sequence[Any], kept: dict[str, Tensor], gradients: Sequence[Tensor | None]
+        self, call: Call, tensors: Sequence[Any], kept: dict[str | int, Tensor], gradients: Sequence[Tensor | None]
     ) -> None:
         self.call, self.scan, self.kept = call, call.scan, kept
         self.streams, self.states, self.parameters, (self.valid, self.resets, self.first) = call.apart(tensors)
@@ -308,7 +320,7 @@ class _Gradients:
         kind, *where = self.scan.sources[name]
         if kind == "stream":
             place = list(self.scan.forward.inputs).index(where[0])
-            return _rows(self.streams[place], part, ("stream", place))
+            return part.of(self.kept[place] if place in self.kept else self.streams[place])
         if kind == "output":
             return part.of(self.kept[where[0]])
         if kind == "previous":
