@@ -21,8 +21,8 @@ from rnngen.runtime.seal import edition
 from rnngen.runtime.sweep import (
     Given,
     Sweep,
+    is_native,
     is_number,
-    native_of,
     previous,
     row_of,
     run_sweep,
@@ -172,9 +172,7 @@ class Scan:
 
     def _is_native(self, state: Tensor) -> bool:
         """Whether there is native code for both directions, and for the products around them."""
-        if uses_kernels(state) or not has_products(state.dtype):
-            return False
-        return native_of(self.forward, state) is not None and native_of(self.adjoint, state) is not None
+        return is_native((self.forward, self.adjoint), state) and has_products(state.dtype)
 
     def _is_plain(self, tensors: Sequence[Tensor | None], state: Tensor) -> bool:
         """Whether native code runs it, in one type, see `node`. tensors: as there."""

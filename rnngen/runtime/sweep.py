@@ -207,9 +207,9 @@ def run_sweep(
             given.first.copy_(torch.cat(firsts, -1))
 
 
-def is_native(which: Sweep, tensor: Tensor) -> bool:
-    """Whether a scan of tensors of this device and type runs native code."""
-    return not uses_kernels(tensor) and native_of(which, tensor) is not None
+def is_native(sweeps: Sequence[Sweep], tensor: Tensor) -> bool:
+    """Whether all these run native code for tensors of this device and type."""
+    return not uses_kernels(tensor) and all(native_of(which, tensor) is not None for which in sweeps)
 
 
 def native_of(which: Sweep, state: Tensor) -> Native | None:
