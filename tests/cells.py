@@ -714,6 +714,35 @@ weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
 weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
 weight_rh = { shape = ["hidden", "hidden"], blocks = ["R_1", "R_2"], heads = true }
 """,
+    # A remainder of a remainder.
+    "remainders": """
+name   = "remainders"
+states = ["h"]
+step   = '''
+a  = (W @ x + b) % 1.5
+c  = (a * 2 + 1) % 0.7
+h' = 0.5 * h + c + 0.1 * a
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+""",
+    # Remainders of two widths, with numbers that have a fraction.
+    "remainders_apart": """
+name   = "remainders_apart"
+states = { h = { shape = ["hidden"] }, g = { shape = ["rank"] } }
+sizes  = { rank = 3 }
+output = "h'"
+step   = '''
+h' = (0.5 * h + W @ x + b) % 1.5
+g' = (0.3 * g + V @ x + c) % 1.2
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_rx = { shape = ["rank", "inputs"], blocks = ["V"] }
+bias      = { shape = ["hidden"], blocks = ["b"] }
+bias_r    = { shape = ["rank"], blocks = ["c"] }
+""",
     # Biases of one product that are scaled alike.
     "scaled_biases": """
 name   = "scaled_biases"

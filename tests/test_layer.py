@@ -2,6 +2,8 @@
 
 import copy
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from rnngen.runtime.direction import Direction
 
 I, H, T, B = 3, 4, 5, 4
 LENGTHS = torch.tensor([3, T, 1, 4])
+ROOT = Path(__file__).parents[1]
 
 every_cell = pytest.mark.parametrize("name", cells.ALL)
 
@@ -758,3 +761,17 @@ def test_export_of_a_projection_with_states(layer_of):
     time = torch.export.Dim("time", min=3)
     program = torch.export.export(layer, (random(T, B, I),), dynamic_shapes=({0: time, 1: None},))
     assert_equal(program.module()(random(2 * T, B, I)), layer(random(2 * T, B, I)))
+
+
+def test_a_layer_is_compiled_that_has_never_run():
+    """In a process of its own: what is found at the first call, and kept, would be at hand."""
+    script = """
+import torch
+from generated.lstm import LSTM
+
+x = torch.randn(3, 2, 4)
+torch.compile(LSTM(4, 8), backend="aot_eager", fullgraph=True)(x)
+torch.export.export(LSTM(4, 8), (x,), strict=True)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert run.returncode == 0, run.stderr

@@ -580,3 +580,27 @@ def test_flags_of_another_type(kind, layer_of, native):
     operator = partial(scan_of.forward_op, stream, *states, *weights)
     begin, rest = torch.cat(states, -1), ("forwards", True, True, "auto")
     assert_close([*operator(*flags, begin, *rest)], [*operator(valid, resets, begin, *rest)])
+
+
+@pytest.fixture
+def no_rooms(monkeypatch):
+    """As in a thread that has called nothing yet."""
+    monkeypatch.setattr(rnngen.runtime.native, "_room", rnngen.runtime.native._Room())
+
+
+def test_memory_is_on_the_cpu_whatever_the_default_device(layer_of, native, no_rooms):
+    layer, x = new_layer(layer_of, "lstm", dtype=torch.float32), torch.randn(T, B, I)
+    packed = pack_padded_sequence(x, torch.tensor([T, *[1] * (B - 1)]))
+    with torch.device("meta"):
+        found = [*flat(layer(x)), *layer(packed)[1]]
+    assert_close(found, [*flat(layer(x)), *layer(packed)[1]])
+
+
+def test_a_backward_pass_in_inference_mode(layer_of, native, no_rooms):
+    """What it leaves behind for later calls can be written into outside of that mode."""
+    layer, x = new_layer(layer_of, "lstm"), torch.randn(T, B, I, dtype=torch.float64)
+    last = layer(x)[1][1].sum()  # the output has no gradient: zeros stand for it
+    with torch.inference_mode():
+        last.backward()
+    layer.zero_grad()  # whose gradients are torch's own, and of that mode
+    layer(x)[1][1].sum().backward()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import Parameter, signature
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -60,7 +59,8 @@ class Cell:
     they are if a layer is not given them. output: the state whose new value is the output, "" if it is another value.
     features: of each of the outputs, which stand beside each other, the dimension. narrow: with a projection, that is
     the state rather than what is projected. schedules: those that its kernels come in. nonlinearity: the function of
-    its only activation, "" if it has none or several.
+    its only activation, "" if it has none or several. tensors: the names of what `run` takes as weights: those of the
+    layer, then the numbers that it is given.
 
     both: whether two directions can be one scan of twice the units.
 
@@ -86,11 +86,11 @@ class Cell:
     drawn: tuple[Drawn, ...] = ()
     widths: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    tensors: tuple[str, ...] = field(init=False)  # no cached property: torch.compile cannot trace how one is found
 
-    @cached_property
-    def tensors(self) -> tuple[str, ...]:
-        """The names of what `run` takes as weights: those of the layer, then the numbers that it is given."""
-        return (*(weight.name for weight in self.weights), *(one.name for one in self.drawn if one.each == "never"))
+    def __post_init__(self) -> None:
+        names = (*(weight.name for weight in self.weights), *(one.name for one in self.drawn if one.each == "never"))
+        object.__setattr__(self, "tensors", names)
 
     def given_on(self, widths: Mapping[str, int]) -> int:
         """The features of the output, where the dimensions are so wide."""

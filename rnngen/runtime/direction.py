@@ -29,13 +29,17 @@ class Lengths:
     lengths: Tensor
     time: int
 
+    @property
+    def _steps(self) -> Tensor:
+        return torch.arange(self.time, device=self.lengths.device)[:, None]
+
     def valid(self, device: torch.device) -> Tensor:
         """1 where a step counts and 0 where it is padding: (time, batch, 1), integers of 32 bits."""
-        return (torch.arange(self.time)[:, None] < self.lengths).to(device, torch.int32)[..., None]
+        return (self._steps < self.lengths).to(device, torch.int32)[..., None]
 
     def turned(self, rows: Tensor) -> Tensor:
         """Each sequence of (time, batch, features) from its last step to its first; the padding stays behind it."""
-        steps = (self.lengths - 1 - torch.arange(self.time)[:, None]).clamp(min=0).to(rows.device)
+        steps = (self.lengths - 1 - self._steps).clamp(min=0).to(rows.device)
         return rows.gather(0, steps[..., None].expand(-1, -1, rows.shape[-1]))
 
     def turned_boundaries(self, boundaries: Tensor) -> Tensor:
@@ -45,7 +49,7 @@ class Lengths:
 
     def last(self, rows: Tensor) -> Tensor:
         """The last step of each sequence of (time, batch, features)."""
-        return rows[self.lengths - 1, torch.arange(self.lengths.shape[0])]
+        return rows[self.lengths - 1, torch.arange(self.lengths.shape[0], device=self.lengths.device)]
 
 
 def filled(rows: Tensor, valid: Tensor, longest: int = 0) -> Tensor:

@@ -663,7 +663,7 @@ class Layer(Leaf):
             like = x if x.dtype == self._some.dtype else self._some.new_empty(0, device=x.device)
             widths = [self._width(name) for name in names]
             zeros = {width: like.new_zeros(self._runs, batch, width) for width in dict.fromkeys(widths)}
-            return [zeros[width] for width in widths]  # nothing writes into them
+            return [zeros[width] for width in widths]  # a scan copies its states before it changes them
         if hx is None:
             return [rows.unsqueeze(1).expand(-1, batch, -1) for rows in self._initial_rows(x)]
         if not isinstance(hx, Tensor | list | tuple):

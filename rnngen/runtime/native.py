@@ -207,7 +207,7 @@ def keep_what_is_freed() -> None:
     nothing was written to. Fresh pages take longer than what is computed: 128 steps of dreamer_gru with 64 units and 16
     sequences took 7.2 ms, 1500 pages each time, and take 4.2.
     """
-    torch.empty(2**24, dtype=torch.uint8)
+    torch.empty(2**24, dtype=torch.uint8, device="cpu")
 
 
 class _Room(threading.local):
@@ -228,7 +228,8 @@ def room(of: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return view
     size = prod(shape)
     if memory is None or memory.numel() < size:
-        memory = torch.empty(size, dtype=dtype)
+        with torch.inference_mode(False):  # where no later call could write into it
+            memory = torch.empty(size, dtype=dtype, device="cpu")
     view = memory[:size].view(shape)
     if size <= MOST_ROOM:
         _room.tensors[key] = memory, view

@@ -23,6 +23,7 @@ from rnngen.ir import Equation, Shape, Value, block_shape, blocks_of
 from rnngen.ops import COMPARISONS
 from rnngen.runtime.plan import letter_of
 
+_FUNCTIONS = FUNCTIONS - {"R"}  # which is how a number is written
 _OF_STEP = "row + {0}"  # the row of a step, of a tensor over time
 
 
@@ -588,11 +589,13 @@ class SweepText:
         """A remainder is simpler where no quotient of a row is large, which is asked of all units before the others'
         work if that takes no function: a phased LSTM's loops take a quarter less time so.
         """
-        asked = _needed(lines, remainders)
-        if not width or not remainders or any(_words_of(line) & FUNCTIONS for line in asked):
+        asks = [text.replace(REMAINDER, FAR, 1) for text in remainders]
+        asked = _needed(lines, asks)
+        takes = set[str]().union(*map(_words_of, asked), *(_words_of(text) - {FAR} for text in asks))
+        if not width or not remainders or takes & _FUNCTIONS:
             return LoopText(width, tuple(lines))
-        far = self.names.made(("far",), "far")
-        asked += [f"{far} = {far} + {text.replace(REMAINDER, FAR, 1)};" for text in remainders]
+        far = self.names.made(("far", width), "far")
+        asked += [f"{far} = {far} + {text};" for text in asks]
         near = (line.replace(f" {REMAINDER}(", f" {REMAINDER_NEAR}(") for line in lines)
         return LoopText(width, tuple(lines), tuple(near), tuple(asked), far)
 
@@ -624,7 +627,7 @@ def _needed(lines: Sequence[str], texts: Sequence[str]) -> list[str]:
         if made and made[1] in words:
             words |= _words_of(line)
             found.insert(0, line)
-    return [line for line in found if not any(text in line for text in texts)]
+    return found
 
 
 def _words(loop: LoopText) -> set[str]:

@@ -136,8 +136,8 @@ FUNCTION REAL expm1_near_0(REAL r)
     return p * (r * r) + r;
 }
 
-/* Only the size is cut off: of two comparisons in a row GCC 12 makes ways that it follows to the end, and chooses there,
- * which costs a sigmoid a quarter of its time. */
+/* Only the size is cut off: of two comparisons in a row GCC 12 makes ways that it follows to the end, and chooses
+ * there, which costs a sigmoid a quarter of its time. */
 FUNCTION REAL exp_(REAL x)
 {
     REAL last = BY_WIDTH(104, 746), size = abs_(x); /* inf from here on, or 0 */

@@ -193,6 +193,7 @@ int outer(const struct numbers *n)
         memset(n->out, 0, blocks * height * width * sizeof(REAL));
         if (n->total)
             memset(n->total, 0, outputs * sizeof(REAL));
+        return 0;
     }
     void *const memory = malloc(parts * own * sizeof(REAL) + 64);
     if (!memory)
