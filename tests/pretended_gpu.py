@@ -78,13 +78,22 @@ class Record:
     """What happened on a card.
 
     variants: every kernel that was compiled, or would have been, once for each set of constants and types. faults: what
-    a driver would refuse, or what would read or write another memory than was meant.
+    a driver would refuse, or what would read or write another memory than was meant. waits: the operations that wait
+    for the card, or copy between it and the host, which the capture of a graph refuses.
     """
 
     card: Card
     launches: list[Launch] = field(default_factory=list)
     variants: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
+
+
+# Operations whose result the host reads, or whose size depends on values.
+WAITING = frozenset(
+    f"aten::{name}"
+    for name in "_local_scalar_dense equal is_nonzero nonzero masked_select repeat_interleave _unique2 bincount".split()
+)
 
 
 class Pretended(torch.Tensor):
@@ -123,6 +132,13 @@ class _Factories(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return _now.operation(function, args, kwargs or {})
+
+
+class _Made(SimpleNamespace):
+    """In the place of a kernel that Triton has compiled."""
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable:
+        return lambda *args, stream: self.run(*grid, stream, self.function, self.packed_metadata, *[None] * 3, *args)
 
 
 _numbers = itertools.count(1)
@@ -173,6 +189,8 @@ class _Pretence:
             else:
                 target = None
         self.latest = target or self.latest
+        if outside and (name in WAITING or self._crosses(name, args, target)):
+            self.record.waits.append(name)
         result = function(*plain, **named)
 
         def closed(value):
@@ -183,6 +201,12 @@ class _Pretence:
         if name in ("aten::_pack_padded_sequence", "aten::_pad_packed_sequence"):  # lengths stay on the CPU
             return closed(result[0]), result[1]
         return tree_map(closed, result)
+
+    def _crosses(self, name: str, args: tuple, target: torch.device | None) -> bool:
+        """Whether an operation copies between the card and the host."""
+        if name == "aten::copy_":
+            return len({isinstance(value, Pretended) for value in args[:2]}) > 1
+        return name == "aten::_to_copy" and target is None
 
     def _check_host_operands(self, name: str, args: Sequence, beside: bool) -> None:
         """CPU tensors may stand beside those of a card in a copy, as a scalar, as an index, and as lengths."""
@@ -199,7 +223,7 @@ class _Pretence:
         if self.compiling:
             return whole(kernel, key, signature, device, constants, options, *rest)
         metadata = SimpleNamespace(name=kernel.__name__, num_warps=options.num_warps, shared=None)
-        made = SimpleNamespace(
+        made = _Made(
             run=self.launcher(SimpleNamespace(fn=kernel, signature=signature), metadata),
             function=None,
             packed_metadata=None,

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
@@ -14,6 +15,7 @@ import torch
 from conftest import imported
 from pretended_gpu import CARDS, OTHERS, Card, Record, pretended
 from torch.nn.utils.rnn import pack_padded_sequence
+from triton.runtime.jit import JITFunction
 
 from rnngen.compile import compile_model
 from rnngen.description import library
@@ -24,6 +26,8 @@ from rnngen.runtime.schedules import resident
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "gru_v3": "GRUv3", "indrnn": "IndRNN", "mingru": "MinGRU"}
 CELLS |= {"lstm_heads": "LSTMHeads"}
+CLASSES = CELLS | {"rhn": "RHN", "layer_norm_gru": "LayerNormGRU"}
+CHECKED_IN = ("lstm", "gru", "gru_v3", "indrnn", "lstm_heads")
 DTYPES = {dtype: getattr(torch, dtype) for dtype in ("float32", "float64", "bfloat16", "float16")}
 HEADS = {"lstm_heads": 3}
 TIME, BATCH, INPUTS, WIDTH = 3, 19, 5, 16
@@ -35,7 +39,7 @@ every_card = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
 @cache
 def module(cell: str) -> ModuleType:
     """A cell's module: the one that is checked in, or one made here."""
-    if cell != "mingru":
+    if cell in CHECKED_IN:
         return import_module(f"generated.{cell}")
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{cell}.py"
@@ -44,7 +48,7 @@ def module(cell: str) -> ModuleType:
 
 
 def layer_class(cell: str) -> type:
-    return getattr(module(cell), CELLS[cell])
+    return getattr(module(cell), CLASSES[cell])
 
 
 def schedules(cell: str) -> list[str]:
@@ -400,6 +404,31 @@ def test_a_card_without_triton_or_with_an_old_one_runs_the_torch_steps(version, 
     (told,) = (str(one.message) for one in warned)
     assert (version or "the package 'triton' is not installed") in told
     assert not gpu.launches
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["", "resets"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "lstm_heads", "rhn", "layer_norm_gru"])
+def test_a_graph_could_be_captured_of_stepwise(cell, resets, monkeypatch):
+    """Nothing waits for the card, and only the first launch of a stage is bound."""
+    bound = []
+    whole = JITFunction.run
+    monkeypatch.setattr(JITFunction, "run", lambda self, *a, **k: bound.append(self.__name__) or whole(self, *a, **k))
+    with pretended(CARDS["H100"]) as gpu:
+        heads = HEADS.get(cell, 1)
+        layer = layer_class(cell)(INPUTS, 4 * heads, heads=heads, device="cuda", schedule="stepwise")
+        x = torch.randn(TIME, BATCH, INPUTS, device="cuda", requires_grad=True)
+        flags = torch.ones(TIME, BATCH, dtype=torch.int32, device="cuda") if resets else None
+        gpu.waits.clear()
+        y, _ = layer(x, resets=flags)
+        y.sum().backward()
+        assert gpu.waits == []
+        launched = Counter(launch.kernel for launch in gpu.launches)
+        assert launched == dict.fromkeys(bound, TIME)
+        assert Counter(bound) == dict.fromkeys(launched, 1)
+        y.sum().item()
+        y.cpu()
+        assert gpu.waits == ["aten::_local_scalar_dense", "aten::_to_copy"]
+    assert gpu.faults == []
 
 
 def test_the_pretence_sees_what_a_driver_would_refuse():

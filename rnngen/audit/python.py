@@ -43,7 +43,7 @@ OF_LIBRARIES = _OF_TEMPLATES.union(*(_spelled(target.spelling) for target in TAR
 _ATTRIBUTES = frozenset(
     """
     __init__ accumulator begin buffer carry chunk clone copy_ cut expand_as inputs last mask outputs parameters reshape
-    shape states steps sum to
+    shape states steps sum to unbind
     """.split()
 )
 

@@ -3,11 +3,11 @@ there is none that works.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-__all__ = ["MISSING", "WANTED", "OutOfResources", "interpreting", "tl", "triton"]
+__all__ = ["MISSING", "WANTED", "OutOfResources", "again_launched", "interpreting", "tl", "triton"]
 
 OLDEST = (3, 6)  # its language has no less than the kernels use
 
@@ -64,6 +64,15 @@ if _INTERPRETED:
     from rnngen.runtime.interpreter import mend
 
     mend()
+
+
+def again_launched(
+    compiled: Callable[..., object], before: Sequence[object], after: Sequence[object]
+) -> Callable[[int], object]:
+    """A function of the argument between others that launches a compiled kernel, on the stream that is current now."""
+    driver = triton.runtime.driver.active
+    stream = driver.get_current_stream(driver.get_current_device())
+    return lambda argument: compiled(*before, argument, *after, stream=stream)
 
 
 def interpreting() -> bool:

@@ -5,6 +5,8 @@ blocks to a matrix, is (k * n, width, width). Vectors have any leading dimension
 side in its last dimension.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -149,17 +151,41 @@ def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:
     return stack[start * rows : stop * rows]
 
 
-def product_into(out: Tensor, stack: Tensor, vector: Tensor) -> None:
-    """M @ v for each matrix of the stack, (batch, columns) to (batch, k * rows)."""
-    if stack.dim() == 2:
-        torch.mm(vector, stack.T, out=out)
-    else:
-        out.copy_(product(stack, vector))
+Bound = Callable[[Tensor], object]
 
 
-def product_transposed_into(out: Tensor, stack: Tensor, pack: Tensor, count: int) -> None:
-    """The sum of M.T @ v over the `count` matrices of the stack, (batch, count * rows) to (batch, columns)."""
+def product_into(out: Tensor, stack: Tensor, count: int) -> Bound:
+    """A function that writes M @ v for each of the `count` matrices of the stack: of (batch, columns) to out,
+    (batch, count * rows). It makes no tensor that takes memory.
+    """
     if stack.dim() == 2:
-        torch.mm(pack, stack, out=out)
-    else:
-        out.copy_(product_transposed(stack, pack, count))
+        return partial(torch.mm, mat2=stack.T, out=out)
+    heads, width = stack.shape[0] // count, stack.shape[1]
+    by_head = stack.view(count, heads, width, width).permute(1, 3, 0, 2).reshape(heads, width, count * width)
+    found = out.new_empty(heads, out.shape[0], count * width)
+    into, parts = out.view(-1, count, heads, width), found.view(heads, -1, count, width).permute(1, 2, 0, 3)
+
+    def run(vector: Tensor) -> None:
+        torch.bmm(vector.view(-1, heads, width).transpose(0, 1), by_head, out=found)
+        into.copy_(parts)
+
+    return run
+
+
+def product_transposed_into(out: Tensor, stack: Tensor, count: int) -> Bound:
+    """A function that writes the sum of M.T @ v over the `count` matrices of the stack: of (batch, count * rows) to
+    out, (batch, columns). It makes no tensor that takes memory.
+    """
+    if stack.dim() == 2:
+        return partial(torch.mm, mat2=stack, out=out)
+    heads, width = stack.shape[0] // count, stack.shape[1]
+    by_head = stack.view(count, heads, width, width).transpose(0, 1).reshape(heads, count * width, width)
+    given, found = out.new_empty(heads, out.shape[0], count * width), out.new_empty(heads, out.shape[0], width)
+    into, parts = out.view(-1, heads, width), given.view(heads, -1, count, width).permute(1, 2, 0, 3)
+
+    def run(pack: Tensor) -> None:
+        parts.copy_(pack.view(-1, count, heads, width))
+        torch.bmm(given, by_head, out=found)
+        into.copy_(found.transpose(0, 1))
+
+    return run

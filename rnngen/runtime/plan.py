@@ -8,6 +8,7 @@ spills, shared memory) and a scoreboard estimate of their cycles, not measuremen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -149,6 +150,7 @@ class Kernel(Protocol):
     """A function of Triton's: kernel[grid](...) launches it."""
 
     __name__: str
+    arg_names: list[str]
 
     def __getitem__(self, grid: tuple[int, int]) -> Callable[..., object]:
         """What launches as many programs as the grid has."""
@@ -205,11 +207,24 @@ class Run(Protocol):
         tensors: Sequence[Tensor | None],
         time: int,
         **constants: int | bool | str,
-    ) -> None:
+    ) -> object:
         """Launch a kernel with these, and with what every kernel takes. time: the number of steps, or the one meant.
 
         Raises NotPossible for a kernel that Triton finds too large for the GPU.
         """
+
+    def bound(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int],
+        choice: Choice,
+        tensors: Sequence[Tensor | None],
+        **constants: int | bool | str,
+    ) -> Callable[[int], None]:
+        """The same as a function of the step that is meant, to be called again and again within `on_device`."""
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """Within it the device of the tensors is the current one."""
 
 
 Steps = Callable[[Run, Choice], None]  # a module's loop over time, which knows the tensors that it asks for

@@ -21,12 +21,14 @@ _STREAM, _STEP = "row", "batch"  # the row of a tensor over time, and of one tha
 
 @dataclass(frozen=True, slots=True)
 class KernelText:
-    """One kernel. across: what the launcher does before it. tensors: its pointers as the launcher has them.
+    """One kernel. across: what the launcher does before it. tensors: its pointers as the launcher has them. run: what
+    the launcher calls it when it is bound to them.
 
     loads and stores: each with the row of the tensor. wide: the pointers to what has the type of the accumulators.
     """
 
     name: str
+    run: str
     across: tuple[AcrossText, ...]
     tensors: tuple[str, ...]
     pointers: tuple[str, ...]
@@ -70,6 +72,7 @@ class StepwiseText:
         self._last = len(self.chain.links) - 1
         self._made = self.chain.made_by()
         self._carried = self._passed_on()
+        self._rows: dict[str, str] = {}  # views of tensors over time, each with how it is made
         self.states = tuple(text.names[state] for state, _ in self.chain.states)
         self.inputs, self.parameters = self._leaves("input"), self._leaves("parameter")
         self.outputs = tuple(self._output(write.label).name for write in self.chain.writes)
@@ -137,9 +140,15 @@ class StepwiseText:
         if before := self._result(operand):
             return self.text.names[before.name]
         if write := self._written(operand):
-            return f"{self._output(write.label).name}[step]"
+            return self._at_step(self._output(write.label).name)
         buffers = self._buffers()
         return buffers[operand].name if operand in buffers else self._in_memory(operand[0])
+
+    def _at_step(self, name: str, part: str = "") -> str:
+        """The row of a tensor over time, or of a part of it: one of views that are made at once."""
+        rows = self.text.names.made(("rows", name, part), f"{name}_rows")
+        self._rows[rows] = f"{name}{part}.unbind(0)"
+        return f"{rows}[step]"
 
     def _is_in_memory(self, atom: Atom) -> bool:
         """Whether a block can be read there by itself, in whatever type."""
@@ -148,7 +157,7 @@ class StepwiseText:
     def _in_memory(self, atom: Atom) -> str:
         name, count = self.text.names[atom.value], self.chain.blocks(atom.value)
         if self.chain.values[atom.value].op == "input":
-            return f"{name}[step]" if count == 1 else f"{name}[step].chunk({count}, -1)[{atom.block}]"
+            return self._at_step(name, "" if count == 1 else f".chunk({count}, -1)[{atom.block}]")
         return name if count == 1 else self.text.names.made(("tensor", *map(str, atom)), f"{name}_{atom.block}")
 
     def _matrices(self, of: Matrices) -> str:
@@ -164,7 +173,8 @@ class StepwiseText:
         target, operand, of = self.text.names[across.name], self._operand(across), across.matrices
         applied = (self._matrices(of), of.count) if of else ("", 0)
         width = self.text.width(across.operand[0].value)
-        return AcrossText(across.op, *applied, target, target, operand, operand, width)
+        run = self.text.names.made(("launcher", "product", across.name), f"{target}_product")
+        return AcrossText(across.op, *applied, target, target, operand, operand, width, run)
 
     # What lies in memory.
 
@@ -182,6 +192,8 @@ class StepwiseText:
             if (of := across.matrices) and of.count < self.chain.blocks(of.parameter):
                 numbers = f"{self.chain.blocks(of.parameter)}, {of.start}, {of.start + of.count}"
                 yield f"{self._matrices(of)} = blocks({self.text.names[of.parameter]}, {numbers})"
+        for rows, made in self._rows.items():
+            yield f"{rows} = {made}"
         for across in self.chain.across:
             (value, block), count = across.operand[0], self.chain.blocks(across.operand[0].value)
             if not across.matrices and count > 1 and self.chain.values[value].op in ACROSS:
@@ -259,6 +271,7 @@ class StepwiseText:
             written[when] = tuple((self._store(run, pointer(run[0].tensor)), run[0].tensor.row) for run in runs)
         return KernelText(
             name=f"{self.name}_{number}",
+            run=text.names.made(("launcher", "stage", str(number)), f"stage_{number}"),
             across=tuple(map(self._across, link.across)),
             tensors=tuple(tensors.values()),
             pointers=tuple(tensors),

@@ -115,7 +115,7 @@ class MatricesText:
 class AcrossText:
     """An operation across units. matrices: the name and the number of those that it applies. target, operand: the one
     block that it gives or takes; targets, operands: all of them. width: the units of a block that it takes; own: those
-    of one head.
+    of one head. run: a name for what is bound to the target, where a schedule binds it.
     """
 
     op: str
@@ -126,6 +126,7 @@ class AcrossText:
     operand: str
     operands: str
     width: str
+    run: str = ""
 
     @property
     def own(self) -> str:
