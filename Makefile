@@ -16,7 +16,7 @@ help:
 	@echo "make fuzz             random cells against the reference, for SECONDS=60 and from SEED=1 on"
 	@echo "make mutants          change the code in small ways and see whether a test notices; none is begun after 45 minutes (N=100 SEED=1)"
 	@echo "make lint             check the style and the types"
-	@echo "make generated        write again what is checked in of what rnngen writes: modules, a page of docs/, a schema"
+	@echo "make generated        write again what is checked in of what rnngen writes: modules, pages of docs/, a schema"
 	@echo "make check-generated  say what of it is stale"
 	@echo "make venv             only the set-up, in .venv"
 	@echo "make clean            remove .venv and what was built"
@@ -74,11 +74,13 @@ generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated
 	$(BIN)/rnngen cells --markdown > docs/cells.md
 	$(BIN)/rnngen schema > examples/rnngen.schema.json
+	$(BIN)/python tests/quoted.py docs/explain.md
 
 check-generated: $(READY)
 	$(BIN)/rnngen compile $(MODELS) -o generated --check
 	$(BIN)/rnngen cells --markdown | diff docs/cells.md -
 	$(BIN)/rnngen schema | diff examples/rnngen.schema.json -
+	$(BIN)/python tests/quoted.py --check docs/explain.md
 
 clean:
 	rm -rf .venv build dist rnngen.egg-info

@@ -23,7 +23,7 @@ A model travels through these files from left to right, and each imports only fr
     emit/         values to lines of Triton or torch; records for the templates
     audit         the last look at a generated text
     compile       the whole road on one page
-    explain       which schedule runs a cell, and why
+    explain/      which schedule runs a cell, why, what it takes, and what would change that
     catalogue     the library as a person looks through it
     reference     a cell run by torch as it was written, to judge everything else
     write         a file, whole or not at all

@@ -795,7 +795,8 @@ def test_the_same_bytes_everywhere(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["compile", "lstm", "--stdout"], ["show", "lstm"], ["cells", "--json"], ["schema"]]
+    "arguments",
+    [["compile", "lstm", "--stdout"], ["show", "lstm"], ["cells", "--json"], ["schema"], ["explain", "lstm"]],
 )
 def test_no_import_of_torch(arguments):
     script = (
@@ -1055,14 +1056,18 @@ def test_the_list_of_commands_is_not_cut(run):
         (["blocks.toml", "--heads", "100000000000"], "is not in the range 1<=x<=65536."),
         (["lstm", "--batch", "0"], "0 is not in the range 1<=x<=2147483647."),
         (["lstm", "--batch", "2147483648"], "is not in the range 1<=x<=2147483647."),
-        (["lstm", "--machine", "sm90"], "there is no machine 'sm90'; did you mean 'sm_90'?"),
-        (["lstm", "--machine", "h100"], "there is no machine 'h100'; the H100 is sm_90"),
-        (["lstm", "--machine", "NVIDIA A100"], "there is no machine 'NVIDIA A100'; the A100 is sm_80"),
-        (["lstm", "--machine", "rtx-4090"], "there is no machine 'rtx-4090'; the GeForce RTX 4090 is sm_89"),
-        (["lstm", "--machine", "MI300x"], "there is no machine 'MI300x'; the MI300X is gfx942"),
-        (["lstm", "--machine", "sm_87"], "there is no machine 'sm_87'; the machines are sm_75 (T4), sm_80 (A100), "),
-        (["lstm", "--machine", "gfx90a"], "there is no machine 'gfx90a'; the machines are sm_75 (T4), sm_80 (A100), "),
-        (["lstm", "--machine", "sm_10"], "there is no machine 'sm_10'; the machines are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--machine", "sm90"], "there is no target 'sm90'; did you mean 'sm_90'?"),
+        (["lstm", "--machine", "h100"], "there is no target 'h100'; the H100 is sm_90"),
+        (["lstm", "--machine", "NVIDIA A100"], "there is no target 'NVIDIA A100'; the A100 is sm_80"),
+        (["lstm", "--machine", "rtx-4090"], "there is no target 'rtx-4090'; the GeForce RTX 4090 is sm_89"),
+        (["lstm", "--machine", "MI300x"], "there is no target 'MI300x'; the MI300X is gfx942"),
+        (["lstm", "--machine", "sm_87"], "there is no target 'sm_87'; the targets are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--machine", "gfx90a"], "there is no target 'gfx90a'; the targets are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--machine", "sm_10"], "there is no target 'sm_10'; the targets are sm_75 (T4), sm_80 (A100), "),
+        (["lstm", "--target", "cpu"], "there is no target 'cpu'; native code on a CPU is c"),
+        (["lstm", "--time", "0"], "0 is not in the range 1<=x<=2147483647."),
+        (["lstm", "--plot", "lstm.pdf"], "--plot writes .svg or .png files, by the end of their name."),
+        (["lstm", "--plot", "lstm.svg", "--target", "c"], "and there are none for a CPU; name a GPU with --target."),
     ],
 )
 def test_explain_refuses_what_it_would_ignore(run, arguments, sentence):
@@ -1114,7 +1119,8 @@ def test_words_are_completed(run):
     passes = [step.__name__ for step in PASSES.steps]
     assert completions(run, "show", "lstm", "--after", "") == ["resolve", "infer", "unpack", "wrap", *passes]
     assert completions(run, "verify", "lstm", "--schedule", "") == list(SCHEDULES)
-    assert completions(run, "explain", "lstm", "--machine", "sm_9") == ["sm_90"]
+    for option in ("--target", "--machine"):
+        assert completions(run, "explain", "lstm", option, "sm_9") == ["sm_90"]
     assert completions(run, "explain", "lstm", "--dtype", "b") == ["bfloat16"]
     assert "compile" in completions(run, "")
 

@@ -9,7 +9,7 @@ those above it:
     cells       the library
     compile     a module for each MODEL
     doctor      what is installed, and what will run where
-    explain     which schedule runs a cell
+    explain     which schedule runs a cell, why, and what it takes
     schema      what an editor has to know of model files
     show        a cell as a pass leaves it
     verify      kernels beside the reference

@@ -76,27 +76,30 @@ def wrapper_names() -> Sequence[str]:
     return tuple(WRAPPERS)
 
 
-def machine_names() -> Sequence[str]:
+def target_names() -> Sequence[str]:
     from rnngen.runtime.machine import MACHINES
 
-    return tuple(MACHINES)
+    return (*MACHINES, "c")
 
 
-def machine_meant(value: str) -> str:
-    """The hint for a machine that has no row. One that is spelt alike may be another generation of cards."""
+def target_meant(value: str) -> str:
+    """The hint for a target that there is not. A machine that is spelt alike may be another generation of cards."""
     from rnngen.runtime.machine import MACHINES
 
     def plain(text: str) -> str:
         return "".join(char for char in text.lower() if char.isalnum())
 
     wanted = plain(value).removeprefix("nvidia").removeprefix("amd").removeprefix("instinct")
+    if wanted in ("cpu", "native"):
+        return "native code on a CPU is c"
     for name, machine in MACHINES.items():
         if wanted == plain(name):
             return f"did you mean '{name}'?"
         words = machine.card.split()
         if wanted in (plain("".join(words[first:])) for first in range(len(words))):
             return f"the {machine.card} is {name}"
-    return f"the machines are {', '.join(f'{name} ({machine.card})' for name, machine in MACHINES.items())}"
+    cards = ", ".join(f"{name} ({machine.card})" for name, machine in MACHINES.items())
+    return f"the targets are {cards}, and c, a CPU"
 
 
 def cells_starting(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -49,11 +49,11 @@ def layer_view(program: Packed, cell: Cell, schedules: tuple[str, ...]) -> Layer
         narrow=bool(state) and all(uses) and state not in graph.roots() and not any(s.bound for s in graph.states),
         schedules=schedules,
         nonlinearity=next(iter(cell.activations.values())) if len(cell.activations) == 1 else "",
-        both=_can_be_doubled(program),
+        both=can_be_doubled(program),
     )
 
 
-def _can_be_doubled(program: Packed) -> bool:
+def can_be_doubled(program: Packed) -> bool:
     """Whether twice the units are two cells beside each other: every value is as wide as the state, what is not is the
     input, x, or an earlier one, which products alone read, each by matrices of its own, and no number is learned. Only
     products look across units. Matrices are all dense, or all block-diagonal, and what is made of them is made block

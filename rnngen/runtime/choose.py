@@ -1,5 +1,6 @@
 """Which schedule runs a call."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from rnngen.runtime.machine import Machine
@@ -13,7 +14,7 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
 
     Raises NotPossible, with the reason, if that one cannot run.
     """
-    answers = {name: _answer(name, facts, sizes, machine) for name in SCHEDULES}
+    answers = answers_of(facts, sizes, machine)
     plans = {name: answer for name, answer in answers.items() if isinstance(answer, Plan)}
     reasons = {name: f"{a.time:.2f} us a step, estimated" if isinstance(a, Plan) else a for name, a in answers.items()}
     if not plans:  # only where both directions are to run at once
@@ -21,9 +22,15 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
     if wanted != "auto" and wanted not in plans:
         reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
         raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")
-    name = wanted if wanted != "auto" else min(plans, key=lambda name: plans[name].time)
+    name = wanted if wanted != "auto" else fastest(plans)
     return Choice(name, plans[name].constants, plans[name].options, reasons)
 
 
-def _answer(name: str, facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
-    return SCHEDULES[name].refusal(facts) or SCHEDULES[name].plan(facts, sizes, machine)
+def answers_of(facts: Facts, sizes: Sizes, machine: Machine) -> dict[str, Plan | str]:
+    """Of every schedule its plan, or why it has none."""
+    return {name: one.refusal(facts) or one.plan(facts, sizes, machine) for name, one in SCHEDULES.items()}
+
+
+def fastest(plans: Mapping[str, Plan]) -> str:
+    """The one with the lowest estimate, the first of equals."""
+    return min(plans, key=lambda name: plans[name].time)

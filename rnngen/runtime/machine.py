@@ -1,4 +1,4 @@
-"""The machines: what a program can hold there, and how fast they are."""
+"""The machines: what a program can hold there, and how fast they are. All constants of machines stand here."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,8 @@ class Machine:
 
     shared_bytes: what one program may use of on-chip memory. processors: multiprocessors or compute units.
     clock_ghz, memory_gb_s: for estimates. kin: the target whose constants it has, one with its matrix instructions.
-    card: the one whose figures these are.
+    card: the one whose figures these are. half_tflops, single_tflops, double_tflops: the most operations, in millions a
+    microsecond, that it is capable of in numbers of two, four and eight bytes; for floors.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Machine:
     memory_gb_s: float
     kin: str
     card: str
+    half_tflops: float
+    single_tflops: float
+    double_tflops: float
+
+    def tflops(self, itemsize: int) -> float:
+        """The most of products, or of pointwise work, in numbers of so many bytes."""
+        return {2: self.half_tflops, 4: self.single_tflops, 8: self.double_tflops}[itemsize]
 
     @property
     def traits(self) -> Kin:
@@ -54,18 +62,23 @@ class Machine:
 # capabilities; the LDS of a compute unit in AMD's white papers on CDNA 3 and 4. The rest is the data sheet of the card
 # that is named (of the A100, the one of 40 GB), its clock the boost clock. sm_86, sm_89 and sm_120 multiply by the
 # instructions of sm_80 (mma.sync).
+#
+# Operations: the data sheets' as well, products of dense matrices and no sparsity, sums in float32 for half types, and
+# float32 as it is, not TF32. A multiplication with an addition is two. Of the GeForce cards, of the A10 and of the T4
+# the data sheets leave out float64: the white papers on GA102, AD102 and GB202 say 1/64 of float32, the one on Turing
+# 1/32. That on the 4090 and the 5090 has their 165.2 and 209.5 with sums in float32. The B200 is the one of HGX.
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("sm_75", "cuda", 64 * 1024, 40, 1.59, 320, "sm_75", "T4"),
-        Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555, "sm_80", "A100"),
-        Machine("sm_86", "cuda", 99 * 1024, 72, 1.695, 600, "sm_80", "A10"),
-        Machine("sm_89", "cuda", 99 * 1024, 128, 2.52, 1008, "sm_80", "GeForce RTX 4090"),
-        Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350, "sm_90", "H100"),
-        Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000, "sm_100", "B200"),
-        Machine("sm_120", "cuda", 99 * 1024, 170, 2.407, 1792, "sm_80", "GeForce RTX 5090"),
-        Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300, "gfx942", "MI300X"),
-        Machine("gfx950", "hip", 160 * 1024, 256, 2.2, 8000, "gfx942", "MI350X"),
+        Machine("sm_75", "cuda", 64 * 1024, 40, 1.59, 320, "sm_75", "T4", 65, 8.1, 0.25),
+        Machine("sm_80", "cuda", 163 * 1024, 108, 1.41, 1555, "sm_80", "A100", 312, 19.5, 19.5),
+        Machine("sm_86", "cuda", 99 * 1024, 72, 1.695, 600, "sm_80", "A10", 125, 31.2, 0.49),
+        Machine("sm_89", "cuda", 99 * 1024, 128, 2.52, 1008, "sm_80", "GeForce RTX 4090", 165.2, 82.6, 1.29),
+        Machine("sm_90", "cuda", 227 * 1024, 132, 1.755, 3350, "sm_90", "H100", 989.4, 66.9, 66.9),
+        Machine("sm_100", "cuda", 227 * 1024, 148, 1.85, 8000, "sm_100", "B200", 2250, 75, 37),
+        Machine("sm_120", "cuda", 99 * 1024, 170, 2.407, 1792, "sm_80", "GeForce RTX 5090", 209.5, 104.8, 1.64),
+        Machine("gfx942", "hip", 64 * 1024, 304, 2.1, 5300, "gfx942", "MI300X", 1307.4, 163.4, 163.4),
+        Machine("gfx950", "hip", 160 * 1024, 256, 2.2, 8000, "gfx942", "MI350X", 2300, 144.2, 72.1),
     )
 }
 

@@ -104,12 +104,38 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a plan takes of a machine. It is for people: no launch rests on it.
+
+    programs: of one launch. at_once: how many the machine runs at a time, 0 where the plan does not ask. tile: what a
+    program has at hand, by name: units, sequences, steps. matrix_bytes: of the matrices of a program that stay on the
+    chip for the whole sequence; held_in: where, "registers" or "shared memory". shared_bytes: all that it takes of the
+    shared memory. moved_bytes: what a step moves through memory, 0 where that is what it reads and writes. launches: of
+    kernels for each step, 0 where one runs the whole sequence. exchanges: how often in a step programs wait for others.
+    """
+
+    programs: int
+    at_once: int = 0
+    tile: Mapping[str, int] = field(default_factory=dict)
+    matrix_bytes: int = 0
+    held_in: str = ""
+    shared_bytes: int = 0
+    moved_bytes: int = 0
+    launches: int = 0
+    exchanges: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """How a schedule would run a call: microseconds a step, estimated; the constants of its kernel; launch options."""
+    """How a schedule would run a call: microseconds a step, estimated; the constants of its kernel; launch options.
+
+    footprint: what that takes of the machine, None where the schedule does not say.
+    """
 
     time: float
     constants: Mapping[str, int | bool]
     options: Mapping[str, int]
+    footprint: Footprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +268,12 @@ class Schedule(Protocol[_Launched]):
 
     def launch(self, launched: _Launched, scan: Run, choice: Choice, /) -> None:
         """Run a sweep."""
+
+
+def streamed_bytes(facts: Facts, sizes: Sizes) -> int:
+    """What a step reads and writes in memory, with what it stores for its adjoint."""
+    blocks = (sum(facts.streams) + sum(facts.outputs)) * sizes.widest(facts) * sizes.itemsize
+    return (blocks + facts.numbers * max(4, sizes.itemsize)) * sizes.batch
 
 
 def power_of_two(least: int, number: int) -> int:

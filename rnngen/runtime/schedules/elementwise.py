@@ -3,7 +3,18 @@ batch runs over the whole sequence and loads a few steps ahead. Where units are 
 """
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
+from rnngen.runtime.plan import (
+    MOST_PROGRAMS,
+    Choice,
+    Facts,
+    Footprint,
+    Kernel,
+    Plan,
+    Run,
+    Sizes,
+    power_of_two,
+    streamed_bytes,
+)
 
 ACROSS = ("sum", "mean", "largest")  # what a program computes of its units
 WIDEST = 1024  # units of a program that has all of them
@@ -40,21 +51,28 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     # takes 146 cycles a step and 126 backwards on sm_90, not 441 and 414. With eight it would take 116 and 79, and two
     # to four times as long to compile.
     unroll = 4 if machine.backend == "cuda" and machine.traits.async_copies else 1
-    while unroll > 1 and sum(facts.streams) * block * sizes.itemsize * (stages - 1) * unroll > MOST_AHEAD:
+    ahead = sum(facts.streams) * block * sizes.itemsize * (stages - 1)  # bytes, for each step of a trip
+    while unroll > 1 and ahead * unroll > MOST_AHEAD:
         unroll //= 2
     warps = max(1, block // 256)
     programs = sizes.batch * -(-width // block)
-    waves = -(-programs // (machine.processors * 16))
-    bytes_ = (sum(facts.streams) + 2) * sizes.batch * width * sizes.itemsize
+    at_once = machine.processors * 16
+    waves = -(-programs // at_once)
     cycles = {4: 150, 2: 250, 1: 450}[unroll]  # a step of an IndRNN or a minGRU on sm_80 or sm_90
     cycles += facts.sums * (150 if warps == 1 else 270)  # sums in one warp, or in several, on sm_90
-    time = max(waves * cycles / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
+    time = max(waves * cycles / machine.clock_ghz / 1000, streamed_bytes(facts, sizes) / machine.memory_gb_s / 1000)
     options = {"num_warps": warps}
     if machine.backend == "cuda" and sum(facts.streams) > 9 and (sizes.masked or sizes.resets):
         # Left alone, ptxas gives up registers for more blocks on a multiprocessor, and for them the adjoint of a
         # rotating minGRU spills 16 bytes. With all of them it takes as long.
         options["maxnreg"] = 255
-    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, options)
+    footprint = Footprint(
+        programs,
+        at_once,
+        {"units": block, "sequences": 1, "steps": unroll},
+        shared_bytes=ahead * unroll if machine.traits.async_copies else 0,
+    )
+    return Plan(time, {"BLOCK": block, "STAGES": stages, "UNROLL": unroll}, options, footprint)
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:

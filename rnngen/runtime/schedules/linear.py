@@ -5,7 +5,7 @@ units of one element of the batch runs over the sequence by chunks, and scans ea
 import math
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes
+from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Footprint, Kernel, Plan, Run, Sizes, streamed_bytes
 
 
 def refusal(facts: Facts) -> str:
@@ -32,11 +32,12 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     elif sizes.resets:
         warps *= 2
     programs = sizes.batch * -(-width // block)
-    waves = -(-programs // (machine.processors * 3))
-    bytes_ = (sum(facts.streams) + 2) * sizes.batch * width * sizes.itemsize
+    at_once = machine.processors * 3
+    waves = -(-programs // at_once)
     # A step of a sequence that is much longer than a chunk; one that is shorter takes as long as a chunk, under 2 us.
-    time = max(waves * 25 / machine.clock_ghz / 1000, bytes_ / machine.memory_gb_s / 1000)
-    return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps})
+    time = max(waves * 25 / machine.clock_ghz / 1000, streamed_bytes(facts, sizes) / machine.memory_gb_s / 1000)
+    footprint = Footprint(programs, at_once, {"units": block, "sequences": 1, "steps": CHUNK})
+    return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps}, footprint)
 
 
 # The constants, from compiling minGRU, the adjoint of an IndRNN and cells of the tests for sm_80, sm_90, sm_100, sm_120

@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Kernel, Plan, Run, Sizes, power_of_two
+from rnngen.runtime.plan import (
+    MOST_PROGRAMS,
+    Choice,
+    Facts,
+    Footprint,
+    Kernel,
+    Plan,
+    Run,
+    Sizes,
+    power_of_two,
+    streamed_bytes,
+)
 
 ACROSS = ("matmul", "matmul_t", "sum", "mean", "largest")  # what a program computes of its tiles
 
@@ -24,6 +35,7 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
         return "dense and block-diagonal matrices occur together, so heads cannot be scanned apart"
     if facts.sums and sizes.heads > 1:
         return "units are summed over all heads, and a program has one"
+    streamed = streamed_bytes(facts, sizes)
     if not machine.traits.half_products:
         sizes = replace(sizes, itemsize=max(4, sizes.itemsize))
     several = facts.dimensions != ("hidden",)
@@ -49,8 +61,17 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     # A line through the estimates for sm_90: latency of the chain, and a share for each matrix.
     speed = {2: 1.0, 4: 6.0, 8: 12.0}[sizes.itemsize]
     cycles = 400 + 450 * facts.sums + speed * matrices * tile * tile * constants["BB"] / 256
-    time = waves * cycles / machine.clock_ghz / 1000
-    return Plan(time, constants, options)
+    time = max(waves * cycles / machine.clock_ghz, streamed / machine.memory_gb_s) / 1000
+    in_registers = constants["HELD"] or machine.backend == "hip"
+    footprint = Footprint(
+        programs,
+        machine.processors,
+        {"units": tile, "sequences": constants["BB"]},
+        matrix_bytes=matrices * tile * tile * sizes.itemsize,
+        held_in="registers" if in_registers else "shared memory",
+        shared_bytes=need,
+    )
+    return Plan(time, constants, options, footprint)
 
 
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:

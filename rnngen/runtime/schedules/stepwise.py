@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import Choice, Facts, Kernel, Plan, Run, Sizes, Steps, power_of_two
+from rnngen.runtime.plan import Choice, Facts, Footprint, Kernel, Plan, Run, Sizes, Steps, power_of_two
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +32,19 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     stages = facts.levels + (1 if facts.backwards or not facts.across else 0)
     weights = facts.matrices * width * (width // sizes.heads) * sizes.itemsize
     states = (2 * sum(facts.streams) + facts.matrices + 4) * sizes.batch * width * sizes.itemsize
-    # The weights are read again at every step.
+    launches = stages + len(facts.across)
     host = stages * (_STAGE + _LAUNCH) + len(facts.across) * (_ACROSS + _LAUNCH)
-    time = host + (weights + states) / machine.memory_gb_s / 1000
-    return Plan(time, {"BLOCK": block}, {"num_warps": 4 if block == 256 else 1})
+    # The weights are read again at every step; a product takes what the machine is capable of at best.
+    products = 2 * sizes.batch * weights // sizes.itemsize / machine.tflops(sizes.itemsize)
+    time = host + max((weights + states) / machine.memory_gb_s / 1000, products / 1e6)
+    footprint = Footprint(
+        sizes.batch * -(-width // block),
+        tile={"units": block, "sequences": 1},
+        moved_bytes=weights + states,
+        launches=launches,
+        exchanges=launches,
+    )
+    return Plan(time, {"BLOCK": block}, {"num_warps": 4 if block == 256 else 1}, footprint)
 
 
 def launch(steps: Steps, scan: Run, choice: Choice) -> None:
