@@ -33,6 +33,7 @@ from rnngen.passes.pack import pack
 from rnngen.passes.resolve import resolve
 from rnngen.passes.save import save
 from rnngen.passes.simplify import simplify
+from rnngen.passes.supply import supply
 from rnngen.passes.unfold import unfold
 from rnngen.passes.unpack import unpack
 from rnngen.passes.verify import verify
@@ -72,6 +73,7 @@ PASSES: Passes[Chained] = (
     .then(expand)
     .then(mask)
     .then(save)
+    .then(supply)
     .then(lower)
     .then(cut)
 )

@@ -365,6 +365,63 @@ def test_mingru_keeps_its_input_alone():
     assert kept("mingru") == (set(), {("previous", "h"), ("stream", "weight_ih_x_b")})
 
 
+LOGARITHM = """
+name   = "logarithm"
+states = ["h"]
+step   = '''
+r  = sigmoid(W_r @ x + U_r @ h)
+n  = log(h * h) * r
+h' = tanh(W @ x + U @ n)
+'''
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W_r", "W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U_r"] }
+weight_nh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+"""
+
+
+def operands_of_outer(text):
+    """Of each product of all steps at once the operation that its second operand is."""
+    graph = cells.program(text).gradients
+    values = graph.by_name()
+    return {v.operands[2]: values[v.operands[1]].op for v in graph.values if v.op == "outer"}
+
+
+@pytest.mark.parametrize("name", ["gru_v3", "rhn", "mgu", "sgu"])
+def test_the_adjoint_gives_what_weights_were_applied_to(name):
+    found = cells.program(name)
+    assert set(operands_of_outer(name).values()) == {"input"}
+    assert not [value for value in found.gradients.values if value.op in OPS or value.op == "or_zero"]
+    saved = cells.forms(name)["save"]
+    assert (found.scan.outputs, found.bindings) == (saved.scan.outputs, saved.bindings)
+
+
+def test_what_the_adjoint_gives_is_zero_where_a_step_does_not_count():
+    adjoint = cells.program("rhn").adjoint
+    values = adjoint.by_name()
+    assert {values[dict(adjoint.outputs)[label]].op for label in ("s1", "s2")} == {"or_zero"}
+
+
+def test_what_takes_more_than_sums_and_products_stays_in_the_gradients():
+    assert cells.forms(LOGARITHM)["supply"] is cells.forms(LOGARITHM)["save"]
+    assert operands_of_outer(LOGARITHM)["weight_nh"] == "or_zero"
+
+
+def test_what_the_adjoint_does_not_read_it_does_not_give():
+    """A condition has no derivative, so that the adjoint of a tanh does not read the state before it."""
+    text = LOGARITHM.replace("n  = log(h * h) * r", "n  = where(h > 0, 1, 0.5)").replace("@ n)", "@ n + r)")
+    text = text.replace("r  = sigmoid(", "r  = (")
+    assert cells.forms(text)["supply"] is cells.forms(text)["save"]
+    assert operands_of_outer(text)["weight_nh"] == "or_zero"
+
+
+@pytest.mark.parametrize("name", ["gru_v3", "mgu"])
+def test_an_adjoint_that_is_a_part_of_another_is_written_once(name):
+    writes = cells.program(name).backward.writes
+    atoms = [atom for write in writes for atom in write.atoms]
+    assert len(atoms) == len(set(atoms))
+
+
 @every_cell
 def test_products_are_stored_or_not_needed(name):
     """Nothing that the adjoint reads is a product computed again."""

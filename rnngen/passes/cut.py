@@ -111,7 +111,10 @@ def _stages(
     values = graph.by_name()
     pointwise = [value for value in graph.values if value.op not in _NOT_POINTWISE]
     numbers = [value for value in pointwise if value.op not in COMPARISONS]
-    place = _places(numbers, values, atoms, level, {atom.value for atom in wanted})
+    loose = _loose(graph, atoms)
+    tight = [value for value in numbers if value.name not in loose]
+    place = _places(tight, values, atoms, level, {atom.value for atom in wanted} - loose)
+    place |= _places_of_loose([v for v in numbers if v.name in loose], values, atoms, level, place)
     taken_late: set[Atom] = set(wanted)
     stages = []
     for number in range(last, -1, -1):
@@ -125,6 +128,42 @@ def _stages(
         stages.append(Stage(own, takes, gives, any(value.op in CHOICES for value in own)))
         taken_late.update(takes)
     return stages[::-1]
+
+
+def _places_of_loose(
+    loose: list[Value],
+    values: Mapping[str, Value],
+    atoms: dict[str, tuple[Atom, ...]],
+    level: dict[str, int],
+    others: Mapping[str, int],
+) -> dict[str, int]:
+    """The stage of each value that nothing but an output is made of: the first one that has all that it is made of for
+    other reasons, so that nothing is computed earlier, and carried, for its sake.
+    """
+    place: dict[str, int] = {}
+    users: dict[str, list[int]] = defaultdict(list)
+    for value in loose:
+        parts = [atom.value for name in _read(value, values) for atom in atoms[name]]
+        known = dict(others) | place
+        place[value.name] = max([level[value.name], *(known[part] for part in parts if part in known)])
+    for value in reversed(loose):
+        place[value.name] = min(users[value.name], default=place[value.name])
+        for name in _read(value, values):
+            for atom in atoms[name]:
+                users[atom.value].append(place[value.name])
+    return place
+
+
+def _loose(graph: CellGraph, atoms: Mapping[str, tuple[Atom, ...]]) -> set[str]:
+    """Names of the values that nothing but an output is made of."""
+    held = {atom.value for state in graph.states for atom in atoms[state.update]}
+    held |= {atom.value for value in graph.values if value.op in ACROSS for atom in atoms[value.operands[-1]]}
+    found: set[str] = set()
+    users = graph.users()
+    for value in reversed(graph.values):
+        if value.name not in held and all(u.name in found or u.op in ("stack", "join") for u in users[value.name]):
+            found.add(value.name)
+    return found
 
 
 def _read(value: Value, values: Mapping[str, Value]) -> list[str]:

@@ -20,12 +20,28 @@ Where a state has a bound, its adjoint is no derivative from there on: d_h' = mi
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import count, pairwise
+from typing import NamedTuple
 
 from rnngen.across import ACROSS, REDUCTIONS, is_flat
 from rnngen.build import Builder
+from rnngen.chain import Atom, atoms_of
 from rnngen.equations import parse_expression
-from rnngen.ir import Binding, CellGraph, Differentiated, Shape, Split, State, Value, blocks_of, origin, prune
+from rnngen.ir import (
+    Binding,
+    CellGraph,
+    Differentiated,
+    Shape,
+    Split,
+    State,
+    Value,
+    block_shape,
+    blocks_of,
+    origin,
+    prune,
+)
 from rnngen.ops import OPS
 from rnngen.passes.expand import thin
 
@@ -47,6 +63,20 @@ def differentiate(program: Split) -> Differentiated:
         bindings=tuple(work.bindings),
         stream_gradients=work.stream_gradients(),
     )
+
+
+class _Place(NamedTuple):
+    """Where an adjoint is written: the label of an output, the value that it is, and the first of its blocks, None if
+    all are the adjoint.
+    """
+
+    label: str
+    value: str
+    first: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.first is None
 
 
 class _Differentiation:
@@ -85,36 +115,62 @@ class _Differentiation:
     def adjoint(self) -> CellGraph:
         states = [State(self.carried[state.name], self.updates[state.name]) for state in self.scan.states]
         states += [state for _, state in self.accumulators]
-        labels: dict[str, str] = {}  # two adjoints that are one value are written once
-        for label, value in self.outputs.items():
-            labels.setdefault(value, label)
-        outputs = tuple((label, value) for value, label in labels.items())
+        outputs = tuple((place.label, value) for value, place in self.places.items() if place.whole)
         name = f"{self.scan.name} adjoint"
         values = tuple(self.to.values.values())
         graph = CellGraph(name, values, tuple(states), outputs, self.scan.heads, backwards=not self.scan.backwards)
         return prune(graph, keep_leaves=False)
 
+    @cached_property
+    def places(self) -> dict[str, "_Place"]:
+        """Where each adjoint that is asked for is written: two that are one value once, and none that is some blocks
+        of another, unless it is the gradient of an input.
+        """
+        labels: dict[str, str] = {}
+        for label, value in self.outputs.items():
+            labels.setdefault(value, label)
+        atoms = {value: atoms_of(self.to.values, value) for value in labels}
+        gradients = {
+            self.outputs[self.labels[leaf.name]] for leaf in self.scan.leaves("input") if leaf.name in self.labels
+        }
+        found = {value: _Place(label, value) for value, label in labels.items()}
+        for value in sorted(labels, key=lambda value: -len(atoms[value])):
+            for other in labels:
+                first = _first_of(atoms[value], atoms[other])
+                if value not in gradients and other != value and found[other].whole and first is not None:
+                    found[value] = _Place(labels[other], other, first)
+        return found
+
+    def _read(self, to: Builder, name: str, adjoint: str) -> str:
+        """An adjoint in the graph of gradients. name: what to call it if it is some blocks of another."""
+        label, pack, first = self.places[adjoint]
+        leaf = to.leaf(Value(label, "input", shape=self.to.values[pack].shape))
+        shape = self.to.values[adjoint].shape
+        if first is None:
+            return leaf
+        if shape == block_shape(shape):
+            return to.make(name, "pick", leaf, attribute=first)
+        return to.make(name, "slice", leaf, attribute=(first, first + blocks_of(shape)))
+
     def stream_gradients(self) -> tuple[str | None, ...]:
         """For each input of the scan the label of the adjoint's output that is its gradient."""
-        labels = {value: label for label, value in self.adjoint().outputs}
-        found = {name: labels[self.outputs[label]] for name, label in self.labels.items()}
+        found = {name: self.places[self.outputs[label]].label for name, label in self.labels.items()}
         return tuple(found.get(leaf.name) for leaf in self.scan.leaves("input"))
 
     def gradients(self) -> CellGraph:
         """The gradient of each parameter of the scan that is trained, from streams over all rows."""
         to = Builder()
         forward = _forward_copies(self.scan, to)
-        labels = {value: label for label, value in self.adjoint().outputs}
         parts: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         for value, adjoint in self.products:
             matrix, vector = value.operands
-            d = to.leaf(Value(labels[adjoint], "input", shape=value.shape))
+            d = self._read(to, self.labels[value.name], adjoint)
             # M @ v and M.T @ v pass a matrix of the same layout back, rows by columns.
             sides = (d, forward[vector]) if value.op == "matmul" else (forward[vector], d)
             product = to.make(f"d_{matrix}", "outer", *sides, origin(self.forward, matrix)[0].name)
             self._add_part(parts, matrix, product)
         summed = [(parameter, state.name, self.to.values[state.name].shape) for parameter, state in self.accumulators]
-        summed += [(parameter, labels[adjoint], ()) for parameter, adjoint in self.numbers]
+        summed += [(parameter, self.places[adjoint].label, ()) for parameter, adjoint in self.numbers]
         for parameter, name, shape in summed:
             leaf = to.leaf(Value(name, "input", shape=shape))
             total = to.keep(Value(to.fresh(f"{name}.total"), "total", (leaf,), parameter.shape))
@@ -265,6 +321,12 @@ class _Differentiation:
                     part = self.to.make(label, "mul", adjoint, factor)
                     number = self.forward[operand].shape == ()  # to which each unit adds
                     self.sums[operand].append(self._whole(part, value.shape) if number else part)
+
+
+def _first_of(run: Sequence[Atom], atoms: Sequence[Atom]) -> int | None:
+    """Where a run of blocks begins among others; None if it is not among them, or all of them."""
+    starts = range(len(atoms) - len(run) + 1) if len(run) < len(atoms) else ()
+    return next((first for first in starts if atoms[first : first + len(run)] == run), None)
 
 
 def _forward_copies(scan: CellGraph, to: Builder) -> dict[str, str]:

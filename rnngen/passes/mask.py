@@ -12,7 +12,9 @@ stand at either end: a scan from the last step to the first keeps the initial st
 
 from dataclasses import replace
 
+from rnngen.across import ACROSS
 from rnngen.build import Builder
+from rnngen.chain import atoms_of
 from rnngen.ir import CellGraph, Differentiated, State, Value, block_shape, blocks_of, prune
 
 
@@ -49,17 +51,28 @@ def _forward(graph: CellGraph, valid: Value) -> tuple[CellGraph, dict[str, str]]
 
 
 def _adjoint(graph: CellGraph, valid: Value) -> CellGraph:
-    """The masked adjoint. What uses an output uses it masked: a stack is put together once for memory and products."""
+    """The masked adjoint. What uses an output uses it masked: a stack is put together once for memory and products. So
+    does a product that uses some blocks of an output.
+    """
     to = Builder(reserved=graph.by_name())
     to.leaf(valid)
     names: dict[str, str] = {}
     outputs = {value for _, value in graph.outputs}
+    outputs |= _parts(graph, outputs)
     for value in graph.values:
         copy = to.copy(value, names)
         names[value.name] = _or_zero(to, copy, valid) if value.name in outputs else copy
     states = _still(graph, to, valid, names)
     named = tuple((label, names[value]) for label, value in graph.outputs)
     return replace(graph, values=tuple(to.values.values()), states=states, outputs=named)
+
+
+def _parts(graph: CellGraph, outputs: set[str]) -> set[str]:
+    """Names of the vectors and stacks across units that are blocks of outputs."""
+    values = graph.by_name()
+    blocks = {atom for output in outputs for atom in atoms_of(values, output)}
+    across = {value.operands[-1] for value in graph.values if value.op in ACROSS}
+    return {name for name in across if blocks.issuperset(atoms_of(values, name))}
 
 
 def _gradients(graph: CellGraph, valid: Value, states: set[str]) -> CellGraph:

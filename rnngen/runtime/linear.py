@@ -145,10 +145,10 @@ def _recorded(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def blocks(stack: Tensor, count: int, start: int, stop: int) -> Tensor:
-    """Blocks `start` up to `stop` of a parameter that stacks `count` of them; a view."""
-    rows = stack.shape[0] // count
-    return stack[start * rows : stop * rows]
+def blocks(stack: Tensor, count: int, start: int, stop: int, dim: int = 0) -> Tensor:
+    """Blocks `start` up to `stop` of a parameter that stacks `count` of them, or of a pack if `dim` is -1; a view."""
+    rows = stack.shape[dim] // count
+    return stack.narrow(dim, start * rows, (stop - start) * rows)
 
 
 Bound = Callable[[Tensor], object]

@@ -165,8 +165,15 @@ def outer(pack: Tensor, rows: Tensor, like: Tensor, more: Tensor | None = None, 
         out = pack.new_empty(pack.shape[-1], rows.shape[-1])
     elif out is None:
         out = pack.new_empty(pack.shape[-1] // like.shape[-1], *like.shape[1:])
+    rows, pack = _in_rows(rows), _in_rows(pack)
     _run("outer", out, rows, pack, None, _numbers(like, rows.shape[-1], pack.shape[-1]), more is not None, total)
     return out
+
+
+def _in_rows(rows: Tensor) -> Tensor:
+    """Rows over time, (time, batch, width), as evenly apart as they may be in memory: blocks of a pack are no copy."""
+    time, batch, width = rows.stride()
+    return rows if width == 1 and time == rows.shape[1] * batch else rows.contiguous()
 
 
 def outputs_of(stack: Tensor) -> int:
@@ -174,7 +181,7 @@ def outputs_of(stack: Tensor) -> int:
     return stack.shape[0] if stack.dim() == 2 else stack.shape[0] * stack.shape[1]
 
 
-_NUMBERS = Struct("4Q7qQ")
+_NUMBERS = Struct("4Q7qQ2q")
 
 
 def _run(
@@ -190,12 +197,14 @@ def _run(
     """A function of products.c, which says what these are."""
     functions = _products(rows.dtype)
     assert functions is not None
-    rows, matrices = rows.contiguous(), matrices.contiguous()
+    if name != "outer":
+        rows, matrices = rows.contiguous(), matrices.contiguous()
     bias = None if bias is None else bias.contiguous()
     pointers = out.data_ptr(), rows.data_ptr(), matrices.data_ptr(), 0 if bias is None else bias.data_ptr()
     count = rows.shape[0] * rows.shape[1]
     other = 0 if total is None else total.data_ptr()
-    if functions[name](_NUMBERS.pack(*pointers, count, *numbers, torch.get_num_threads(), more, other)):
+    apart = rows.stride(1), matrices.stride(1)
+    if functions[name](_NUMBERS.pack(*pointers, count, *numbers, torch.get_num_threads(), more, other, *apart)):
         raise MemoryError(f"There is no memory for a product of {count} rows.")
 
 

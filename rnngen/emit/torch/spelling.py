@@ -46,6 +46,7 @@ _CALLS = {
     "diag": "torch.diag_embed({0})",
     "eye": "torch.triu(torch.tril(torch.ones_like({0})))",
     "slice": "blocks({0}, {of}, {at[0]}, {at[1]})",
+    "slice_of_pack": "blocks({0}, {of}, {at[0]}, {at[1]}, dim=-1)",
     "stack": "torch.cat(({*}), dim=-1)",
     "delayed": "delayed({0}, states, {at}, valid, **options)",
     "join": "torch.cat([{*}])",

@@ -174,6 +174,8 @@ def _in_torch(graph: CellGraph, step: bool = False) -> CellGraph:
     def made(value: Value) -> Value:
         if value.op == "add" and (norm := _norm(value, definitions, only_users)):
             return norm
+        if value.op == "slice" and definitions[value.operands[0]].op == "input":
+            return replace(value, op="slice_of_pack")
         if value.op == "total" and value.shape == ():
             return replace(value, op="total_number")
         if value.op == "add":

@@ -40,12 +40,14 @@ static int apply(struct product product, REAL *out, int64_t out_width, const REA
 }
 
 /* A call: where it goes, what it takes, matrices, a bias or 0; how many rows, matrices, rows and columns of each,
-   heads of square ones or 0; threads, and whether it is added to what is there; where a second result goes, or 0. */
+   heads of square ones or 0; threads, and whether it is added to what is there; where a second result goes, or 0; of
+   an outer product, how far apart the rows of v and of d are. */
 struct numbers {
     REAL *out;
     const REAL *rows, *matrices, *bias;
     int64_t count_of_rows, count, outputs, inputs, heads, threads, more;
     REAL *total;
+    int64_t apart, d_apart;
 };
 
 /* M @ v for each matrix, and a bias. */
@@ -199,8 +201,9 @@ int outer(const struct numbers *n)
     if (!memory)
         return 1;
     REAL *const room = aligned(memory);
-    const struct side d = {n->matrices, n->matrices + rows * outputs, outputs, height};
-    const struct side v = {n->rows, n->rows + rows * n->inputs, n->inputs, width};
+    const int64_t before = rows ? rows - 1 : 0; /* behind the last row nothing may be read, wherever others lie */
+    const struct side d = {n->matrices, n->matrices + before * n->d_apart + outputs, n->d_apart, height};
+    const struct side v = {n->rows, n->rows + before * n->apart + n->inputs, n->apart, width};
 #ifdef _OPENMP
 #pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
 #endif
