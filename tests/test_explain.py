@@ -195,6 +195,9 @@ class Launched:
     def launch(self, kernel, grid, choice, tensors, time, **constants):
         self.grids.append(grid)
 
+    def bound(self, kernel, grid, choice, tensors, **constants):
+        self.grids.append(grid)
+
     def exchange(self, *_):
         return ()
 
@@ -206,7 +209,7 @@ def test_as_many_programs_as_are_launched(name, sizes):
         for one in (one for one in sweep.candidates if one.plan and one.plan.footprint):
             scan, choice = Launched(sizes["batch"], sizes["hidden"]), Choice(one.name, one.plan.constants, {})
             if one.name == "stepwise":
-                SCHEDULES["stepwise"].stage(None, scan, choice, (), 0)
+                SCHEDULES["stepwise"].stage(None, scan, choice, ())
             else:
                 SCHEDULES[one.name].launch(None, scan, choice)
             assert [prod(grid) for grid in scan.grids] == [one.plan.footprint.programs]
