@@ -25,6 +25,7 @@ from rnngen.compile import compile_model, compiled
 from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.triton import Kernel, kernels
+from rnngen.emit.triton.cooperative import CooperativeText
 from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.emit.triton.sweep import SweepText
 from rnngen.explain import ITEM_SIZES
@@ -163,7 +164,9 @@ class _Types:
         """The types, and what is None in place of a tensor."""
         accumulator = "*fp64" if self.dtype == "float64" else "*fp32"
         types = {pointer: accumulator if pointer in wide else f"*{TYPES[self.dtype]}" for pointer in pointers}
-        types |= {pointer: "*i32" for pointer in (text.mask_pointer, text.resets.pointer) if pointer in types}
+        counters = {text.counters} if isinstance(text, CooperativeText) else set()
+        flags = {text.mask_pointer, text.resets.pointer, *counters}
+        types |= {pointer: "*i32" for pointer in types if pointer in flags}
         absent = set() if self.masked else {text.mask_pointer}
         absent |= set() if self.resets else {text.resets.pointer, text.resets.first_pointer}
         given = {name: kind for name, kind in types.items() if name not in absent}
@@ -202,6 +205,9 @@ class _Asked:
     def letters(self) -> dict[str, int]:
         dimensions = (*([("hidden", self.sizes.hidden)] if self.sizes.hidden else []), *self.sizes.others)
         return {letter_of(name): size for name, size in dimensions}
+
+    def exchange(self, room: Mapping[str, int], counters: int) -> tuple[()]:
+        return ()
 
     def launch(self, kernel: None, grid: object, choice: object, tensors: object, time: int, **constants: object):
         self.constants = constants

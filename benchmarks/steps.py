@@ -10,7 +10,7 @@ what they are, and the longest possible loop is played.
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -211,12 +211,24 @@ class _Function:
 
     def loop(self, label: str) -> frozenset[str]:
         """The blocks of the outermost loop around a block."""
-        graph = nx.DiGraph((label, target) for label, block in self.blocks.items() for target in block.targets)
-        return frozenset(next(part for part in nx.strongly_connected_components(graph) if label in part))
+        return self._around(label, self.blocks)
 
     def stores(self, label: str) -> bool:
-        """Whether the loop around a block writes to global memory: one that does not may wait for something."""
-        return any(self.blocks[one].accesses["store"] for one in self.loop(label))
+        """Whether the loop that a block goes back in writes to global memory: one that does not may wait for something.
+        It is the innermost one: others are around what waits at every step.
+        """
+        order = list(self.blocks)
+        here = order.index(label)
+        back = min(order.index(target) for target in self.blocks[label].targets if order.index(target) <= here)
+        return any(self.blocks[one].accesses["store"] for one in self._around(label, order[back : here + 1]))
+
+    def _around(self, label: str, among: Iterable[str]) -> frozenset[str]:
+        """The blocks of some that control can come back from to a block."""
+        known = set(among)
+        edges = ((one, target) for one in known for target in self.blocks[one].targets if target in known)
+        graph = nx.DiGraph(edges)
+        graph.add_node(label)
+        return frozenset(next(part for part in nx.strongly_connected_components(graph) if label in part))
 
     def _keep_what_branches_need(self) -> None:
         needed = {block.condition for block in self.blocks.values()}

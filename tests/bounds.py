@@ -64,6 +64,10 @@ class _Watched:
     def store(self, pointers, value, mask):
         return self.memory.store(self._checked("written", pointers, mask, value.dtype.itemsize), value, mask)
 
+    def atomic_rmw(self, operation, pointers, value, mask, order):
+        checked = self._checked("counted at", pointers, mask, value.dtype.itemsize)
+        return self.memory.atomic_rmw(operation, checked, value, mask, order)
+
     def _checked(self, done, pointers, mask, size):
         """The addresses without their numbers. Raises OutOfBounds unless those that the mask lets through fit."""
         numbers = pointers >> _SHIFT

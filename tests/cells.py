@@ -932,10 +932,10 @@ def heads_of(text: str) -> int:
 
 
 def heads_for(text: str, schedule: str) -> int:
-    """The same, but dense and block-diagonal matrices together the resident schedule takes only as one head."""
+    """The same, but dense and block-diagonal matrices together a schedule that takes heads apart takes only as one."""
     found = program(text)
     mixed = found.forward.facts.mixed or found.backward.facts.mixed
-    return 1 if schedule == "resident" and mixed else heads_of(text)
+    return 1 if schedule in ("resident", "cooperative") and mixed else heads_of(text)
 
 
 @dataclass

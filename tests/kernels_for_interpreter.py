@@ -300,3 +300,16 @@ def bounds_of_a_tile(
 def every_step(pointer, resets_ptr, T, B, row_0, left, second, BB, CHUNK, BACKWARDS, BOTH):
     """In place of `counted`."""
     return 0, T
+
+
+@triton.jit
+def passed_on(counter_ptr, y_ptr, first: tl.constexpr):
+    """Each program waits for the one behind it, adds 1 to what that one has stored, and says so."""
+    program = tl.program_id(0)
+    behind = tl.num_programs(0) - 1 - program
+    seen = tl.atomic_add(counter_ptr, 0, sem="acquire", scope="gpu")
+    while seen < behind + first:
+        seen = tl.atomic_add(counter_ptr, 0, sem="acquire", scope="gpu")
+    y = tl.load(y_ptr + program + 1)
+    tl.store(y_ptr + program, y + 1)
+    tl.atomic_add(counter_ptr, 1, sem="release", scope="gpu")

@@ -616,7 +616,8 @@ def check(trial: Trial, call: Call) -> list[str]:
             ]
             dense = any(not weight.heads for weight in square)
             mixed = call.heads > 1 and dense and "heads" in str(reason)
-            if not (schedule == "resident" and (mixed or "do not fit the registers" in str(reason))):
+            by_heads = schedule in ("resident", "cooperative")
+            if not (by_heads and (mixed or "do not fit the registers" in str(reason))):
                 raise
             continue
         for name, error in _errors(got, want, 1e-8 if kind == torch.float64 else 1e-3, torch.finfo(kind).eps):

@@ -87,6 +87,24 @@ def test_widths_that_are_no_power_of_two(width):
     check(rows(library()["lstm"], "sm_90", "bfloat16", BATCH, (width,), heads=1))
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "cycles"),
+    [
+        ("lstm", 256, {"forward": 3600, "adjoint": 3300}),
+        pytest.param("lstm", 1024, {"forward": 5000, "adjoint": 4600}, marks=pytest.mark.slow),
+        pytest.param("gru_v3", 512, {"forward": 8600, "adjoint": 6300}, marks=pytest.mark.slow),
+    ],
+)
+def test_wide_layers_read_their_matrices_once(name, width, cycles):
+    """A step reads what others have sent and its streams; the matrices of a program would be hundreds of loads."""
+    found = check(rows(library()[name], "sm_90", "bfloat16", BATCH, (width,), 1, VARIANTS[:1]))
+    scans = {row.job.direction: row for row in found if row.job.schedule == "cooperative"}
+    assert scans.keys() == cycles.keys()
+    for direction, row in scans.items():
+        assert row.job.chosen
+        assert row.report.step.loads <= 40 and row.report.step.cycles <= cycles[direction]
+
+
 def test_a_linear_scan_takes_30_cycles_a_step_by_the_estimate():
     found = [row for row in check(rows(library()["mingru"], "sm_90", "bfloat16", BATCH, (64,), 1)) if row.job.chosen]
     assert [row.job.schedule for row in found] == ["linear"] * 6

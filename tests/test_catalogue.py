@@ -36,7 +36,7 @@ def test_facts_as_their_papers_have_them():
     assert [ENTRIES[name].products for name in ("indrnn", "lstm", "gru_v3", "rhn")] == [0, 1, 2, 3]
     assert [ENTRIES[name].linear for name in ("mingru", "rg_lru", "brc", "lstm")] == [True, True, False, False]
     assert ENTRIES["mingru"].schedules == ("elementwise", "linear", "stepwise")
-    assert ENTRIES["lstm"].schedules == ("resident", "stepwise")
+    assert ENTRIES["lstm"].schedules == ("resident", "cooperative", "stepwise")
     assert ENTRIES["lstm"].numbers == "4I + 4H + 8"
     assert ENTRIES["block_lstm"].numbers == "4I + 4H/heads + 4"
     assert ENTRIES["fastgrnn"].numbers == "I + H + 2, 2 shared"

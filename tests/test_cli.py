@@ -1289,7 +1289,7 @@ def test_verify_knows_no_such_schedule(run):
     assert "there is no schedule 'stepwisee'; did you mean 'stepwise'?" in result.stderr
     result = run("verify", "rnn", "--schedule", "stepwise", "--schedule", "elementwise", "--dtype", "float32")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "No layer has the schedule elementwise; there are resident, stepwise." in result.stderr
+    assert "No layer has the schedule elementwise; there are cooperative, resident, stepwise." in result.stderr
 
 
 @pytest.mark.parametrize("path", ["torch", "native"])

@@ -315,10 +315,10 @@ def test_the_stages_of_a_step_are_told_apart():
         stages.setdefault((job.direction, job.masked, job.resets, job.schedule), []).append(job.stage)
     # The adjoint has a kernel before its first product, too.
     assert stages == {
-        (direction, masked, resets, schedule): [None] if schedule == "resident" else list(range(1, count + 1))
+        (direction, masked, resets, schedule): list(range(1, count + 1)) if schedule == "stepwise" else [None]
         for direction, count in (("forward", 2), ("adjoint", 3))
         for masked, resets in ((False, False), (True, False), (False, True))
-        for schedule in ("resident", "stepwise")
+        for schedule in ("resident", "cooperative", "stepwise")
         if not (resets and schedule == "stepwise")
     }
 

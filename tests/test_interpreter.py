@@ -423,3 +423,25 @@ def test_compiled_kernels_are_not_affected(tmp_path):
         return subprocess.run(command, env=env | cache, check=True, capture_output=True, text=True).stdout
 
     assert compiled("mended") == compiled("stock") != ""
+
+
+def test_programs_may_wait_for_those_behind_them():
+    """Which one after the other they could not."""
+    y, counter = torch.zeros(6), torch.zeros(1, dtype=torch.int32)
+    kernels.passed_on[(5,)](counter, y, first=0, launch_cooperative_grid=True)
+    assert y.tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_programs_that_wait_for_one_another_are_told_so():
+    y, counter = torch.zeros(6), torch.zeros(1, dtype=torch.int32)
+    with pytest.raises(Exception, match="5 programs wait for one another"):
+        kernels.passed_on[(5,)](counter, y, first=1, launch_cooperative_grid=True)
+    kernels.passed_on[(5,)](counter, y, first=0, launch_cooperative_grid=True)  # and nothing of it is left
+    assert y.tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_what_a_program_raises_is_raised():
+    """Here for an access beyond a tensor; the others are stopped where they wait."""
+    y, counter = torch.zeros(5), torch.zeros(1, dtype=torch.int32)
+    with pytest.raises(Exception, match="out of bounds"):
+        kernels.passed_on[(5,)](counter, y, first=0, launch_cooperative_grid=True)

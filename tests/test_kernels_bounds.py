@@ -33,6 +33,10 @@ DROPPED = [
     ("tiles", "load_row", "batch < left", "batch < BB"),
     ("tiles", "stack_of_matrices", "(unit < ROWS) & (column < COLUMNS)", "(unit < ROWS)"),
     ("tiles", "stack_of_transposed", " & (row < COLUMNS)", ""),
+    ("slices", "row_tile", "inside & (column < COLUMNS)", "inside"),
+    ("slices", "load_rows", "(part < RUN) & (unit < ROWS)", "(part < RUN)"),
+    ("slices", "load_columns", "inside & (row < COLUMNS)", "inside"),
+    ("slices", "load_columns", "(stacked < RUN) & (unit < ROWS)", "(stacked < RUN)"),
     ("steps", "step_before", "tl.where(count > begin, left, 0)", "left"),
 ]
 ROW = (r"row = tl\.cast\(time, tl\.int64\) \* B \+ batch", "row = tl.cast(time, tl.int64) * B + batch + 1")
@@ -61,7 +65,13 @@ def run(layer_class, schedule, dtype=torch.float32):
 
 
 def test_every_access_of_a_kernel_is_within_its_tensor(tmp_path):
-    for cell, schedule in (("lstm", "stepwise"), ("lstm", "resident"), ("mingru", "elementwise"), ("mingru", "linear")):
+    for cell, schedule in (
+        ("lstm", "stepwise"),
+        ("lstm", "resident"),
+        ("lstm", "cooperative"),
+        ("mingru", "elementwise"),
+        ("mingru", "linear"),
+    ):
         run(changed_class(tmp_path, str, cell), schedule)
     run(changed_class(tmp_path, str), "resident", torch.bfloat16)  # which stores a step during the next one
 
@@ -93,7 +103,7 @@ def test_a_dropped_mask_is_seen(tmp_path, monkeypatch, part, function, wanted, i
     path.write_text(head + name + body.replace(wanted, instead) + end + rest)
     changed = imported(path, f"changed_{part}_{tmp_path.name}")
     # Functions call one another by their names in their module: load_tiles calls load_stack.
-    schedule = {"units": "stepwise", "chunks": "linear"}.get(part, "resident")
+    schedule = {"units": "stepwise", "chunks": "linear", "slices": "cooperative"}.get(part, "resident")
     layer_class = changed_class(tmp_path, str, "mingru" if schedule == "linear" else "lstm")
     module = sys.modules[layer_class.__module__]
     for name in [name for name in vars(own) if name.startswith(("load", "store", "step"))]:

@@ -6,15 +6,27 @@ from hypothesis import strategies as st
 from random_cells import Call, Trial, calls, cells, check, found_cases, linear_cells
 
 from rnngen.errors import ModelError
+from rnngen.runtime.choose import choose
+from rnngen.runtime.schedules import cooperative
 
 FOUND = {name: (text, call) for name, text, call in found_cases()}
+
+
+@pytest.fixture(autouse=True)
+def _narrow_slices(monkeypatch):
+    """Of 8 units, so that cells as narrow as these have several."""
+    monkeypatch.setattr(cooperative, "SLICES", (8,))
+    choose.cache_clear()
+    yield
+    choose.cache_clear()
 
 
 def check_schedules(trial: Trial, call: Call) -> None:
     """And that the schedules are all that there can be."""
     run = check(trial, call)
     assert run[-2:] == ["stepwise", "reference"]
-    assert len(run) == 3 + ("linear" in run) or call.heads > 1  # heads cannot be scanned apart beside a dense matrix
+    more = ("linear" in run) + ("cooperative" in run)
+    assert len(run) == 3 + more or call.heads > 1  # heads cannot be scanned apart beside a dense matrix
 
 
 def drawn(data, strategy, module_of) -> tuple[Trial, Call]:

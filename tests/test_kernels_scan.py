@@ -61,7 +61,8 @@ def fewest(schedule, sizes, lengths):
 def test_what_has_a_product_is_resident_and_what_has_none_is_elementwise():
     for name in ALL:
         products = any(value.op == "matmul" for value in program(ALL[name]).scan.values)
-        assert {schedule for _, schedule in cases([name])} >= {"resident" if products else "elementwise", "stepwise"}
+        wanted = {"resident", "cooperative"} if products else {"elementwise"}
+        assert {schedule for _, schedule in cases([name])} >= {*wanted, "stepwise"}
         assert (name, "elementwise" if products else "resident") not in cases([name])
 
 
@@ -80,7 +81,7 @@ def check(module_of, layer_of, name, dtype, sizes, schedule, reverse, lengths=No
 IN_EVERY_TYPE = [
     (name, schedule, dtype, way != bool(number % 2))
     for name, schedule, way in [
-        *alternating(case for case in cases(SAMPLE) if case[1] in ("resident", "stepwise")),
+        *alternating(case for case in cases(SAMPLE) if case[1] in ("resident", "cooperative", "stepwise")),
         *((*case, way) for case in cases(SAMPLE) if case[1] in ("elementwise", "linear") for way in (False, True)),
     ]
     for number, dtype in enumerate(TOLERANCES)
@@ -312,7 +313,7 @@ def test_inference_computes_the_same_without_saving(layer_of):
 
 
 def test_a_schedule_that_cannot_run_says_why(layer_of):
-    choices = "schedule must be one of 'auto', 'resident', 'stepwise' for the cell 'lstm', got"
+    choices = "schedule must be one of 'auto', 'resident', 'cooperative', 'stepwise' for the cell 'lstm', got"
     for name in ("elementwise", "fast"):
         with pytest.raises(ValueError, match=f"{choices} '{name}'"):
             layer_of("lstm")(3, 20, schedule=name)

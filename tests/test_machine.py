@@ -74,12 +74,48 @@ def test_a_grid_has_a_limit_beside_the_batch():
     assert "65535 programs" in wide.reasons["linear"]
 
 
-def test_narrow_products_are_resident_and_wide_ones_stepwise():
+def test_narrow_products_are_resident_and_wide_ones_cooperative():
     machine = MACHINES["sm_90"]
     assert choose(LSTM, Sizes(16, 128, 1, 2), machine).schedule == "resident"
-    assert choose(LSTM, Sizes(16, 129, 1, 2), machine).schedule == "stepwise"
+    assert choose(LSTM, Sizes(16, 129, 1, 2), machine).schedule == "cooperative"
     assert choose(LSTM, Sizes(16, 768, 6, 2), machine).schedule == "resident"  # six heads of 128
     assert "129" in choose(LSTM, Sizes(16, 129, 1, 2), machine).reasons["resident"]
+
+
+@pytest.mark.parametrize("hidden", [129, 256, 768, 1000, 1024])
+@pytest.mark.parametrize("backwards", [False, True], ids=["forward", "adjoint"])
+@pytest.mark.parametrize("batch", [1, 16, 64])
+def test_cooperative_programs_fit_the_machine_all_at_once(hidden, backwards, batch):
+    machine = MACHINES["sm_90"]
+    choice = choose(LSTM_ADJOINT if backwards else LSTM, Sizes(batch, hidden, 1, 2), machine)
+    assert choice.schedule == "cooperative" and choice.options["launch_cooperative_grid"]
+    found = choice.constants
+    assert found["KU"] * (found["SLICES"] - 1) < hidden <= found["KU"] * found["SLICES"]
+    assert -(-batch // found["BB"]) * found["SLICES"] * found["PARTS"] <= machine.processors
+    matrices = 4 * hidden * hidden * 2 / (found["SLICES"] * found["PARTS"])
+    assert matrices <= machine.shared_bytes
+
+
+def test_what_is_not_cooperative_says_why():
+    machine = MACHINES["sm_90"]
+    for sizes, reason in (
+        (Sizes(16, 2048, 1, 2), "KiB of on-chip memory are needed and 227 KiB are there"),
+        (Sizes(16, 4096, 1, 2), "programs would wait for one another, and 132 run at once"),
+        (Sizes(4096, 512, 1, 2), "programs would wait for one another, and 132 run at once"),
+    ):
+        choice = choose(LSTM, sizes, machine)
+        assert choice.schedule == "stepwise" and reason in choice.reasons["cooperative"]
+    assert "no matrix" in choose(INDRNN, Sizes(16, 512, 1, 2), machine).reasons["cooperative"]
+    several = dataclasses.replace(LSTM, across=(*LSTM.across, Across("product")))
+    assert "cannot exchange 'product'" in choose(several, Sizes(16, 512, 1, 2), machine).reasons["cooperative"]
+    heads = dataclasses.replace(LSTM, across=(Across("matmul", 4, heads=True), Across("mean")), levels=2)
+    assert "a group of programs has one" in choose(heads, Sizes(16, 512, 2, 2), machine).reasons["cooperative"]
+
+
+@pytest.mark.parametrize("name", ["gfx942", "gfx950"])
+def test_no_option_of_nvidias_compiler_is_given_to_amds(name):
+    choice = choose(LSTM, Sizes(16, 256, 1, 2), MACHINES[name], "cooperative")
+    assert "maxnreg" not in choice.options and choice.constants["BB"] == 16
 
 
 def test_no_product_is_elementwise():
@@ -119,7 +155,7 @@ def test_a_tile_of_a_linear_scan_fits_the_registers(facts, itemsize, block, warp
 def test_what_does_not_fit_is_refused_with_both_sizes():
     small = dataclasses.replace(MACHINES["sm_90"], shared_bytes=40 * 1024)
     choice = choose(LSTM, Sizes(16, 128, 1, 2), small)
-    assert choice.schedule == "stepwise"
+    assert choice.schedule != "resident"
     assert "40 KiB are there" in choice.reasons["resident"]
 
 
@@ -212,7 +248,7 @@ def test_sums_over_units_have_all_of_them():
     assert times[0] < times[1]
     with pytest.raises(NotPossible, match="summed over all heads, and a program has one"):
         choose(normed, Sizes(16, 64, 2, 2), machine, "resident")
-    assert choose(normed, Sizes(10**5, 64, 1, 2), machine).constants["BB"] == 8
+    assert choose(normed, Sizes(10**5, 64, 1, 2), machine, "resident").constants["BB"] == 8
     alone = dataclasses.replace(INDRNN, across=(Across("sum"),), levels=1)
     for hidden, block, warps in ((64, 64, 1), (65, 128, 1), (1024, 1024, 4)):
         found = choose(alone, Sizes(16, hidden), machine, "elementwise")

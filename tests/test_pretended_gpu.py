@@ -98,6 +98,11 @@ def check(gpu: Record, cell: str, schedule: str, packed: bool, device: int = 0) 
         assert packed or one.arguments.get("valid_ptr") is None
         if schedule == "resident":
             assert one.grid == (-(-BATCH // one.constants["BB"]), heads, 1)
+        elif schedule == "cooperative":  # all programs at once
+            programs = one.constants["SLICES"] * one.constants["PARTS"] * heads
+            assert one.grid == (-(-BATCH // one.constants["BB"]), programs, 1)
+            assert one.grid[0] * one.grid[1] <= gpu.card.processors
+            assert one.constants["SLICES"] * one.constants["KU"] >= WIDTH
         else:
             assert one.grid == (BATCH, half * -(-hidden // (half * one.constants["BLOCK"])), 1)
         assert one.device == device
@@ -237,7 +242,7 @@ def test_a_schedule_that_does_not_fit_gives_way_by_plan(dtype):
         y.sum().backward()
         with pytest.raises(NotPossible, match="KiB of on-chip memory are needed and 64 KiB are there"):
             layer_class("lstm")(8, 64, schedule="resident", **options)(torch.randn(3, 2, 8, **options))
-    assert {one.kernel.split("_")[2] for one in gpu.launches} == {"stepwise"}
+    assert {one.kernel.split("_")[2] for one in gpu.launches} == {"cooperative"}
 
 
 def test_a_kernel_that_triton_finds_too_large_gives_way_with_one_warning(monkeypatch, forgetful):

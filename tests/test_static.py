@@ -317,6 +317,26 @@ def test_the_longest_loop_is_played_where_a_bound_is_assumed():
     assert trip_of(MASKED) == Trip(2, {"store": 1})
 
 
+@pytest.mark.parametrize("stored", ["", "  store float 2.0, ptr addrspace(1) %0, align 4\n"], ids=["waits", "stores"])
+def test_what_waits_within_a_step_is_no_loop_without_an_end(stored):
+    """Until another program has arrived; a loop that nobody can see through may do no more than that."""
+    waiting = f"""  br label %wait
+
+wait:                                             ; preds = %wait, %step
+{stored}  %seen = tail call i32 asm sideeffect "ld.acquire", "=r"()
+  %come = icmp sgt i32 %seen, %7
+  br i1 %come, label %gone, label %wait
+
+gone:                                             ; preds = %wait
+  %8 = add i32 %7, 2"""
+    text = MASKED.replace("  %8 = add i32 %7, 2", waiting).replace("[ %8, %step ]", "[ %8, %gone ]")
+    if stored:
+        with pytest.raises(ValueError, match=r"cease to repeat: \['%wait'\]"):
+            trip_of(text)
+    else:
+        assert trip_of(text) == Trip(2, {"store": 1})
+
+
 def test_a_branch_is_decided_by_the_part_of_its_condition_that_is_known():
     behind = """before:                                           ; preds = %step
   %lane = tail call i32 @llvm.amdgcn.readlane.i32(i32 %3, i32 0)

@@ -13,6 +13,8 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, ReduceOps, ScanOps, TensorHandle
 
+from rnngen.runtime.lockstep import running, together
+
 
 def mend() -> None:
     """Make Triton's interpreter right. A second call changes nothing.
@@ -31,6 +33,7 @@ def mend() -> None:
       a third of the time.
     * Sums and products of integers are not computed again in 64 bits, for a check that does nothing by itself:
       it took a fifth.
+    * Programs of a cooperative grid run in lock-step: see `lockstep`. One after the other they would wait forever.
     * Overflow and division by zero are silent, as on a GPU; numpy warns of them.
     """
     builder = interpreter.interpreter_builder
@@ -43,7 +46,7 @@ def mend() -> None:
     ScanOps.cumsum = _in_float32(ScanOps.cumsum)
     ScanOps.cumprod = _in_float32(ScanOps.cumprod)
     ScanOps.generic_scan = _scan_by_doubling
-    GridExecutor.__call__ = np.errstate(all="ignore")(GridExecutor.__call__)
+    GridExecutor.__call__ = np.errstate(all="ignore")(together(GridExecutor.__call__))
     interpreter._implicit_cvt = _with_typed_scalars(interpreter._implicit_cvt)
     interpreter._patch_lang_tensor = _with_index(interpreter._patch_lang_tensor)
     interpreter._patch_lang = _unless_patched(interpreter._patch_lang)
@@ -86,6 +89,12 @@ class _MendedBuilder(InterpreterBuilder):
 
     def create_dot(self, a, b, d, *precision):
         return super().create_dot(self._widened(a), self._widened(b), d, *precision)
+
+    def create_atomic_rmw(self, op, pointer, value, mask, *order):
+        found = super().create_atomic_rmw(op, pointer, value, mask, *order)
+        if launch := running():
+            launch.changed(bool(np.any(value.data)))
+        return found
 
     def _widened(self, operand):
         """The operand in float32 if it is bfloat16, or as it is."""

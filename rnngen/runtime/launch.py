@@ -122,6 +122,15 @@ class Arguments:
         """Room for one block of every element of the batch, in the type of the accumulators: (batch, width)."""
         return self.states[0].new_empty(self.batch, self._units(width), dtype=self.accumulator)
 
+    def exchange(self, room: Mapping[str, int], counters: int) -> list[Tensor]:
+        """Memory through which the programs of a launch exchange what they compute: a tensor for each kind that is not
+        empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0.
+        """
+        state = self.states[0]
+        kinds = {name: self.accumulator if name == "numbers" else state.dtype for name in room}
+        found = [state.new_empty(size, dtype=kinds[name]) for name, size in room.items() if size]
+        return [*found, state.new_zeros(counters, dtype=torch.int32)]
+
     def _units(self, width: Sequence[str]) -> int:
         return prod(self.sizes[name] for name in width)
 

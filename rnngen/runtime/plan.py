@@ -225,6 +225,11 @@ class Run(Protocol):
     def tensors(self) -> Sequence[Tensor | None]:
         """Every tensor in the order of a kernel's arguments; None for a mask that is not there."""
 
+    def exchange(self, room: Mapping[str, int], counters: int) -> Sequence[Tensor]:
+        """Memory through which the programs of a launch exchange what they compute: a tensor for each kind that is not
+        empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0.
+        """
+
     def launch(
         self,
         kernel: Kernel,

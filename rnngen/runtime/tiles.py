@@ -122,7 +122,7 @@ def pack(tiles, BD: tl.constexpr, BB: tl.constexpr):
 
 @triton.jit
 def load1(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
-          H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+          H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """One block of a stream as a tile [BD, BB]."""
     batch = tl.arange(0, BB)[:, None, None]
     unit = tl.arange(0, BD // 8)[None, :, None] * 8 + tl.arange(0, 8)[None, None, :]
@@ -133,7 +133,7 @@ def load1(pointer, row, head, left, block: tl.constexpr, total: tl.constexpr,
 
 @triton.jit
 def store1(pointer, tile, row, head, left, block: tl.constexpr, total: tl.constexpr,
-           H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+           H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
     unit = tl.arange(0, BD // 8)[:, None, None] * 8 + tl.arange(0, 8)[None, :, None]
     batch = tl.arange(0, BB)[None, None, :]
     at = pointer + row * (total * H) + head * D + (batch * (total * H) + block * H + unit)
@@ -143,7 +143,7 @@ def store1(pointer, tile, row, head, left, block: tl.constexpr, total: tl.conste
 
 @triton.jit
 def load_stack(pointer, row, head, left, block: tl.constexpr, count: tl.constexpr, total: tl.constexpr,
-               P: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr,
+               P: tl.constexpr, H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr,
                ACC: tl.constexpr):  # fmt: skip
     """`count` neighbouring blocks of a stream as a stack of P tiles; the parts beyond `count` are 0."""
     part, unit = row_part(P, BD)[:, None], row_unit(P, BD)[:, None]
@@ -154,7 +154,7 @@ def load_stack(pointer, row, head, left, block: tl.constexpr, count: tl.constexp
 
 @triton.jit
 def store_stack(pointer, stack, row, head, left, block: tl.constexpr, count: tl.constexpr, total: tl.constexpr,
-                P: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+                P: tl.constexpr, H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
     part, unit = row_part(P, BD)[:, None], row_unit(P, BD)[:, None]
     batch = tl.arange(0, BB)[None, :]
     at = pointer + row * (total * H) + head * D + (batch * (total * H) + (block + part) * H + unit)
@@ -293,7 +293,7 @@ def in_registers(stack):
 
 
 @triton.jit
-def first_tiles(pointer, state_ptr, begin, T, B, row_0, head, left, second, H: tl.constexpr, D: tl.constexpr,
+def first_tiles(pointer, state_ptr, begin, T, B, row_0, head, left, second, H: tl.constexpr, D,
                 BD: tl.constexpr, BB: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
     """A state's first value at the steps before `begin`.
 
@@ -310,7 +310,7 @@ def first_tiles(pointer, state_ptr, begin, T, B, row_0, head, left, second, H: t
 
 @triton.jit
 def fill_tiles(pointer, tile, total: tl.constexpr, begin, end, T, B, row_0, head, left, second, H: tl.constexpr,
-               D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, BACKWARDS: tl.constexpr,
+               D, BD: tl.constexpr, BB: tl.constexpr, BACKWARDS: tl.constexpr,
                BOTH: tl.constexpr):  # fmt: skip
     """A state's last value at the steps from `end` on; where it is None zeros, and before `begin` too."""
     if tile is None:
@@ -331,7 +331,7 @@ def fill_tiles(pointer, tile, total: tl.constexpr, begin, end, T, B, row_0, head
 
 @triton.jit
 def load_tiles(pointer, row, head, left, block: tl.constexpr, COUNT: tl.constexpr, total: tl.constexpr,
-               H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+               H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """COUNT neighbouring blocks of a stream, each as a tile."""
     if COUNT == 1:
         return (load1(pointer, row, head, left, block, total, H, D, BD, BB, ACC),)
@@ -346,7 +346,7 @@ def load_tiles(pointer, row, head, left, block: tl.constexpr, COUNT: tl.constexp
 
 @triton.jit
 def store_tiles(pointer, tiles, row, head, left, block: tl.constexpr, total: tl.constexpr,
-                H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+                H: tl.constexpr, D, BD: tl.constexpr, BB: tl.constexpr):  # fmt: skip
     """Tiles as neighbouring blocks of a stream."""
     COUNT: tl.constexpr = len(tiles)
     if COUNT == 1:
@@ -360,7 +360,7 @@ def store_tiles(pointer, tiles, row, head, left, block: tl.constexpr, total: tl.
 
 
 @triton.jit
-def load_vectors(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+def load_vectors(pointer, head, block: tl.constexpr, COUNT: tl.constexpr, H: tl.constexpr, D,
                  BD: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """Neighbouring blocks of a parameter of vectors, each as a column."""
     unit = tl.arange(0, BD)

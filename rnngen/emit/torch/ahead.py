@@ -26,7 +26,8 @@ def ahead(graph: CellGraph) -> tuple[CellGraph, CellGraph]:
     inputs = {leaf.name for leaf in graph.leaves("input")}
     later = [value for value in graph.values if value.name not in early and value.op not in LEAVES]
     read = {*graph.roots(), *(operand for value in later for operand in value.operands)}
-    taken = [value for value in graph.values if value.name in read & (early | inputs) | _counted(graph, read, early)]
+    wanted = read & (early | inputs) | _counted(graph, read, early)
+    taken = [value for value in graph.values if value.name in wanted]
     before = prune(replace(graph, states=(), outputs=tuple((v.name, v.name) for v in taken), backwards=False))
     before = replace(before, values=tuple(value for value in before.values if value.op != "state"))
     leaves = {value.name: Value(value.name, "input", shape=value.shape, origin=value.origin) for value in taken}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rnngen.chain import Chain, Chained
 from rnngen.emit.render import literal, render
 from rnngen.emit.target import Target, Written
+from rnngen.emit.triton.cooperative import CooperativeText
 from rnngen.emit.triton.linear import LinearText
 from rnngen.emit.triton.spelling import SPELLING
 from rnngen.emit.triton.stepwise import StepwiseText
@@ -13,9 +14,13 @@ from rnngen.emit.triton.sweep import SweepText
 from rnngen.ir import Equation
 from rnngen.runtime.schedules import SCHEDULES, possible
 
-Text = SweepText | LinearText | StepwiseText
+Text = SweepText | CooperativeText | LinearText | StepwiseText
 # What the template of a schedule places, where that is more than a `SweepText`.
-_TEXTS: Mapping[str, Callable[[SweepText, str], Text]] = {"linear": LinearText, "stepwise": StepwiseText}
+_TEXTS: Mapping[str, Callable[[SweepText, str], Text]] = {
+    "cooperative": CooperativeText,
+    "linear": LinearText,
+    "stepwise": StepwiseText,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,12 @@ SPELLING = Spelling(
         "counted load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors "
         "load_matrices load_transposed multiply multiply_transposed load_numbers store_numbers fill_numbers sum_tiles "
         "largest_tiles sum_units largest_units load_chunk load_flags store_chunk widened old_values summed row_at "
-        " first_tiles fill_tiles first_units fill_units first_chunks fill_chunks "
-        "T B H I D HEADS BD BB BLOCK CHUNK MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC "
-        "head batch one left left_late row row_0 row_late count begin end time unit first inside second "
+        "arrive await_others member step_after load_ahead tiles_of send_tile send_sums send_numbers load_rows "
+        "load_columns multiply_rows receive_sums receive_numbers first_tiles fill_tiles first_units fill_units "
+        "first_chunks fill_chunks T B H I D HEADS BD BB BLOCK CHUNK KU KT SLICES PARTS OWN VALUES SUMS NUMBERS "
+        "GROUP MP STAGES UNROLL BACKWARDS BOTH SAVE KEEP WIDE HELD LATE PRECISION ACC head batch one left left_late "
+        "row row_0 row_late row_ahead left_own left_one left_ahead place part start at group counter turn values "
+        "sums numbers count begin end time unit first inside second "
         # What the launcher of the stepwise schedule has.
         "scan choice stage step zip last state blocks product_into product_transposed_into "
         # Triton's interpreter puts names of its own among a kernel's globals.

@@ -60,6 +60,10 @@ class StateText:
     def units(self) -> str:
         return _units(self.width)["units"]
 
+    @property
+    def own(self) -> str:
+        return _units(self.width)["own"]
+
 
 @dataclass(frozen=True, slots=True)
 class ResetsText:
@@ -93,8 +97,9 @@ class ResetsText:
         total, calls = " + ".join(self.widths), []
         for number, (name, width) in enumerate(zip(self.firsts, self.widths, strict=True)):
             pointer = " + ".join((self.first_pointer, *self.widths[:number]))
-            units = f"1, {_units(width)['own']}"
-            calls.append(call.format(pointer=pointer, firsts=f"({name},)", count=1, total=total, units=units))
+            own = _units(width)["own"]
+            about = {"units": f"1, {own}", "stride": "1", "own": own}
+            calls.append(call.format(pointer=pointer, firsts=f"({name},)", count=1, total=total, **about))
         return tuple(calls)
 
 
@@ -113,9 +118,9 @@ class MatricesText:
 
 @dataclass(frozen=True, slots=True)
 class AcrossText:
-    """An operation across units. matrices: the name and the number of those that it applies. target, operand: the one
-    block that it gives or takes; targets, operands: all of them. width: the units of a block that it takes; own: those
-    of one head. run: a name for what is bound to the target, where a schedule binds it.
+    """An operation across units. matrices: the name of those that it applies; count: of these, or of what is reduced.
+    target, operand: the one block that it gives or takes; targets, operands: all of them. width: the units of
+    a block that it takes; own: those of one head. run: a name for what a schedule binds to the target, if it does.
     """
 
     op: str
@@ -132,11 +137,15 @@ class AcrossText:
     def own(self) -> str:
         return _units(self.width)["own"]
 
-    def by(self, forms: Mapping[str, str], schedule: str) -> str:
-        """The line of a schedule that has a form for each operation. Raises LookupError where it has none."""
+    def by(self, forms: Mapping[str, str], schedule: str, **more: object) -> str:
+        """The line of a schedule that has a form for each operation. more: what else a form asks for.
+
+        Raises LookupError where it has none.
+        """
         if self.op not in forms:
             raise LookupError(f"templates/triton/{schedule}.py.jinja does not say how to write '{self.op}'")
-        return forms[self.op].format(own=self.own, **{field.name: getattr(self, field.name) for field in fields(self)})
+        about = {field.name: getattr(self, field.name) for field in fields(self)}
+        return forms[self.op].format(own=self.own, **about, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,10 @@ class StoreText:
     def units(self) -> str:
         return _units(self.width)["units"]
 
+    @property
+    def own(self) -> str:
+        return _units(self.width)["own"]
+
     def by(self, call: str) -> str:
         """The call of a function that fills it."""
         state, first = (self.still.name, self.still.pointer) if self.still else (None, None)
@@ -170,12 +183,12 @@ class StoreText:
 
 def _units(width: str) -> dict[str, str]:
     """The units of a block and how many there are, for a function that takes vectors; for one that takes tiles how many
-    in all, and of one head. Only hidden units come in heads.
+    in all, and of one head. stride: from a block of a row to the next. Only hidden units come in heads.
     """
     if not width:
-        return {"unit": "one", "width": "1", "units": "1, 1", "own": "1"}
+        return {"unit": "one", "width": "1", "units": "1, 1", "own": "1", "stride": "1"}
     own = "D" if width == "H" else width
-    return {"unit": "unit", "width": width, "units": f"{width}, {own}", "own": own}
+    return {"unit": "unit", "width": width, "units": f"{width}, {own}", "own": own, "stride": width}
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,14 +399,14 @@ class SweepText:
             if others:
                 targets = ", ".join(text.target for text in (first, *others))
                 operands = ", ".join(text.operand for text in (first, *others))
-                first = replace(first, targets=targets, operands=f"({operands})")
+                first = replace(first, count=1 + len(others), targets=targets, operands=f"({operands})")
             yield first
 
     def across(self, across: Across) -> AcrossText:
         return AcrossText(
             op=across.op,
             matrices=self._applied(across.matrices, across.op).name if across.matrices else "",
-            count=across.matrices.count if across.matrices else 0,
+            count=across.matrices.count if across.matrices else 1,
             target=self.text(across.gives[0]),
             targets=self._target(across.name),
             operand=self.text(across.operand[0]),

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnngen.runtime.plan import Facts, Schedule
-from rnngen.runtime.schedules import elementwise, linear, resident, stepwise
+from rnngen.runtime.schedules import cooperative, elementwise, linear, resident, stepwise
 
 # Any: each launches what a module has under its name, and no other.
 SCHEDULES: Mapping[str, Schedule[Any]] = {
     "elementwise": elementwise,
     "linear": linear,
     "resident": resident,
+    "cooperative": cooperative,
     "stepwise": stepwise,
 }
 
