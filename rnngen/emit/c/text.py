@@ -334,16 +334,17 @@ class SweepText:
 
     def _at(self, rows: RowsText, row: str) -> str:
         """The pointer to a row, of what is kept for a few in its place among them."""
-        if rows.name not in self._passing & self._between:
+        if rows.name not in self._few:
             return rows.at(row)
         return replace(rows, number="" if row == "few" else "{0} - few").at(row)
 
     @cached_property
-    def _between(self) -> set[str]:
-        """The names of what lies between stages, and between them and what looks across units."""
-        return {rows.name for rows in self._between_rows()}
+    def _few(self) -> set[str]:
+        """The names of what there are a few rows of."""
+        return self._passing.intersection(rows.name for rows in self._between_rows())
 
     def _between_rows(self) -> Iterator[RowsText]:
+        """What lies between stages, and between them and what looks across units."""
         yield from (self._source(across.name) for across in self.chain.across)
         yield from self._buffers.values()
         yield from map(self._source, unique(atom.value for atom in self._carried))
@@ -393,9 +394,10 @@ class SweepText:
     @property
     def rooms(self) -> tuple[RoomText, ...]:
         """But those of states."""
-        few = self._passing
         found = [
-            RoomText(rows.name, _times_few(rows.width), True) if rows.name in few else RoomText(rows.name, rows.width)
+            RoomText(rows.name, _times_few(rows.width), True)
+            if rows.name in self._few
+            else RoomText(rows.name, rows.width)
             for rows in self._between_rows()
         ]
         found += [RoomText(self._unwanted(w), self._row(w.atoms), once=True) for w in self._optional_writes()]
@@ -615,7 +617,7 @@ class SweepText:
 
 
 def _words_of(line: str) -> set[str]:
-    return set(re.findall(r"[A-Za-z]\w*", line))
+    return set(re.findall(r"[A-Za-z_]\w*", line))
 
 
 def _needed(lines: Sequence[str], texts: Sequence[str]) -> list[str]:
@@ -631,8 +633,7 @@ def _needed(lines: Sequence[str], texts: Sequence[str]) -> list[str]:
 
 
 def _words(loop: LoopText) -> set[str]:
-    code = (line for line in (loop.width, *loop.lines) if not line.startswith("//"))
-    return {word for line in code for word in re.findall(r"\w+", line)}
+    return set().union(*(_words_of(line) for line in (loop.width, *loop.lines) if not line.startswith("//")))
 
 
 def _times(count: int, width: str) -> str:
