@@ -1,6 +1,7 @@
 """Which schedule runs a call."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from rnngen.runtime.machine import Machine
@@ -28,7 +29,15 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
 
 def answers_of(facts: Facts, sizes: Sizes, machine: Machine) -> dict[str, Plan | str]:
     """Of every schedule its plan, or why it has none."""
-    return {name: one.refusal(facts) or one.plan(facts, sizes, machine) for name, one in SCHEDULES.items()}
+    return {name: one.refusal(facts) or plan_of(name, facts, sizes, machine) for name, one in SCHEDULES.items()}
+
+
+def plan_of(name: str, facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
+    """The plan of a schedule that can run the sweep, or why it has none for these sizes: its estimate is corrected by
+    what was measured on the machine.
+    """
+    found = SCHEDULES[name].plan(facts, sizes, machine)
+    return found if isinstance(found, str) else replace(found, time=found.time * machine.factor(name))
 
 
 def fastest(plans: Mapping[str, Plan]) -> str:

@@ -35,6 +35,11 @@ class Machine:
     clock_ghz, memory_gb_s: for estimates. kin: the target whose constants it has, one with its matrix instructions.
     card: the one whose figures these are. half_tflops, single_tflops, double_tflops: the most operations, in millions a
     microsecond, that it is capable of in numbers of two, four and eight bytes; for floors.
+
+    stage_us, product_us: of a step of `stepwise` what a kernel of pointwise work costs, and a product of torch's, both
+    too small to keep the GPU busy. exchange_cycles: how long programs that wait for one another take at least, from
+    one turn of theirs to the next. factors: by how much a schedule's estimates are off, by name, where that was
+    measured.
     """
 
     name: str
@@ -48,6 +53,14 @@ class Machine:
     half_tflops: float
     single_tflops: float
     double_tflops: float
+    stage_us: float = 3.5
+    product_us: float = 4.6
+    exchange_cycles: float = 2950
+    factors: tuple[tuple[str, float], ...] = ()
+
+    def factor(self, schedule: str) -> float:
+        """What an estimate of this schedule is to be multiplied by; 1 where nothing was measured."""
+        return dict(self.factors).get(schedule, 1.0)
 
     def tflops(self, itemsize: int) -> float:
         """The most of products, or of pointwise work, in numbers of so many bytes."""
@@ -67,6 +80,13 @@ class Machine:
 # float32 as it is, not TF32. A multiplication with an addition is two. Of the GeForce cards, of the A10 and of the T4
 # the data sheets leave out float64: the white papers on GA102, AD102 and GB202 say 1/64 of float32, the one on Turing
 # 1/32. That on the 4090 and the 5090 has their 165.2 and 209.5 with sums in float32. The B200 is the one of HGX.
+#
+# What no data sheet says has one value for all of them, as nothing was measured on a GPU. Host time was, on a core of a
+# CPU server with Triton 3.9, torch 2.13 and a driver that does nothing: of a stage 1.0 us, of torch.mm with a result
+# that lies ready 2.1. To both are added 2.5 for the driver of a GPU and for the GPU, which are assumed. The cycles from
+# turn to turn are those of the plane in `schedules/cooperative.py`, from estimates of compiled kernels for sm_90.
+#
+# `python -m benchmarks.calibrate` fits all of these on a card that is there, and prints the row to stand here.
 MACHINES = {
     machine.name: machine
     for machine in (

@@ -48,9 +48,9 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     if not fitting:
         least = min(layout.shared_bytes(facts, machine) for layout in together)
         return f"{-(-least // 1024)} KiB of on-chip memory are needed and {machine.shared_bytes // 1024} KiB are there"
-    layout = min(fitting, key=lambda layout: layout.cycles(facts))
+    layout = min(fitting, key=lambda layout: layout.cycles(facts, machine))
     # On AMD nothing was measured: there compute units do not share one L2, and what they exchange goes beyond it.
-    cycles = layout.cycles(facts) * (2 if machine.backend == "hip" else 1)
+    cycles = layout.cycles(facts, machine) * (2 if machine.backend == "hip" else 1)
     time = max(cycles / machine.clock_ghz, streamed_bytes(facts, sizes) / machine.memory_gb_s) / 1000
     footprint = Footprint(
         layout.programs,
@@ -160,13 +160,13 @@ class _Layout:
                 values += stacks * self.units * other
         return (values + operands * self.batch) * self.itemsize
 
-    def cycles(self, facts: Facts) -> float:
+    def cycles(self, facts: Facts, machine: Machine) -> float:
         """A plane through the estimates for an LSTM and a GRU of 256, 512 and 1024 units on sm_90, 8 to 64 of the
         batch: every turn has its latency, and reads a vector, or sums for all units, which slices wrote one by one.
         """
         values = facts.matrices * self.units * self.width / self.parts
         speed = {2: 0.002, 4: 0.032, 8: 0.064}[self.itemsize]
-        turn = 2950 + 0.075 * self.width * self.batch + (8 * self.slices if facts.backwards else 0)
+        turn = machine.exchange_cycles + 0.075 * self.width * self.batch + (8 * self.slices if facts.backwards else 0)
         return facts.levels * turn + speed * values * self.batch
 
 

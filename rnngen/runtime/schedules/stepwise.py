@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Host time in us, measured on a core of a CPU server with Triton 3.9, torch 2.13 and a driver that does nothing: of a
-# stage 1.0, of torch.mm with a result that lies ready 2.1. What the driver of a GPU takes, and the GPU for a launch as
-# small as these, was not measured: 2.5 is assumed.
-_STAGE, _ACROSS, _LAUNCH = 1.0, 2.1, 2.5
-
-
 def refusal(facts: Facts) -> str:
     return ""
 
@@ -33,7 +27,7 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     weights = facts.matrices * width * (width // sizes.heads) * sizes.itemsize
     states = (2 * sum(facts.streams) + facts.matrices + 4) * sizes.batch * width * sizes.itemsize
     launches = stages + len(facts.across)
-    host = stages * (_STAGE + _LAUNCH) + len(facts.across) * (_ACROSS + _LAUNCH)
+    host = stages * machine.stage_us + len(facts.across) * machine.product_us
     # The weights are read again at every step; a product takes what the machine is capable of at best.
     products = 2 * sizes.batch * weights // sizes.itemsize / machine.tflops(sizes.itemsize)
     time = host + max((weights + states) / machine.memory_gb_s / 1000, products / 1e6)
