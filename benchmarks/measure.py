@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import CONTENDERS, OTHER_CELL, PLAIN
 from benchmarks.contenders.run import Run
 from benchmarks.contenders.torch_nn import CLASSES, layer_of
-from benchmarks.machine import keep_to
+from benchmarks.machine import AVAILABLE, keep_to
 from benchmarks.problem import Absent, Case, Problem, products_in
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ class Comparison:
 
     @property
     def cost(self) -> float:
-        """About how long it takes, in seconds, on one thread of a CPU."""
+        """About how long it takes, in seconds, on one thread of a CPU; on a GPU kernels are compiled first."""
+        if self.case.device.startswith("cuda"):
+            case, cores = self.case, max(1, len(AVAILABLE))
+            looped = case.time * 1e-3 * self.budget.least if "loop" in self.contenders else 0
+            judged = 48e-10 * case.time * min(case.batch, JUDGED) * case.hidden**2 / cores
+            return 6 + 2 * len(self.directions) * self.budget.seconds + looped + judged
         steps = self.case.time * (20e-6 + 1e-9 * self.case.batch * self.case.hidden**2 / 10)
         return 1 + 2 * self.budget.seconds + steps * self.budget.least * len(self.contenders)
 
@@ -72,9 +77,10 @@ class Comparison:
         """A row for each contender and direction, or one for a contender that is absent, wrong or fails."""
         import torch
 
-        keep_to(self.case.threads)
-        if self.case.device.startswith("cuda"):
+        if self.case.device.startswith("cuda"):  # then all threads of the CPU are the judge's
             torch.cuda.empty_cache()  # of the case before
+        else:
+            keep_to(self.case.threads)
         problem = Problem(self.case)
         with products_in(problem.arithmetic.products):
             runs: dict[str, Run] = {}

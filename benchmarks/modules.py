@@ -1,5 +1,6 @@
 """Our own modules: those of `generated/`, and of other cells what `rnngen compile` writes into `build/benchmarks/`."""
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -14,6 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 WRITTEN = ROOT / "build" / "benchmarks"
 CHECKED_IN = ROOT / "generated"
 _current: set[str] = set()  # cells whose modules this process has written
+
+
+def tree(*more: str) -> str:
+    """A digest of all that decides what a kernel is: the compiler, the library, the templates, what picks constants;
+    and of more files, by their patterns.
+    """
+    kinds = ("rnngen/**/*.py", "rnngen/**/*.toml", "templates/**/*.jinja", *more)
+    files = [path for kind in kinds for path in ROOT.glob(kind)]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT)} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:16]
 
 
 def write(cells: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.alone import STATUS, FirstResult, Memory, peak_growth
 from benchmarks.contenders import CONTENDERS, Contender, torchrecurrent
 from benchmarks.contenders.run import TorchRun, package
+from benchmarks.kept import Kept
 from benchmarks.machine import AVAILABLE, sensors
 from benchmarks.measure import Budget, Comparison, Rate, apart, in_turn, judged, timed
 from benchmarks.problem import ARITHMETIC, Absent, Case, Problem, products_in
@@ -355,7 +356,7 @@ class Failing:
 
 
 def measured(out, *tasks):
-    return run.measure(tasks, out, {"suite": "cpu"}, {"machine": "M"}, torch.device("cpu"))
+    return run.measure(tasks, Kept(out), {"suite": "cpu"}, {"machine": "M"}, torch.device("cpu"))
 
 
 def test_a_task_that_fails_is_a_row_and_the_run_goes_on(tmp_path, capsys):
@@ -372,8 +373,8 @@ def test_a_task_that_fails_is_a_row_and_the_run_goes_on(tmp_path, capsys):
 def test_rows_are_kept_when_the_run_is_cut_short(tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     assert measured(out, comparison(), Failing(KeyboardInterrupt()), comparison()) == run.INTERRUPTED
-    assert len(lines(out)) == 5
-    assert capsys.readouterr().out.endswith(f"Interrupted. The 5 rows that were measured are in {out}\n")
+    assert len(lines(out)) == 4  # and none of a part of a task
+    assert capsys.readouterr().out.endswith(f"Interrupted. The 4 rows that were measured are in {out}\n")
 
 
 def test_a_whole_suite_takes_the_place_of_the_former_one_when_it_is_done(tmp_path, monkeypatch):
@@ -436,6 +437,7 @@ def test_the_static_suite_keeps_what_kernels_compile_to(tmp_path, monkeypatch, c
 def test_the_suites_have_the_sizes_that_they_say(monkeypatch):
     monkeypatch.setattr(modules, "write", lambda cells: None)
     tasks = list(cpu.tasks(Wanted()))
+    assert len(set(map(str, tasks))) == len(tasks)  # by which a run that was cut off knows what is done
     sizes = [task.case for task in tasks if task.facts["part"] == "sizes"]
     assert {(case.hidden, case.batch) for case in sizes if case.time == 64} == {
         (hidden, batch) for hidden in (16, 64, 256, 512) for batch in (1, 16, 64)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import modules, static
 from benchmarks import record as recording
-from benchmarks import static
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.compare import FIGURES, as_text, compare, main, read, summary
 from benchmarks.record import OtherOrigin, record
@@ -363,17 +363,17 @@ def test_rows_of_another_origin_are_never_mixed(begun, origin, capsys):
 
 def test_a_tree_is_another_when_anything_that_makes_kernels_has_changed(monkeypatch, tmp_path):
     for folder in ("rnngen", "templates"):
-        shutil.copytree(recording.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    here = recording.tree()
-    monkeypatch.setattr(recording, "ROOT", tmp_path)
-    assert recording.tree() == here
+        shutil.copytree(modules.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    here = modules.tree()
+    monkeypatch.setattr(modules, "ROOT", tmp_path)
+    assert modules.tree() == here
     for kind in ("rnngen/**/*.py", "rnngen/cells/*.toml", "templates/**/*.jinja"):
         path = next(tmp_path.glob(kind))
         text = path.read_bytes()
         path.write_bytes(text + b"\n")
-        assert recording.tree() != here
+        assert modules.tree() != here
         path.write_bytes(text)
-        assert recording.tree() == here
+        assert modules.tree() == here
         moved = path.rename(path.with_stem("moved"))
-        assert recording.tree() != here
+        assert modules.tree() != here
         moved.rename(path)

@@ -84,15 +84,18 @@ def test_sequences_of_different_lengths(name, schedule, dtype, reverse):
     assert not {key: pair for key, pair in found.items() if not pair[0] <= 2 * pair[1]}
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_two_runs_give_the_same_bits(name):
+@pytest.mark.parametrize("name, schedule", scheduled())
+def test_two_runs_give_the_same_bits(name, schedule):
     module = import_module(f"generated.{name}")
-    layer = getattr(module, CLASSES[name])(16, 64, device=DEVICE, dtype=HALF)
+    layer = getattr(module, CLASSES[name])(16, 64, device=DEVICE, dtype=HALF, schedule=schedule)
     x = torch.randn(50, 40, 16, device=DEVICE, dtype=HALF)
 
     def gradients():
-        y, _ = layer(x)
-        return torch.autograd.grad(y.float().square().sum(), layer.parameters())
+        try:
+            y, _ = layer(x)
+            return torch.autograd.grad(y.float().square().sum(), layer.parameters())
+        except NotPossible as reason:
+            pytest.skip(f"{CARD}: {reason}")
 
     for once, again in zip(gradients(), gradients(), strict=True):
         assert torch.equal(once, again)

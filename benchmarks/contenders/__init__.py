@@ -18,6 +18,11 @@ class Contender:
 
 CONTENDERS = {
     "rnngen": Contender(ours.build, "a generated module, as anybody has it"),
+    **{
+        name: Contender(ours.scheduled(schedule), f"the same by the schedule `{schedule}`, whatever is chosen")
+        for schedule, name in ours.BY_SCHEDULE.items()
+    },
+    ours.GRAPH: Contender(ours.graphed, "the same by `stepwise`, all launches of a pass in one CUDA graph"),
     "torch steps": Contender(ours.steps, "the same module without its C: its scan is one step of torch at a time"),
     "torch.nn": Contender(torch_nn.build, "torch's own layer of the same cell"),
     "nn.LSTM": Contender(torch_nn.lstm, "torch's LSTM of the same size, whatever the cell is"),

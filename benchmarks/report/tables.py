@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from benchmarks.calibrate import as_record, word
 from benchmarks.contenders import CONTENDERS
+from benchmarks.fit import NothingToFit, fit
 from benchmarks.report.floors import PRODUCTS, floor_ms, rate_of
 from benchmarks.report.rows import Row, Rows
 
@@ -252,6 +254,52 @@ class Measured:
                 size = f"{row['time']}, {row['batch']}, {row['hidden']}"
                 what = [row["cell"], row["arithmetic"], size, DIRECTIONS[row["direction"]], row["contender"]]
                 lines.append([*what, number(row["ms"][1]), ratio(row, quartiles=True), row["over"]])
+        return markdown(lines)
+
+    @property
+    def correctness(self) -> str:
+        """Checks of kernels on the card, by type."""
+        lines = [["checks of kernels", "right", "wrong", "not for this card"]]
+        for row in self.rows.of(part="correctness"):
+            if "passed" in row:
+                counts = (row["passed"], row.get("wrong", 0), row["left_out"])
+                lines.append([row["arithmetic"], *map(str, counts)])
+        return markdown(lines)
+
+    @cached_property
+    def _calibration(self) -> Row:
+        rows = self.rows.of(part="calibration").rows
+        try:
+            return as_record(fit(rows), rows)
+        except NothingToFit:
+            return {}
+
+    @property
+    def constants(self) -> str:
+        """Of the machine: as its row says, and as they were measured."""
+        found = self._calibration.get("machine", {})
+        pairs = ((name, pair["sheet"], pair["fitted"]) for name, pair in found.items())
+        lines = [[f"`{name}`", word(sheet), word(fitted)] for name, sheet, fitted in pairs if sheet != fitted]
+        return markdown([["constant", "in the table", "measured"], *lines])
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.gpu or self.correctness or self.estimates)
+
+    @property
+    def machine_row(self) -> str:
+        return self._calibration.get("python", "")
+
+    @property
+    def estimates(self) -> str:
+        """Of every schedule what the model says, and what was measured."""
+        lines = [["schedule", "sweep", "arithmetic", "batch, units", "µs a step", "estimated", "ratio", "with these"]]
+        for row in self._calibration.get("schedules", ()):
+            sweep = f"{row['cell']} {row['direction']}{', both at once' if row['both_directions'] else ''}"
+            what = [row["schedule"], sweep, row["arithmetic"]]
+            times = (row["step_us"], row["estimated_us"])
+            ratios = (f"{row[name]:.2f}" for name in ("ratio", "fitted_ratio"))
+            lines.append([*what, f"{row['batch']}, {row['hidden']}", *map(number, times), *ratios])
         return markdown(lines)
 
     @property
