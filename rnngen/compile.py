@@ -39,6 +39,7 @@ from rnngen.passes.unpack import unpack
 from rnngen.passes.verify import verify
 from rnngen.passes.wrap import wrap
 from rnngen.runtime import PUBLISHED
+from rnngen.runtime.layout import is_chunked
 from rnngen.runtime.schedules import SCHEDULES, possible
 from rnngen.runtime.seal import FIRST_WORDS, FORMAT, LAST_LINE, NO_DIGEST, c_digest, sealed
 from rnngen.source import STDIN, Source
@@ -239,7 +240,7 @@ def _check_layers(description: Description, programs: Sequence[Chained]) -> None
         states = [leaf.name for leaf in program.described.leaves("state") if leaf.shape == ("inputs",)]
         check_shared(layer, [f"state '{lags.get(name, name)}'" for name in states], places, mistakes)
         facts = program.forward.facts
-        if layer.schedule not in (known := ("auto", *possible(facts))):
+        if not is_chunked(layer.schedule) and layer.schedule not in (known := ("auto", *possible(facts))):
             reason = SCHEDULES[layer.schedule].refusal(facts)
             message = f"The schedule '{layer.schedule}' cannot run the cell '{layer.cell.name}': {reason}."
             span = document.value_span(("layers", number, "schedule"))

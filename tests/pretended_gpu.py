@@ -374,6 +374,7 @@ def pretended(
         "torch.cuda.mem_get_info": lambda device=None: (15 * 2**30, 16 * 2**30),
         "torch.cuda.device": _Current,
         "torch.cuda.synchronize": lambda device=None: None,
+        "torch.cuda.is_current_stream_capturing": lambda: False,
         "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
         "torch.version.hip": "6.4" if card.hip else None,
     }

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import torch
 from cells import wrappers_of
@@ -25,7 +26,7 @@ from rnngen import reference
 from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.ir import Program
-from rnngen.runtime import sweep
+from rnngen.runtime import chunked, sweep
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
@@ -556,12 +557,30 @@ class Trial:
 
     def schedules(self, call: Call) -> list[str]:
         """What this process can run: the CPU path, by native code if there is some, or every schedule where kernels are
-        interpreted.
+        interpreted; and chunks of two steps, where there are several.
         """
+        forward = getattr(self.module, f"{self.layer_class.cell.name}_scan").forward
+        found = list(forward.kernels)
         if not interpreting():
-            forward = getattr(self.module, f"{self.layer_class.cell.name}_scan").forward
-            return ["native" if forward.function(getattr(torch, call.dtype)) else "torch"]
-        return list(getattr(self.module, f"{self.layer_class.cell.name}_scan").forward.kernels)
+            found = ["native" if forward.function(getattr(torch, call.dtype)) else "torch"]
+        return [*found, *chunks(call)]
+
+
+CHUNKS = "chunked 2 1"
+
+
+def chunks(call: Call) -> list[str]:
+    """The schedule of chunks, where there are several."""
+    return [CHUNKS] if call.time > 3 else []
+
+
+@contextmanager
+def in_chunks(most_work: float = math.inf) -> Iterator[None]:
+    """Chunks are tried whether a cell forgets or not, and repaired as long as it is no more work than this, in passes;
+    then they run one by one.
+    """
+    with mock.patch.multiple(chunked, _worth_while=lambda _, layout, fixed: layout, _most_work=lambda _: most_work):
+        yield
 
 
 class Wrong(AssertionError):
@@ -599,14 +618,14 @@ def check(trial: Trial, call: Call) -> list[str]:
     run = []
     for path in [*trial.schedules(call), "reference"]:
         kind = torch.float64 if path == "reference" else dtype
-        schedule = path if path in cell.schedules else "auto"
+        schedule = path if path in (*cell.schedules, CHUNKS) else "auto"
         layer = trial.layer_class(call.inputs, call.hidden, dtype=kind, schedule=schedule, **options)
         layer.load_state_dict(exact.state_dict())
         method = layer.reference if path == "reference" else layer
         rows = {name: x.to(kind if cell.inputs[name] else _wide(kind)) for name, x in xs.items()}
         own = (rows, *([state.to(kind) for state in states] for states in (first, begins)))
         try:
-            with _without_steps() if path == "native" else nullcontext():
+            with _without_steps() if path == "native" else in_chunks() if path == CHUNKS else nullcontext():
                 got = _answer(layer, _called(method, call), *own)
         except NotPossible as reason:
             square = [

@@ -142,6 +142,10 @@ def _check_keys(layer: LayerTable, places: Places, mistakes: Mistakes) -> None:
         message = "This dropout would do nothing: it stands between the layers of num_layers, and there is one."
         hint = "for a dropout behind this layer, put the key under a [[layers]] of its own."
         mistakes.add("no-effect", message, places.key("dropout"), hints=(hint,))
+    steps = [int(number) for number in layer.schedule.split(" ")[1:]]  # of a chunk, and of its warm-up
+    if steps != sorted(steps, reverse=True):
+        message = f"A warm-up is a part of a chunk, and {steps[1]} steps are more than {steps[0]}."
+        mistakes.add("conflict", message, places.value("schedule"), hints=("write the longer one first.",))
     if layer.proj_size >= layer.hidden:
         message = f"'proj_size' must be smaller than 'hidden': from 0 to {layer.hidden - 1}, not {layer.proj_size}."
         mistakes.add("out-of-range", message, places.value("proj_size"), "out of range")

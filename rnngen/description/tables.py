@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from rnngen.equations import LARGEST
+from rnngen.runtime.layout import NAME as CHUNKED
+from rnngen.runtime.layout import is_chunked
 from rnngen.runtime.schedules import SCHEDULES
 
-SCHEDULE_NAMES = ("auto", *SCHEDULES)
+SCHEDULE_NAMES = ("auto", *SCHEDULES, CHUNKED)
+SIZES = rf"^{CHUNKED}( [1-9][0-9]{{0,8}}){{1,2}}$"
 if TYPE_CHECKING:
     Schedule = str  # a Literal of a tuple is known when this runs, and not before
 else:
-    Schedule = Literal[SCHEDULE_NAMES]
+    Schedule = Annotated[
+        Annotated[Literal[SCHEDULE_NAMES], Tag("name")] | Annotated[str, Field(pattern=SIZES), Tag("sizes")],
+        Discriminator(lambda given: "sizes" if is_chunked(given) and given != CHUNKED else "name"),
+    ]
 DIMENSIONS = ("hidden", "inputs")  # which every layer has; others are sizes of a cell
 if TYPE_CHECKING:
     Dimension = str
@@ -156,7 +162,8 @@ class LayerTable(Table):
     drop_connect: of that wrapper: the probability of a zero, in training, in the recurrent matrices
     clip: of that wrapper: what the gradient of each unit is cut off at, on either side, on its way from a step to the
         one before; for all states, or for some by their names
-    schedule: how the scan is laid on a GPU
+    schedule: how the scan is laid on a GPU; or `chunked`, on any device, with the least steps of a chunk and those of
+        its warm-up behind it or without: `chunked 512 128`
     """
 
     cell: str

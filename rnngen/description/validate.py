@@ -26,6 +26,7 @@ from rnngen.description.tables import (
 from rnngen.document import KeyPath, Places
 from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
+from rnngen.runtime.layout import NAME as CHUNKED
 
 Validated = TypeVar("Validated", bound=Table)
 
@@ -39,6 +40,8 @@ _WANTED = {
     "dict_type": "a table",
     "model_type": "a table",
 }
+
+_OF_KINDS = {("states",), ("schedule",)}  # keys whose values are of several kinds
 
 # What a class is given in Python: that of a model, and that of a cell, by what stands for it in a file.
 _MODEL_ARGUMENTS = {name: f"{name}=..." for name in ("batch_first", "return_state", "device", "dtype")}
@@ -99,9 +102,9 @@ def validated(
 
 
 def _without_kind(fault: ErrorDetails) -> ErrorDetails:
-    """A fault whose path is one of the file: pydantic puts "list" or "table" behind "states"."""
+    """A fault whose path is one of the file: pydantic puts "list" or "table" behind "states", and the like."""
     path = fault["loc"]
-    return {**fault, "loc": (path[0], *path[2:])} if path[:1] == ("states",) and len(path) > 1 else fault
+    return {**fault, "loc": (path[0], *path[2:])} if path[:1] in _OF_KINDS and len(path) > 1 else fault
 
 
 def _swallowed(schema: type[Table], data: dict[str, Any]) -> set[str]:
@@ -141,6 +144,9 @@ def _add_schema_mistake(
                 hint = 'write "hidden" or "inputs"; the sizes are given when a layer is made.'
             message = f"{subject} must be {context['expected']}."
             mistakes.add("wrong-value", message, span, "not one of these", hints=(hint,))
+        case "string_pattern_mismatch":
+            message = f"{subject} has to be like '{CHUNKED} 512 128': the least steps of a chunk, those of its warm-up."
+            mistakes.add("wrong-value", message, span, "not that")
         case "greater_than_equal" | "less_than_equal" | "finite_number":
             message = f"{subject} must be {_range(schema, path)}, not {given}."
             mistakes.add("out-of-range", message, span, "out of range")

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnngen.runtime.agreement import Report, reporting
 from rnngen.runtime.both import joined, side_by_side
 from rnngen.runtime.cell import Cell, Initialiser, Weight, blocks_of, checked_init, fill
 from rnngen.runtime.direction import Direction, Lengths, Result, filled
 from rnngen.runtime.drawn import Rate, checked_rates, probability
 from rnngen.runtime.inputs import Given, Input, others_of, rows_of
 from rnngen.runtime.launch import accumulator_of
+from rnngen.runtime.layout import NAME, is_chunked, sizes_of
 from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.masks import drawn_inputs, with_drops, with_numbers
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
@@ -86,7 +88,8 @@ class Layer(Leaf):
             return_state: give the output and the state; else the output alone.
             init: how weights begin, by the name of a parameter (the whole of it) or of a block in the equations: the
                 name of an initialiser in torch.nn.init, a number, or a function that fills a tensor.
-            schedule: "auto", or the name of one to insist on.
+            schedule: "auto", or the name of one to insist on; "chunked", or "chunked 512 128" with the steps of a chunk
+                and of its warm-up, runs chunks of time side by side, see `rnngen.runtime.chunked`.
             nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
                 has it, but by name only.
             others: the sizes of a cell that has such, `rank=8` and the like; and of a cell that was compiled with
@@ -113,6 +116,7 @@ class Layer(Leaf):
         self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
         self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
         self.schedule = schedule
+        self._reports: list[Report] = []
         self.sizes: dict[str, int] = _checked_sizes({n: others.pop(n, size) for n, size in self.cell.sizes.items()})
         for name, rate in checked_rates(others, self.cell.drawn, self._title).items():
             setattr(self, name, rate)
@@ -168,7 +172,9 @@ class Layer(Leaf):
                 f"{self._title} {as_wide} that is as wide as x, and with num_layers={self.num_layers} the x of the "
                 f"second layer has {second} features, that of the first {self.input_size}"
             )
-        if self.schedule not in (schedules := ("auto", *self.cell.schedules)):
+        if is_chunked(self.schedule):
+            sizes_of(self.schedule)
+        elif self.schedule not in (schedules := ("auto", *self.cell.schedules, NAME)):
             choices = ", ".join(map(repr, schedules))
             raise ValueError(
                 f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
@@ -453,7 +459,13 @@ class Layer(Leaf):
         Raises TypeError, ValueError or RuntimeError, as torch.nn does, where input, states and resets do not fit.
         """
         self._refuse_proxy(input)
-        y, state = self._call(self.cell.run, input, Given(hx, resets, reset_to, inputs), schedule=self.schedule)
+        given = Given(hx, resets, reset_to, inputs)
+        if not is_chunked(self.schedule) or torch.compiler.is_compiling():
+            y, state = self._call(self.cell.run, input, given, schedule=self.schedule)
+        else:
+            self._reports = []
+            with reporting(self._reports):
+                y, state = self._call(self.cell.run, input, given, schedule=self.schedule)
         return (y, state) if self.return_state else y
 
     def reference(
@@ -505,6 +517,12 @@ class Layer(Leaf):
         given, options = Given(hx, resets, reset_to), {"schedule": self.schedule}
         y, state = self._call_tensor(self.cell.run, input.unsqueeze(time), others, given, options)
         return (y if self.last_only else y.squeeze(time)), state
+
+    def report(self) -> list[Report]:
+        """What the last call did, and the backward pass behind it, if the schedule is "chunked": a row for each scan,
+        in the order in which they ran. Empty if there was no call, or if it was compiled by torch.compile.
+        """
+        return list(self._reports)
 
     def initial_state(self, batch: int | None = None) -> State:
         """The state that a call without one begins with: (num_layers * directions, batch, width) each.
@@ -715,7 +733,7 @@ class Layer(Leaf):
 
     def _together(self, x: Tensor) -> bool:
         """Whether both directions of a layer are one scan: on a GPU, where they then run at the same time."""
-        if not self.bidirectional or self.proj_size or not self.cell.both:
+        if not self.bidirectional or self.proj_size or not self.cell.both or is_chunked(self.schedule):
             return False
         return bool(self.cell.scan.takes_both(self.hidden_size, self.heads, x.dtype, x.device, self.schedule))
 

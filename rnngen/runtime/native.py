@@ -47,9 +47,7 @@ def plain(tensors: Sequence[Tensor | None], dtype: torch.dtype | None = None) ->
     """Whether these are tensors on the CPU as torch makes them, and nothing watches what is done with them; of one type
     if it is given.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_forward_mode():
-        return False
-    if _transforms_active() or _modes_active():
+    if is_watched():
         return False
     for tensor in tensors:
         if tensor is None:
@@ -59,6 +57,13 @@ def plain(tensors: Sequence[Tensor | None], dtype: torch.dtype | None = None) ->
         if dtype is not None and tensor.dtype != dtype:
             return False
     return True
+
+
+def is_watched() -> bool:
+    """Whether somebody records or changes what operations do, so that what a tensor holds must not decide on them."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_forward_mode():
+        return True
+    return bool(_transforms_active() or _modes_active())
 
 
 def compiled(text: bytes, name: str, dtype: torch.dtype, module: str) -> Native | None:

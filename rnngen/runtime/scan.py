@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from rnngen.runtime import agreement, chunked
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
+from rnngen.runtime.layout import is_chunked
 from rnngen.runtime.linear import Projection
 from rnngen.runtime.native import has_products, plain
 from rnngen.runtime.node import Call, by_steps, run, tensors_of, wants_gradient
@@ -25,7 +27,6 @@ from rnngen.runtime.sweep import (
     is_number,
     previous,
     row_of,
-    run_sweep,
     uses_kernels,
 )
 
@@ -86,7 +87,7 @@ class Scan:
 
     def __call__(
         self,
-        streams: Sequence[Tensor],
+        streams: Sequence[Tensor | Projection],
         states: Sequence[Tensor],
         parameters: Sequence[Tensor],
         valid: Tensor | None = None,
@@ -116,32 +117,36 @@ class Scan:
         if places is not None:
             states = [states[place] for place in places]
             first = None if first is None else [first[place] for place in places]
+        if is_chunked(schedule):
+            if both:
+                raise ValueError(f"'{self._cell}': chunks are of one direction, so both cannot run at once")
+            whole = chunked.Call(self, streams, states, parameters, valid, resets, first, reverse, last_only)
+            return chunked.run_in_chunks(whole, schedule)
         direction = "both" if both else "backwards" if reverse else "forwards"
-        if not both and (resets is None) == (first is None):
+        if not both and not chunked.is_cut(schedule) and (resets is None) == (first is None):
             begin = None if first is None else torch.cat(list(first), -1)
-            options = (valid, resets, begin)
-            every = [*tensors_of(streams), *states, *parameters, *options]
+            every = [*tensors_of(streams), *states, *parameters, valid, resets, begin]
             if self._is_plain(every, states[0]):
                 save = wants_gradient(every)
                 call = Call.of(self, streams, states, parameters, direction, save, save or not last_only)
                 return self._found(run(call, every), last_only)
-        streams = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
+        inputs = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
         begins = [] if first is None else [torch.cat(list(first), -1)]
-        tensors = [*streams, *states, *parameters, *begins]
+        tensors = [*inputs, *states, *parameters, *begins]
         device = tensors[0].device.type
         if autocasting(device):
             dtype = torch.get_autocast_dtype(device)
             tensors = [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
         # Numbers have the accumulators' type, and give it to what is made of them before the scan.
-        dtype, wide = tensors[len(streams)].dtype, accumulator_of(tensors[len(streams)].dtype)
-        for place, (stream, shape) in enumerate(zip(streams, self.forward.inputs.values(), strict=True)):
+        dtype, wide = tensors[len(inputs)].dtype, accumulator_of(tensors[len(inputs)].dtype)
+        for place, (stream, shape) in enumerate(zip(inputs, self.forward.inputs.values(), strict=True)):
             if is_number(shape):
                 tensors[place] = stream.to(wide)
             elif tensors[place].dtype == wide:
                 tensors[place] = stream.to(dtype)
         if (resets is None) != (first is None):
             raise ValueError(f"'{self._cell}': resets need `first`, what they return to, and it needs them")
-        shapes = (*self.forward.inputs.values(), *[("hidden",)] * (len(tensors) - len(streams)))
+        shapes = (*self.forward.inputs.values(), *[("hidden",)] * (len(tensors) - len(inputs)))
         types = {tensor.dtype for tensor, shape in zip(tensors, shapes, strict=True) if not is_number(shape)}
         if len(types) > 1:
             names = " and ".join(sorted(str(dtype) for dtype in types))
@@ -265,7 +270,7 @@ class Scan:
         results = self._forward_outputs(*args)
         given = Given(streams, valid, resets, first, states, self.used(self.forward, parameters))
         save, keep, schedule = flags
-        run_sweep(self.forward, given, results, direction, schedule, save, keep)
+        chunked.run(self.forward, given, results, direction, schedule, self._states, save, keep)
         return results
 
     def _empty_outputs(
@@ -308,7 +313,7 @@ class Scan:
         states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
         wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
         given = Given(inputs, valid, resets, wide, states, used)
-        run_sweep(self.adjoint, given, results, direction, schedule)
+        chunked.run(self.adjoint, given, results, direction, schedule, self._states)
         return (*results, first if wide is None else first.copy_(wide))
 
     # Autograd. ctx: torch's, with what is kept on it.
@@ -325,9 +330,11 @@ class Scan:
         kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs, strict=False)}
         wanted = {source[:2] for source in self.sources.values()}
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
-        ctx.differentiable = not uses_kernels(streams[0])
+        ctx.differentiable = not (uses_kernels(streams[0]) or chunked.is_cut(ctx.schedule))
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
-        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *states, *parameters, valid, resets, first)
+        ctx.reports = agreement.reported()
+        begun = chunked.starts_of(states, output[len(outputs) :], ctx.direction, ctx.schedule)
+        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *begun, *parameters, valid, resets, first)
 
     def _backward(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
@@ -336,6 +343,8 @@ class Scan:
         states = saved[count : count + self._states]
         parameters = saved[count + self._states :]
         flags = (None, None, None, None)
+        if torch.is_grad_enabled() and chunked.is_cut(ctx.schedule):
+            raise NotImplementedError(f"'{self._cell}' has no second derivative in chunks; take schedule='auto'")
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
             call = Call(self, (False,) * len(streams), ctx.direction, True, True, ctx.sizes)
@@ -363,7 +372,9 @@ class Scan:
         ends = gradients[len(self.forward.outputs) :]
         last = [torch.zeros_like(state) if g is None else g for g, state in zip(ends, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
-        *results, d_begin = self.adjoint_op(*inputs, *last, *parameters, valid, resets, ctx.direction, ctx.schedule)
+        options = (valid, resets, ctx.direction, ctx.schedule)
+        with agreement.reporting(ctx.reports):
+            *results, d_begin = self.adjoint_op(*inputs, *last, *parameters, *options)
         values |= zip(self.adjoint.outputs, results, strict=False)
         first = results[len(self.adjoint.outputs) :]
         values |= zip(self.adjoint.states, first, strict=False)
@@ -412,13 +423,16 @@ class Scan:
                 members.append(operator(*(a if d is None else a.select(d, member) for a, d in pairs)))
             return tuple(torch.stack(results) for results in zip(*members, strict=False)), (0,) * len(members[0])
 
+        count = chunked.chunks_of(flags[-1])  # chunks of all samples stand before those of the next
+
         def folded(tensor: Tensor, dim: int | None, at: int) -> Tensor:
             moved = (
                 tensor.unsqueeze(at).expand(*tensor.shape[:at], size, *tensor.shape[at:])
                 if dim is None
                 else (tensor.movedim(dim, at))
             )
-            return moved.flatten(at, at + 1)
+            by_chunk: Tensor = moved.unflatten(at + 1, (count, -1))
+            return by_chunk.transpose(at, at + 1).flatten(at, at + 2)
 
         batch = next(length for dim, length in enumerate(states[0].shape) if dim != state_dims[0])
         inputs = [folded(tensor, dim, 1) for tensor, dim in zip(inputs, input_dims, strict=False)]
@@ -432,7 +446,9 @@ class Scan:
         for number, result in enumerate(results):
             at = 1 if number < len(which.outputs) else 0
             empty = result.dim() == 1  # an output that was not wanted
-            found.append(result if empty else result.unflatten(at, (size, batch)))
+            if not empty:
+                result = result.unflatten(at, (count, size, batch // count)).transpose(at, at + 1)
+            found.append(result if empty else result.flatten(at + 1, at + 2))
             found_dims.append(None if empty else at)
         return tuple(found), tuple(found_dims)
 

@@ -1,0 +1,289 @@
+"""Chunks of time until they agree: whatever runs them, each begins in the end with what the one before it ends with.
+
+A row is a chunk of a sample; all samples of a chunk stand before those of the next. Two ends agree if they are no
+further apart than rounding takes them: a few units in the last place of the largest of a state, or twice as far as a
+warm-up ends from where it would if it began one unit from there, each for its own sample.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_PILOTS = 5  # chunks that tell how fast a cell forgets, and how far rounding takes it
+_UNITS = 4  # in the last place, of the largest of a state
+_NOISE = 2  # times what was seen of it in a few places
+
+
+class Runs(Protocol):
+    """What runs chunks, and has what they gave."""
+
+    @property
+    def ends(self) -> Sequence[Tensor]:
+        """The last states of all rows, as they ran the last time."""
+
+    @property
+    def valid(self) -> Tensor | None:
+        """(steps, rows, 1), 0 where a step is padding; None if there is none."""
+
+    def last_steps(self, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the last steps of some rows, of all if None, end with: those of a warm-up."""
+
+    def whole(self, states: Sequence[Tensor]) -> None:
+        """Run all rows from these states."""
+
+    def again(self, rows: Tensor, states: Sequence[Tensor]) -> None:
+        """Run some rows once more."""
+
+
+@dataclass
+class Report:
+    """What a scan in chunks did.
+
+    sweep: "forward" or "adjoint". chunks: how many there were; one is the plain scan. steps: of each. warm_up: steps of
+    that. passes: how often all that was not right yet ran. repaired: how many rows, chunks of a sample, ran once more.
+    step_by_step: how many chunks ran one after another in the end.
+    """
+
+    sweep: str
+    chunks: int
+    steps: int
+    warm_up: int
+    passes: int = 1
+    repaired: int = 0
+    step_by_step: int = 0
+
+
+@dataclass
+class Chunks:
+    """Chunks of a scan, or of its adjoint.
+
+    begin: states, of which the rows of the first chunk in the order of the scan count. backwards: whether that is the
+    last one. most_work: passes over all chunks beyond which step by step is faster.
+    """
+
+    runs: Runs
+    begin: Sequence[Tensor]
+    count: int
+    steps: int
+    warm_up: int
+    backwards: bool
+    adjoint: bool
+    most_work: float
+
+    def __post_init__(self) -> None:
+        self.rows = self.begin[0].shape[0]
+        self.batch = self.rows // self.count
+        self.order = range(self.count)[::-1] if self.backwards else range(self.count)
+        # Rows that are nothing but padding give on what they begin with; of those with some of it at their ends a
+        # warm-up does not tell how fast they forget.
+        self.padding = self.padded = None
+        if self.runs.valid is not None:
+            padding = (self.runs.valid == 0).squeeze(-1)
+            ends = padding[: self.warm_up] if self.backwards else padding[self.steps - self.warm_up :]
+            self.padding = padding.all(0)
+            some = ends.any(0)[:, None]
+            self.padded = shifted(some, some, self.count, self.backwards).flatten()
+
+    def run(self) -> None:
+        """Run them until they agree."""
+        report = Report("adjoint" if self.adjoint else "forward", self.count, self.steps, self.warm_up)
+        starts = self._linked(self.runs.last_steps(None, self._anything()))
+        self.runs.whole(starts)
+        noise, left = [torch.zeros_like(largest(end)) for end in self.runs.ends], self.rows
+        while True:
+            wanted = self._linked(self.runs.ends)
+            if self.padding is not None:  # it need not run again
+                starts = [torch.where(self.padding[:, None], *pair) for pair in zip(wanted, starts, strict=True)]
+            apart = self._apart(starts, wanted, noise)
+            before, (left, more) = left, apart.outlook(self.warm_up)
+            if left and report.passes == 1 and more < math.inf:
+                noise = self._noise()
+                apart = self._apart(starts, wanted, noise)
+                left, more = apart.outlook(self.warm_up)
+            if not left:
+                break
+            rows = apart.open().nonzero().flatten()
+            passes = math.ceil(more / self.steps) if more < math.inf else math.inf
+            work = 1 + (report.repaired + passes * left) / self.rows
+            if work > self.most_work or (report.passes > 1 and 2 * left > before):
+                report.step_by_step = self._one_by_one(starts, self._place_of_first(rows))
+                break
+            self._again(rows, starts, wanted)
+            report.passes += 1
+            report.repaired += left
+        if self.padding is not None:
+            for end, start in zip(self.runs.ends, starts, strict=True):
+                end[self.padding] = start[self.padding]
+        record(report)
+
+    def _anything(self) -> list[Tensor]:
+        """What a warm-up begins with: what the first chunk does, in an adjoint zero."""
+        if self.adjoint:
+            return [torch.zeros_like(state) for state in self.begin]
+        return [state[self._of(self.order[0])].repeat(self.count, 1) for state in self.begin]
+
+    def _linked(self, ends: Sequence[Tensor]) -> list[Tensor]:
+        """What chunks begin with if those before them end so."""
+        starts = [shifted(*pair, self.count, self.backwards) for pair in zip(self.begin, ends, strict=True)]
+        if self.padding is not None:
+            for before, chunk in pairwise(self.order):
+                padding = self.padding[self._of(before)][:, None]
+                for start in starts:
+                    start[self._of(chunk)] = torch.where(padding, start[self._of(before)], start[self._of(chunk)])
+        return starts
+
+    def _of(self, chunk: int) -> slice:
+        """The rows of a chunk."""
+        return slice(chunk * self.batch, (chunk + 1) * self.batch)
+
+    def _rows_of(self, chunks: Sequence[int]) -> Tensor:
+        """The rows of some chunks."""
+        every = torch.arange(self.rows, device=self.begin[0].device)
+        return torch.cat([every[self._of(chunk)] for chunk in chunks])
+
+    def _again(self, rows: Tensor, starts: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+        """Some rows once more, from what is wanted there."""
+        for start, want in zip(starts, wanted, strict=True):
+            start[rows] = want[rows]
+        self.runs.again(rows, [start[rows] for start in starts])
+
+    def _place_of_first(self, rows: Tensor) -> int:
+        """Of the chunks of some rows that of the first in the order of the scan."""
+        return self.order.index(int((rows.max() if self.backwards else rows.min()) // self.batch))
+
+    def _one_by_one(self, starts: Sequence[Tensor], place: int) -> int:
+        """Chunk after chunk, from the one at a place in the order of the scan; gives how many."""
+        for chunk in self.order[place:]:
+            self._again(self._rows_of([chunk]), starts, self._linked(self.runs.ends))
+        return self.count - place
+
+    # Judging.
+
+    def _apart(self, starts: Sequence[Tensor], wanted: Sequence[Tensor], noise: Sequence[Tensor]) -> Apart:
+        """How far what chunks began with is from what those before them end with."""
+        gaps = [largest(want - start) for want, start in zip(wanted, starts, strict=True)]
+        return Apart([eps(want) for want in wanted], gaps, self._scales(wanted), noise, self.padded)
+
+    def _scales(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The largest of each state, for each row; of an adjoint the largest of the sample: it may well fade to
+        nothing, and is added to what others have made.
+        """
+        found = [largest(state) for state in states]
+        if not self.adjoint:
+            return found
+        return [one.view(-1, self.batch).amax(0).repeat(len(one) // self.batch) for one in found]
+
+    def _noise(self) -> list[Tensor]:
+        """How far rounding takes each state, for each row: the most that was seen of its sample in a few chunks."""
+        rows = self._rows_of([self.order[place] for place in pilots(self.count)])
+        starts = [end[rows] for end in self.runs.ends]
+        states = with_neighbours(starts, self._scales(starts))
+        ends = self.runs.last_steps(torch.cat((rows, rows)), states)
+        seen = (largest(one - other) for one, other in (end.chunk(2) for end in ends))
+        return [one.view(-1, self.batch).amax(0).repeat(self.count) for one in seen]
+
+
+@dataclass
+class Apart:
+    """Of each state, and of some rows: how far two are apart, the largest of it, and how far rounding takes it.
+
+    eps: one unit in the last place. padded: the rows whose warm-up was padding, in part or as a whole.
+    """
+
+    eps: Sequence[float]
+    gaps: Sequence[Tensor]
+    scales: Sequence[Tensor]
+    noise: Sequence[Tensor]
+    padded: Tensor | None
+
+    def _limits(self) -> Iterator[Tensor]:
+        """What counts as the same."""
+        for unit, scale, noise in zip(self.eps, self.scales, self.noise, strict=True):
+            yield torch.maximum(_UNITS * unit * scale, torch.minimum(_NOISE * noise, math.sqrt(unit) * scale))
+
+    def open(self) -> Tensor:
+        """Which rows are not the same, or no numbers."""
+        return torch.stack([~(gap <= limit) for gap, limit in zip(self.gaps, self._limits(), strict=True)]).any(0)
+
+    def outlook(self, warm_up: int) -> tuple[int, float]:
+        """How many rows are not the same, and in about how many steps more they would be, as fast as so many have
+        forgotten. It is the one look at them that a pass takes.
+        """
+        steps = []
+        for gap, scale, limit in zip(self.gaps, self.scales, self._limits(), strict=True):
+            forgotten = (gap / scale).log() / warm_up  # in a step, of the logarithm
+            more = torch.where(forgotten < 0, (limit / gap).log() / forgotten, math.inf)
+            if self.padded is not None:  # some may be enough
+                more = more.masked_fill(self.padded, 1.0)
+            steps.append(torch.where(gap <= limit, 0.0, more))
+        left, most = torch.stack((self.open().sum(), torch.stack(steps).amax())).tolist()
+        return int(left), math.inf if math.isnan(most) else most
+
+
+def shifted(begin: Tensor, ends: Tensor, count: int, backwards: bool) -> Tensor:
+    """The ends of chunks as the beginnings of those behind them, and the first one's own."""
+    batch = ends.shape[0] // count
+    if backwards:
+        return torch.cat((ends[batch:], begin[-batch:]))
+    return torch.cat((begin[:batch], ends[:-batch]))
+
+
+def pilots(count: int) -> Sequence[int]:
+    """The places of a few chunks, not of the last one, in the order of the scan."""
+    return sorted({(count - 1) * number // _PILOTS for number in range(_PILOTS)})
+
+
+def with_neighbours(states: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
+    """States, and behind them the same one unit further. scales: the largest of each, for each row."""
+    moved = (s + (eps(s) * scale).to(s.dtype)[:, None] for s, scale in zip(states, scales, strict=True))
+    return [torch.cat(pair) for pair in zip(states, moved, strict=True)]
+
+
+def largest(rows: Tensor) -> Tensor:
+    """Of each row."""
+    return rows.abs().amax(-1).to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def eps(state: Tensor) -> float:
+    """One unit in the last place of what is 1."""
+    return torch.finfo(state.dtype).eps
+
+
+# Reports, which the scans of a call add to a list: an operator can give nothing but tensors.
+
+
+class _Lists(threading.local):
+    reports: list[Report] | None = None
+
+
+_lists = _Lists()
+
+
+@contextmanager
+def reporting(to: list[Report] | None) -> Iterator[None]:
+    """Within it reports of this thread are added to a list."""
+    before, _lists.reports = _lists.reports, to
+    try:
+        yield
+    finally:
+        _lists.reports = before
+
+
+def reported() -> list[Report] | None:
+    """The list that reports are added to."""
+    return _lists.reports
+
+
+def record(report: Report) -> None:
+    """Add it."""
+    if _lists.reports is not None:
+        _lists.reports.append(report)

@@ -1,0 +1,316 @@
+"""Time in chunks: the answer is the cell's whatever it forgets, and what was done for it is said."""
+
+import copy
+import math
+from unittest import mock
+
+import pytest
+import torch
+from cells import ALL, INVENTED, LIBRARY
+from judge import compare
+from pretended_gpu import CARDS, pretended
+from random_cells import in_chunks
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from rnngen.runtime import agreement
+from rnngen.runtime.agreement import Report
+from rnngen.runtime.layout import Layout
+
+T, B, I, H = 11, 2, 2, 3  # five chunks of two steps, behind one that comes before them
+# Passes that may be spent on repairs, beyond which chunks run one by one.
+WORK = {"repaired": math.inf, "one by one": 0}
+LONG = 600
+
+
+@pytest.mark.parametrize(
+    ("name", "work"), [*((name, work) for name in LIBRARY for work in WORK), *((name, "repaired") for name in INVENTED)]
+)
+def test_every_cell_gives_its_own_answer(name, work, layer_of):
+    """Sequences of several lengths, with resets, in both directions: outputs, states, and all gradients in float64."""
+    layer = layer_of(name if name in LIBRARY else ALL[name])
+    inputs = H if layer.cell.inputs["x"] == "hidden" else I
+    options = {"both": True, "lengths": (T, T - 4), "resets": [(3, 0), (6, 1)]}
+    with in_chunks(WORK[work]):
+        found = compare(layer, torch.float64, (T, B, inputs, H), "chunked 2 1", **options)
+    assert not {key: pair for key, pair in found.items() if not pair[0] <= 10 * pair[1]}
+
+
+def forgetting(layer_class, **options) -> nn.Module:
+    """A layer whose state fades by half in a step or two."""
+    torch.manual_seed(0)
+    layer = layer_class(I, 8, **options)
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            if name.startswith("weight_hh"):
+                weight.mul_(0.5)
+    return layer
+
+
+def remembering(layer_class, **options) -> nn.Module:
+    layer = forgetting(layer_class, **options)
+    with torch.no_grad():
+        layer.block("b_if").fill_(20.0)
+    return layer
+
+
+def answer(layer, schedule, x, hx=None) -> list[torch.Tensor]:
+    """The output, the last states, and the gradients of a sum of both."""
+    layer.schedule = schedule
+    x = x.detach().clone().requires_grad_()
+    y, state = layer(x, hx)
+    outputs = [y, *(state if isinstance(state, tuple) else (state,))]
+    loss = sum((one * torch.linspace(-1, 2, one.numel(), dtype=one.dtype).view(one.shape)).sum() for one in outputs)
+    return [*(one.detach() for one in outputs), *torch.autograd.grad(loss, [x, *layer.parameters()])]
+
+
+def errors(found, exact) -> list[float]:
+    return [float((one - other).norm() / other.norm()) for one, other in zip(found, exact, strict=True)]
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_what_forgets_is_right_after_one_pass(name, native, reverse, layer_of, native_of):
+    """Within twice the rounding error of the plain scan."""
+    layer_class = layer_of(name)
+    if native:
+        layer_class = getattr(native_of(name), layer_class.__name__)
+    layer = forgetting(layer_class, reverse=reverse)
+    x = torch.randn(LONG + 1, 3, I)
+    exact = answer(copy.deepcopy(layer).double(), "auto", x.double())
+    plain = errors(answer(layer, "auto", x), exact)
+    found = errors(answer(layer, "chunked 50 40", x), exact)
+    assert not [pair for pair in zip(found, plain, strict=True) if not pair[0] <= 2 * pair[1] + 1e-7]
+    before = LONG // 12, 40
+    assert layer.report() == [Report("forward", 12, *before), Report("adjoint", 12, *before)]
+    with torch.no_grad():
+        y, _ = layer(x)
+    assert layer.report() == [Report("forward", 12, *before)]
+    layer.schedule = "auto"
+    assert torch.allclose(y, layer(x)[0], atol=1e-6)
+
+
+def test_what_remembers_runs_as_it_would(layer_of):
+    """To the bit, after a look at a few chunks."""
+    layer = remembering(layer_of("lstm"))
+    x = torch.randn(LONG, 2, I)
+    for one, other in zip(answer(layer, "chunked 50 40", x), answer(layer, "auto", x), strict=True):
+        assert torch.equal(one, other)
+    layer.schedule = "chunked 50 40"
+    layer(x)
+    assert layer.report() == [Report("forward", 1, LONG, 0)]
+
+
+def test_what_forgets_slowly_is_repaired(layer_of):
+    """After a warm-up of 10 steps chunks are apart, and not after the 100 of a chunk."""
+    layer = forgetting(layer_of("gru"))
+    with torch.no_grad():
+        layer.block("b_iz").fill_(1.4)
+    x = torch.randn(LONG, 2, I)
+    plain = answer(layer, "auto", x)
+    with in_chunks():
+        found = answer(layer, "chunked 100 10", x)
+    assert max(errors(found, plain)) < 2e-6
+    forward, adjoint = layer.report()
+    assert forward.passes == 2 == adjoint.passes
+    assert forward.repaired == 2 * (LONG // 100 - 1)
+    assert forward.step_by_step == 0 == adjoint.step_by_step
+
+
+def test_a_sample_is_judged_by_itself(layer_of):
+    """One that does not forget, beside one whose states are a thousand times as large and does: by the largest of the
+    batch the first one would have been right from the start.
+    """
+    text = """
+name = "two"
+states = ["h"]
+inputs = { d = { shape = [] } }
+step = "h' = d * h + W @ x"
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+"""
+    torch.manual_seed(0)
+    layer = layer_of(text)(1, 4)
+    x = torch.stack((torch.full((LONG, 1), 1e-4), torch.randn(LONG, 1) * 1e3), 1)
+    d = torch.stack((torch.full((LONG,), 0.999), torch.full((LONG,), 0.1)), 1)
+    with torch.no_grad(), in_chunks():
+        plain, _ = layer(x, d=d)
+        layer.schedule = "chunked 50 25"
+        found, _ = layer(x, d=d)
+    for sample in range(2):
+        assert errors([found[:, sample]], [plain[:, sample]]) < [1e-6]
+    assert layer.report()[0].repaired > 0 or layer.report()[0].step_by_step > 0
+
+
+def test_a_chunk_that_is_not_right_is_seen(layer_of):
+    """The judge: if nothing is ever apart, the answer is wrong."""
+    layer = remembering(layer_of("lstm"))
+    x = torch.randn(LONG, 2, I)
+    plain = answer(layer, "auto", x)
+    with in_chunks(), mock.patch.object(agreement.Apart, "outlook", return_value=(0, 0.0)):
+        found = answer(layer, "chunked 50 40", x)
+    assert min(errors(found, plain)) > 1e-3
+
+
+def test_padding_takes_its_start_as_it_is(layer_of):
+    """Whole chunks of it forget nothing, and pass on what they get: the last state is that of the last step."""
+    layer = forgetting(layer_of("lstm"))
+    lengths = torch.tensor([LONG, 130, 55])
+    x = pack_padded_sequence(torch.randn(LONG, 3, I), lengths)
+    y, (h, c) = layer(x)
+    layer.schedule = "chunked 50 40"
+    z, (k, d) = layer(x)
+    assert torch.allclose(y.data, z.data, atol=1e-6)
+    assert torch.allclose(h, k, atol=1e-6)
+    assert torch.allclose(c, d, atol=1e-6)
+    rows, _ = pad_packed_sequence(z)
+    assert torch.equal(k[0, 2], rows[54, 2])
+    assert layer.report() == [Report("forward", 12, 50, 40)]
+
+
+def test_a_reset_is_a_free_start(layer_of):
+    """A cell that remembers everything, and is reset within every warm-up."""
+    layer = remembering(layer_of("lstm"))
+    x = torch.randn(LONG, 1, I)
+    resets = torch.zeros(LONG, 1, dtype=torch.bool)
+    resets[::10] = True
+    plain, _ = layer(x, resets=resets)
+    layer.schedule = "chunked 50 40"
+    found, _ = layer(x, resets=resets)
+    assert torch.allclose(plain, found, atol=1e-6)
+    assert layer.report() == [Report("forward", 12, 50, 40)]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"proj_size": 3}], ids=str)
+def test_every_scan_of_a_call_has_its_row(options, layer_of):
+    layer = forgetting(layer_of("lstm"), **options)
+    x = torch.randn(LONG, 2, I)
+    plain = answer(layer, "auto", x)
+    found = answer(layer, "chunked 50 40", x)
+    assert max(errors(found, plain)) < 2e-6
+    runs = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+    assert [row.sweep for row in layer.report()] == ["forward"] * runs + ["adjoint"] * runs
+
+
+def test_what_is_done_depends_on_no_earlier_call(layer_of):
+    layer = forgetting(layer_of("gru"))
+    x = torch.randn(LONG, 2, I)
+    first = answer(layer, "chunked 50 40", x)
+    answer(layer, "chunked 50 40", 1e3 * torch.randn(LONG, 2, I))
+    for one, other in zip(first, answer(layer, "chunked 50 40", x), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_call_that_is_short_is_one_chunk(layer_of):
+    layer = forgetting(layer_of("lstm"), schedule="chunked")
+    layer(torch.randn(700, 2, I))
+    assert layer.report() == [Report("forward", 1, 700, 0)]
+    layer(torch.randn(1, 2, I))
+    assert layer.report() == [Report("forward", 1, 1, 0)]
+    layer.step(torch.randn(2, I))
+
+
+@pytest.mark.parametrize("number", ["double", "half"])
+def test_half_precision_and_double(number, layer_of):
+    layer = forgetting(layer_of("lstm"))
+    x = torch.randn(LONG, 2, I)
+    exact = answer(copy.deepcopy(layer).double(), "auto", x.double())
+    layer, x = (copy.deepcopy(layer).double(), x.double()) if number == "double" else (layer.bfloat16(), x.bfloat16())
+    plain = errors(answer(layer, "auto", x), exact)
+    found = errors(answer(layer, "chunked 100 80", x), exact)
+    assert not [pair for pair in zip(found, plain, strict=True) if not pair[0] <= 2 * pair[1] + 1e-14]
+    assert layer.report()[0].chunks == 6
+
+
+def test_autocast(layer_of):
+    layer = forgetting(layer_of("lstm"))
+    x = torch.randn(LONG, 2, I)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, _ = layer(x)
+        layer.schedule = "chunked 50 40"
+        found, _ = layer(x)
+    assert found.dtype == plain.dtype
+    assert torch.allclose(plain.float(), found.float(), atol=2e-2)
+
+
+def test_a_compiled_graph_runs_chunks_too(layer_of):
+    layer = forgetting(layer_of("gru"))
+    x = torch.randn(LONG, 2, I, requires_grad=True)
+    plain, _ = layer(x)
+    layer.schedule = "chunked 50 40"
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    found, _ = compiled(x)
+    assert torch.allclose(plain, found, atol=1e-6)
+    (one,), (other,) = (torch.autograd.grad(y.square().sum(), x) for y in (plain, found))
+    assert torch.allclose(one, other, atol=1e-5)
+    assert layer.report() == []
+
+
+def test_vmap(layer_of):
+    layer = forgetting(layer_of("gru"), return_state=False)
+    x = torch.randn(3, LONG, 2, I)
+    plain = torch.stack([layer(one) for one in x])
+    layer.schedule = "chunked 50 40"
+    assert torch.allclose(torch.func.vmap(layer)(x), plain, atol=1e-6)
+
+
+def test_a_second_derivative_is_refused_with_a_way_out(layer_of):
+    layer = forgetting(layer_of("gru"), schedule="chunked 50 40")
+    x = torch.randn(LONG, 2, I, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="take schedule='auto'"):
+        torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+
+
+def test_the_capture_of_a_graph_is_refused(layer_of):
+    with pretended(CARDS["H100"]), mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+        layer = layer_of("lstm")(I, 8, device="cuda", schedule="chunked 50 40")
+        with pytest.raises(RuntimeError, match="looks at its chunks while it runs"):
+            layer(torch.randn(LONG, 2, I, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    "schedule", ["chunked 0", "chunked 12 24", "chunked 12 3 4", "chunked x", "chunked -3", "chunked  4", "chunked ٣"]
+)
+def test_sizes_that_cannot_be(schedule, layer_of):
+    with pytest.raises(ValueError, match="takes the least steps of a chunk"):
+        layer_of("lstm")(I, H, schedule=schedule)
+
+
+@pytest.mark.parametrize(("time", "batch", "at_once"), [(16384, 1, 16), (16411, 1, 16), (10**6 + 3, 4, 8448)])
+def test_chunks_are_as_long_as_there_is_use_for_more(time, batch, at_once):
+    """And a prime number of steps leaves few over, which run one after another."""
+    layout = Layout.of("chunked", time, batch, at_once)
+    assert layout.count * layout.steps + layout.before == time
+    assert layout.before < layout.steps / 16
+    assert layout.steps >= 4 * layout.warm_up
+    assert layout.count <= at_once // batch
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of sizes
+def test_a_trace_is_of_any_length(layer_of):
+    layer = forgetting(layer_of("lstm"), schedule="chunked 50 40")
+    traced = torch.jit.trace(layer, torch.randn(LONG, 2, I))
+    x = torch.randn(LONG + 100, 2, I)
+    assert torch.allclose(traced(x)[0], layer(x)[0], atol=1e-6)
+
+
+def test_chunks_are_programs_of_a_launch(layer_of):
+    """Of a sequence on an H100: 32 chunks, 8 to a program, where the plain scan has one program; and as many steps in a
+    row as a chunk and its warm-up have, of all. Estimated from these alone, it would take a twenty-fifth of the time.
+    """
+    time = 16384
+    with pretended(CARDS["H100"], compiling=False) as card, torch.no_grad():
+        layer = layer_of("lstm")(I, 64, device="cuda", dtype=torch.bfloat16)
+        x = torch.randn(time, 1, I, device="cuda", dtype=torch.bfloat16)
+        layer(x)
+        (plain,) = [launch for launch in card.launches if "resident" in launch.kernel]
+        card.launches.clear()
+        layer.schedule = "chunked"
+        with mock.patch.object(agreement.Apart, "outlook", return_value=(0, 0.0)):
+            layer(x)
+    warm_up, whole = [launch for launch in card.launches if "resident" in launch.kernel]
+    assert plain.grid[:2] == (1, 1)
+    assert warm_up.grid[:2] == whole.grid[:2] == (4, 1)
+    assert (warm_up.arguments["T"], whole.arguments["T"]) == (128, 512)
+    assert plain.arguments["T"] / 640 == 25.6
