@@ -138,7 +138,7 @@ def line(row: dict[str, Any]) -> str:
     """A row for a reader."""
     sizes = {"time": "T", "batch": "B", "hidden": "H"}
     size = " ".join(f"{letter} {row[name]}" for name, letter in sizes.items() if name in row)
-    what = f"{row['part']:8} {row.get('cell', '')} {size}, {row['contender'] or 'all'}"
+    what = f"{row['part']:8} {row.get('layer') or row.get('cell', '')} {size}, {row['contender'] or 'all'}"
     what += f" {row['direction']}" if "direction" in row else ""
     what += f" {row['arithmetic']}" if row.get("arithmetic", "float32") != "float32" else ""
     what += f" with {row['threads']} threads" if row.get("threads", 1) > 1 else ""

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,7 @@ from benchmarks.__main__ import main
 from benchmarks.alone import STATUS, FirstResult, Memory, peak_growth
 from benchmarks.contenders import CONTENDERS, Contender, torchrecurrent
 from benchmarks.contenders.run import TorchRun, package
+from benchmarks.forgetting import VARIANTS, Forgetting, adder
 from benchmarks.kept import Kept
 from benchmarks.machine import AVAILABLE, sensors
 from benchmarks.measure import Budget, Comparison, Rate, apart, in_turn, judged, timed
@@ -438,6 +440,9 @@ def test_the_suites_have_the_sizes_that_they_say(monkeypatch):
     monkeypatch.setattr(modules, "write", lambda cells: None)
     tasks = list(cpu.tasks(Wanted()))
     assert len(set(map(str, tasks))) == len(tasks)  # by which a run that was cut off knows what is done
+    chunks = [task for task in tasks if task.facts["part"] == "chunks"]
+    assert {(one.facts["cell"], one.facts["hidden"]) for one in chunks} >= {("lstm", 64), ("lstm", 512), ("gru", 128)}
+    tasks = [task for task in tasks if task not in chunks]
     sizes = [task.case for task in tasks if task.facts["part"] == "sizes"]
     assert {(case.hidden, case.batch) for case in sizes if case.time == 64} == {
         (hidden, batch) for hidden in (16, 64, 256, 512) for batch in (1, 16, 64)
@@ -453,6 +458,19 @@ def test_the_suites_have_the_sizes_that_they_say(monkeypatch):
     assert {name for task in [*tasks, *gpu.tasks(Wanted())] for name in getattr(task, "contenders", ())} == set(
         CONTENDERS
     )
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=lambda variant: variant.name)
+def test_chunks_are_timed_and_judged(variant):
+    """Of few steps, and little training."""
+    variant = replace(variant, hidden=8, prepared=adder(1) if variant.inputs else variant.prepared)
+    rows = list(Forgetting(variant, SHORT, 1200).rows())
+    assert [(row["contender"], row["direction"]) for row in rows] == [
+        (name, direction) for direction in ("forward", "both") for name in ("rnngen", "rnngen, chunked", "torch.nn")
+    ]
+    assert all(row["error"] < 1e-5 for row in rows)
+    assert [one["sweep"] for one in rows[1]["chunked"]][:1] == ["forward"]
+    assert all("chunked" in row for row in rows if row["contender"] == "rnngen, chunked")
 
 
 # The report.
@@ -513,6 +531,13 @@ def all_made_up() -> list[dict]:
     rows += [made_up(part="memory", time=time, peak_mb=time / 10, saved_mb=3.0, **nothing) for time in (1024, 4096)]
     rows += [made_up(part="first", cache=cache, seconds=s, **nothing) for cache, s in (("empty", 4.5), ("filled", 1.5))]
     rows += [made_up(part="threads", threads=threads, ms=[3 / threads] * 3) for threads in (1, 2)]
+    done = {"chunks": 16, "steps": 1024, "warm_up": 128, "passes": 2, "repaired": 3, "step_by_step": 0}
+    for name, time in (("rnngen, chunked", 2.0), ("rnngen", 4.0), ("torch.nn", 8.0)):
+        for direction in ("forward", "both"):
+            row = made_up(
+                part="chunks", layer="An LSTM", contender=name, direction=direction, over="rnngen", error=1e-7
+            )
+            rows.append(row | {"ms": [time] * 3, "ratio": [time / 4] * 3, "chunked": [done, done]})
     rows += [made_up(part="floor", contender="oneDNN", hidden=1024, gflops=200.0, cell="gone", **nothing)]
     rows += [made_up(contender="jax", version="jax 1.2", skipped="jax is not installed: pip install jax", **nothing)]
     return rows
@@ -550,13 +575,18 @@ def test_a_report_has_what_was_measured(written, tmp_path, capsys):
     assert "| `jax` | jax is not installed: pip install jax | 1 |" in text
     assert "*floor* is a model and no measurement" in text and "200 GF/s" in text
     assert "**Nothing has been timed on a GPU.**" in text
+    row = "| An LSTM | 16 of 1024, 128 | 3 + 3 | 2 | 0.50 | 0.25 | 1.0e-07, plain 1.0e-07 | 2 | 0.50 | 0.25 | "
+    assert row in text
+    assert "| H100, bfloat16, batch 16, forward | `resident` to 128; `cooperative` from 144 (resident: heads of" in text
     pictures = sorted(path.name for path in (tmp_path / "out" / "performance").iterdir())
-    assert pictures == [f"{name}-{theme}.svg" for name in ("length", "library", "sizes") for theme in ("dark", "light")]
+    assert pictures == [
+        f"{name}-{theme}.svg" for name in ("estimates", "length", "library", "sizes") for theme in ("dark", "light")
+    ]
     assert all(f"performance/{name}" in text for name in pictures)
     again = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     main(["report", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out")])
     assert {path: path.read_bytes() for path in again} == again
-    assert len(capsys.readouterr().out.splitlines()) == 14
+    assert len(capsys.readouterr().out.splitlines()) == 18
 
 
 def test_the_readme_has_a_few_sizes_with_losses_in_bold(written):

@@ -6,12 +6,13 @@ from textwrap import fill
 
 from benchmarks.modules import ROOT
 from benchmarks.report.rows import NoRow, Rows, by_machine, read
-from benchmarks.report.tables import THEMES, Measured
+from benchmarks.report.tables import THEMES, Measured, in_page, markdown
 
 __all__ = ["NoRow", "texts", "with_part", "write"]
 
 PAGE = "performance.md"
 PICTURES = "performance"
+ESTIMATES = "estimates"
 PARTS = {"sizes": "sizes", "library": "library", "length": "length"}
 """By the name of a picture the part of the suite that it shows."""
 BEGIN, END = "<!-- Written by `python -m benchmarks report`: -->", "<!-- Up to here. -->"
@@ -22,7 +23,8 @@ def write(files: Sequence[Path], out: Path | None) -> Iterator[Path]:
 
     Raises NoRow for what is no row, and ValueError if the README has no place for its part.
     """
-    from benchmarks.report.pictures import draw
+    from benchmarks.report import estimates
+    from benchmarks.report.pictures import draw, draw_one
 
     folder = out or ROOT / "docs"
     machines = by_machine(read(files))
@@ -31,6 +33,8 @@ def write(files: Sequence[Path], out: Path | None) -> Iterator[Path]:
     whole = with_part(readme.read_text("utf-8"), part) if out is None else ""
     for machine, rows in machines.items():
         yield from draw(rows, folder / PICTURES, _prefix(machine, machines), _pictures(rows))
+    chains = estimates.chains()
+    yield from draw_one(folder / PICTURES / ESTIMATES, lambda theme: estimates.picture(chains, theme))
     (folder / PAGE).write_text(text, "utf-8")
     yield folder / PAGE
     if whole:
@@ -42,6 +46,8 @@ def texts(machines: dict[str, Rows]) -> tuple[str, str]:
     """The page, and the README's part of it, which is about the machine that was measured last."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from benchmarks.report import estimates
+
     loader = FileSystemLoader(Path(__file__).parent)
     layout = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=loader, undefined=StrictUndefined, **layout)
@@ -51,7 +57,10 @@ def texts(machines: dict[str, Rows]) -> tuple[str, str]:
         names = [f"{_prefix(machine, machines)}{name}-{theme}.svg" for name in _pictures(rows) for theme in THEMES]
         found.append(Measured(machine, rows, [f"{PICTURES}/{name}" for name in names]))
     first = Measured(found[0].name, found[0].rows, [f"docs/{name}" for name in found[0].pictures])
-    page = environment.get_template("performance.md.jinja").render(machines=found)
+    both = {theme: f"{PICTURES}/{ESTIMATES}-{theme}.svg" for theme in THEMES}
+    about = "Time of a step against the hidden units, estimated, for two cards and two types"
+    estimated = {"picture": in_page(both, about), "table": markdown(estimates.table(estimates.chains()))}
+    page = environment.get_template("performance.md.jinja").render(machines=found, estimated=estimated)
     return page.strip() + "\n", environment.get_template("readme.md.jinja").render(one=first).strip()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -34,14 +35,19 @@ NAMES = {"torch steps": "rnngen, torch steps", "loop": "loop in Python"}
 
 def draw(rows: Rows, folder: Path, prefix: str, names: Sequence[str]) -> Iterator[Path]:
     """Write these pictures; the names of their files begin with `prefix`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        for theme, colours in THEMES.items():
-            with mpl.rc_context(_style(colours)):
-                path = folder / f"{prefix}{name}-{theme}.svg"
-                # Without a date, so that the same rows are the same bytes.
-                PICTURES[name](rows, colours).savefig(path, transparent=True, metadata={"Date": None})
-                yield path
+        yield from draw_one(folder / f"{prefix}{name}", partial(PICTURES[name], rows))
+
+
+def draw_one(stem: Path, drawn: Callable[[Theme], Figure]) -> Iterator[Path]:
+    """Write a picture, one file for each theme."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for theme, colours in THEMES.items():
+        with mpl.rc_context(_style(colours)):
+            path = stem.with_name(f"{stem.name}-{theme}.svg")
+            # Without a date, so that the same rows are the same bytes.
+            drawn(colours).savefig(path, transparent=True, metadata={"Date": None})
+            yield path
 
 
 def _style(theme: Theme) -> dict[str, object]:

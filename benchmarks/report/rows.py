@@ -8,7 +8,7 @@ from typing import Any
 Row = dict[str, Any]
 
 KEY = ("machine", "suite", "part", "cell", "time", "batch", "hidden", "arithmetic", "threads", "contender")
-KEY += ("direction", "cache")
+KEY += ("direction", "cache", "layer")
 """By which two rows are of the same measurement."""
 
 

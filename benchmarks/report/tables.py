@@ -79,12 +79,7 @@ class Measured:
     def picture(self, name: str, about: str) -> str:
         """Both files of a picture, of which a page shows the one that suits it."""
         by_theme = {theme: one for one in self.pictures for theme in THEMES if one.endswith(f"{name}-{theme}.svg")}
-        if not by_theme:
-            return ""
-        return (
-            f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{by_theme["dark"]}">\n'
-            f'  <img alt="{about}" src="{by_theme["light"]}">\n</picture>'
-        )
+        return in_page(by_theme, about) if by_theme else ""
 
     # LSTM and GRU.
 
@@ -257,6 +252,26 @@ class Measured:
         return markdown(lines)
 
     @property
+    def chunks(self) -> str:
+        """Long sequences in chunks: what was done, and times and errors beside the plain scan's."""
+        head = ["", "chunks, warm-up", "again", "inference, ms", "by plain", "by torch.nn", "error"]
+        lines = [[*head, "training, ms", "by plain", "by torch.nn", "largest error of a gradient"]]
+        every = self.rows.of(part="chunks")
+        for layer in every.all("layer"):
+            line = [layer]
+            for direction in DIRECTIONS:
+                here = every.of(layer=layer, direction=direction)
+                ours, plain, theirs = (here.one(contender=name) for name in ("rnngen, chunked", "rnngen", "torch.nn"))
+                if not (ours and plain):
+                    break
+                line += [*_done(ours["chunked"])] if direction == "forward" else []
+                line += [number(ours["ms"][1]), ratio(ours), ratio_of(ours, theirs)]
+                line.append(f"{ours['error']:.1e}, plain {plain['error']:.1e}")
+            else:
+                lines.append(line)
+        return markdown(lines)
+
+    @property
     def correctness(self) -> str:
         """Checks of kernels on the card, by type."""
         lines = [["checks of kernels", "right", "wrong", "not for this card"]]
@@ -341,7 +356,7 @@ def ratio(row: Row | None, quartiles: bool = False) -> str:
         return "-"
     low, middle, high = row["ratio"]
     text = f"{middle:.2f}" if middle < 10 else f"{middle:.0f}"
-    text = f"**{text}**" if round(middle, 2) > 1 and row["contender"] == "rnngen" else text
+    text = f"**{text}**" if round(middle, 2) > 1 and row["contender"].startswith("rnngen") else text
     return f"{text} ({low:.2f} - {high:.2f})" if quartiles else text
 
 
@@ -354,3 +369,28 @@ def megabytes(row: Row | None) -> str:
         return "-"
     kept = f", {number(row['saved_mb'])}" if row.get("saved_mb") is not None else ""
     return f"{number(row['peak_mb'])}{kept}"
+
+
+def ratio_of(one: Row, other: Row | None) -> str:
+    """The ratio of two medians; bold if the first took longer."""
+    if other is None:
+        return ""
+    found = one["ms"][1] / other["ms"][1]
+    return f"**{found:.2f}**" if found > 1 else f"{found:.2f}"
+
+
+def _done(reports: Sequence[Row]) -> tuple[str, str]:
+    """The chunks of a training step, and how many ran more than once, forwards and backwards."""
+    forward = reports[0]
+    if forward["chunks"] == 1:
+        return "plain", ""
+    again = " + ".join(str(row["repaired"] + row["step_by_step"]) for row in reports)
+    return f"{forward['chunks']} of {forward['steps']}, {forward['warm_up']}", again
+
+
+def in_page(by_theme: dict[str, str], about: str) -> str:
+    """Both files of a picture, of which a page shows the one that suits it."""
+    return (
+        f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{by_theme["dark"]}">\n'
+        f'  <img alt="{about}" src="{by_theme["light"]}">\n</picture>'
+    )

@@ -4,6 +4,7 @@ threads   two threads beside one
 sizes     LSTM and GRU beside torch.nn's and others', by width and batch
 library   every cell of the library beside nn.LSTM of its size
 length    time by the number of steps
+chunks    long sequences in chunks, by cells that forget and cells that do not
 memory    the same of memory
 first     the time to the first result, in a fresh process
 floor     how fast torch multiplies
@@ -16,6 +17,7 @@ from benchmarks.alone import FirstResult, Memory
 from benchmarks.contenders import OTHER_CELL
 from benchmarks.contenders.torch_nn import CLASSES
 from benchmarks.contenders.torchrecurrent import CELLS as THEIRS
+from benchmarks.forgetting import VARIANTS, Forgetting
 from benchmarks.machine import AVAILABLE
 from benchmarks.measure import Budget, Comparison, Rate
 from benchmarks.problem import Case
@@ -92,6 +94,12 @@ def _length(wanted: Wanted) -> Iterator[Task]:
             yield Comparison("length", Case(cell, time, BATCH, HIDDEN), contenders, "torch.nn", budget)
 
 
+def _chunks(wanted: Wanted) -> Iterator[Task]:
+    for variant in VARIANTS[: 2 if wanted.quick else None]:
+        if not wanted.cells or variant.cell in wanted.cells:
+            yield Forgetting(variant, replace(_budget(wanted), least=3, most=9))
+
+
 def _memory(wanted: Wanted) -> Iterator[Task]:
     for cell in _wanted(PEERS[:1], wanted):
         for time in MEMORIES[:1] if wanted.quick else MEMORIES:
@@ -114,6 +122,7 @@ PARTS: dict[str, Callable[[Wanted], Iterator[Task]]] = {
     "sizes": _sizes,
     "library": _library,
     "length": _length,
+    "chunks": _chunks,
     "memory": _memory,
     "first": _first,
     "floor": _floor,
