@@ -50,6 +50,7 @@ class Compiled:
     binary: what the driver loads, a cubin or an hsaco file.
     assembly: the text that was assembled into `binary`, PTX or amdgcn.
     llvm_ir: what LLVM turned into `assembly`, after its own passes.
+    arguments: the names of those that a launch gives, in order.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Compiled:
     binary: bytes = field(repr=False)
     assembly: str = field(repr=False)
     llvm_ir: str = field(repr=False)
+    arguments: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -125,6 +127,7 @@ def compile_kernel(
         binary=built.asm[binary],
         assembly=built.asm[assembly],
         llvm_ir=built.asm["llir"],
+        arguments=tuple(name for name in kernel.arg_names if name in signature),
     )
 
 

@@ -30,11 +30,13 @@ _MOST_BLOCKS = 100
 class Trip:
     """One trip of the time loop as LLVM leaves it.
 
-    accesses: to global memory, by kind: "store", "load", "async copy".
+    accesses: to global memory, by kind: "store", "load", "async copy". reads: of those that read, how many start from
+    an argument of the kernel, by its place among the arguments; None for what comes from somewhere else.
     """
 
     steps: int
     accesses: Mapping[str, Fraction]
+    reads: Mapping[int | None, Fraction] = field(default_factory=dict)
 
 
 def trip_of(llvm_ir: str) -> Trip | None:
@@ -56,10 +58,15 @@ def trip_of(llvm_ir: str) -> Trip | None:
     if STEPS % trips:
         raise ValueError(f"{STEPS} steps more are {trips} trips more, so that a trip is no whole number of steps")
     accesses: Counter[str] = Counter()
+    reads: Counter[int | None] = Counter()
     for label in function.loop(most) & more.keys():
-        for kind, number in function.blocks[label].accesses.items():
-            accesses[kind] += number * Fraction(more[label], trips)
-    return Trip(STEPS // trips, accesses)
+        block, often = function.blocks[label], Fraction(more[label], trips)
+        for kind, number in block.accesses.items():
+            accesses[kind] += number * often
+        for pointer in block.reads:
+            for place in function.arguments_of(pointer):
+                reads[place] += often
+    return Trip(STEPS // trips, accesses, reads)
 
 
 _ACCESSES = tuple(
@@ -73,6 +80,8 @@ _ACCESSES = tuple(
 )
 
 _NAME = r"%[\w.$-]+"
+_POINTER = re.compile(rf"ptr addrspace\([178]\) (?:\w+ )*({_NAME})")
+_POINTER_PHI = re.compile(r"phi ptr addrspace\([178]\) ")
 _DEFINE = re.compile(r"define .*?\((.*)\)[^()]*\{$", re.MULTILINE)
 _ARGUMENT = re.compile(rf"\bi\d+\b.*?({_NAME})")
 _LABEL = re.compile(r"([\w.$-]+):")
@@ -176,12 +185,14 @@ def _instruction(name: str, text: str) -> _Instruction | None:
 class _Block:
     """A run of instructions: those on integers, and where control goes on.
 
-    phis: the values that depend on where control came from: their bits, and the operand for each block.
+    phis: the values that depend on where control came from: their bits, and the operand for each block. reads: the
+    pointer of each access that reads.
     """
 
     phis: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     instructions: list[_Instruction] = field(default_factory=list)
     accesses: Counter[str] = field(default_factory=Counter)
+    reads: list[str] = field(default_factory=list)
     condition: str = ""
     targets: tuple[str, ...] = ()
 
@@ -197,6 +208,8 @@ class _Function:
         if define is None:
             raise ValueError("The LLVM IR defines no function")
         self.arguments = [found[1] for text in define[1].split(", ") if (found := _ARGUMENT.match(text))]
+        self.places = {text.split()[-1]: place for place, text in enumerate(define[1].split(", "))}
+        self.pointers: dict[str, list[str]] = {}  # what each is made of
         self.endless: set[str] = set()
         self.blocks: dict[str, _Block] = {}
         block = self.blocks[""] = _Block()
@@ -206,8 +219,29 @@ class _Function:
             if label := _LABEL.match(line):
                 block = self.blocks[f"%{label[1]}"] = _Block()
             else:
-                _read(line.strip().partition(", !dbg ")[0], block)
+                text = line.strip().partition(", !dbg ")[0]
+                _read(text, block)
+                self._note_pointer(text)
         self._keep_what_branches_need()
+
+    def _note_pointer(self, line: str) -> None:
+        assignment = _ASSIGNMENT.match(line)
+        if assignment and (found := _pointers(assignment[2])):
+            self.pointers[assignment[1]] = found
+
+    def arguments_of(self, pointer: str) -> set[int | None]:
+        """The places of the arguments that an address is reckoned from; None for what is none."""
+        found: set[int | None] = set()
+        seen, waiting = {pointer}, [pointer]
+        while waiting:
+            name = waiting.pop()
+            if name in self.pointers:
+                fresh = set(self.pointers[name]) - seen
+                seen |= fresh
+                waiting.extend(fresh)
+            else:
+                found.add(self.places.get(name))
+        return found
 
     def loop(self, label: str) -> frozenset[str]:
         """The blocks of the outermost loop around a block."""
@@ -283,11 +317,20 @@ class _Function:
         return incoming[last] if last else next(text for label, text in incoming.items() if label not in self.blocks)
 
 
+def _pointers(text: str) -> list[str]:
+    """The pointers to global memory among the operands of an instruction."""
+    if _POINTER_PHI.match(text):
+        return [value for value, _ in _INCOMING.findall(text)]
+    return _POINTER.findall(text)
+
+
 def _read(line: str, block: _Block) -> None:
     """Add one line to its block."""
     for kind, pattern in _ACCESSES:
         if pattern.search(line):
             block.accesses[kind] += 1
+            if kind != "store":
+                block.reads += _pointers(line)[:1]
             break
     if branch := _BRANCH.match(line):
         block.condition, block.targets = branch[1], (branch[2], branch[3])
