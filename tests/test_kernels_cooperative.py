@@ -102,6 +102,20 @@ def test_few_rows_in_half_precision(layer_of, name):
     check(layer_of, name, (3, 3, 2, 70), dtype=torch.bfloat16)
 
 
+def test_parts_of_a_sum_may_be_larger_than_the_largest_float16(layer_of):
+    """The columns of this matrix are 0 as a whole; of either slice alone they are 160000."""
+    layer = layer_of("rnn")(3, 16, schedule="cooperative", dtype=torch.float16)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.weight_hh_l0[..., :8, :] = 2e4
+        layer.weight_hh_l0[..., 8:, :] = -2e4
+    with checked(0):
+        y, _ = layer(torch.zeros(3, 1, 3, dtype=torch.float16))
+        (gradient,) = torch.autograd.grad(y[-1].sum(), [layer.bias_ih_l0])
+    assert gradient.tolist() == torch.ones_like(gradient).tolist()
+
+
 def test_the_order_changes_no_bit(layer_of):
     layer = layer_of("lstm")(3, 20, schedule="cooperative", dtype=torch.bfloat16)
     x = torch.randn(4, 9, 3, dtype=torch.bfloat16)
@@ -121,7 +135,7 @@ def run(layer_class, seed=0):
     """Both directions of a scan by two groups of three programs, which change places only where they wait."""
     layer = layer_class(2, 17, schedule="cooperative")
     with checked(seed, 0) as found:
-        y, _ = layer(torch.randn(4, 9, 2))
+        y, _ = layer(torch.randn(8, 9, 2))
         y.sum().backward()
     return found.programs
 

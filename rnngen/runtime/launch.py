@@ -124,10 +124,12 @@ class Arguments:
 
     def exchange(self, room: Mapping[str, int], counters: int) -> list[Tensor]:
         """Memory through which the programs of a launch exchange what they compute: a tensor for each kind that is not
-        empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0.
+        empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0. So
+        are "sums" of float16: what programs add up may pass 65504 where the sum does not.
         """
         state = self.states[0]
-        kinds = {name: self.accumulator if name == "numbers" else state.dtype for name in room}
+        exact = {"numbers", "sums"} if state.dtype == torch.float16 else {"numbers"}
+        kinds = {name: self.accumulator if name in exact else state.dtype for name in room}
         found = [state.new_empty(size, dtype=kinds[name]) for name, size in room.items() if size]
         return [*found, state.new_zeros(counters, dtype=torch.int32)]
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 class Kin:
     """What machines with the same matrix instructions have in common, with Triton 3.6 to 3.9.
 
-    half_products: whether half types are multiplied as they are, and not widened first. async_copies: whether loads
-    ahead wait in on-chip memory. full_sums: whether sums travel through it in full precision. barrier_bytes: what the
-    barriers of its products take of it.
+    half_products: whether half types are multiplied as they are, and not widened first. wide_products: whether four
+    warps multiply 64 rows at once. async_copies: whether loads ahead wait in on-chip memory. full_sums: whether sums
+    travel through it in full precision. barrier_bytes: what the barriers of its products take of it.
     """
 
     half_products: bool = True
+    wide_products: bool = False
     async_copies: bool = True
     full_sums: bool = False
     barrier_bytes: int = 0
@@ -21,8 +22,8 @@ class Kin:
 KINS = {
     "sm_75": Kin(half_products=False, async_copies=False),
     "sm_80": Kin(),
-    "sm_90": Kin(),
-    "sm_100": Kin(full_sums=True, barrier_bytes=16),  # they come from tensor memory
+    "sm_90": Kin(wide_products=True),
+    "sm_100": Kin(wide_products=True, full_sums=True, barrier_bytes=16),  # they come from tensor memory
     "gfx942": Kin(full_sums=True),
 }
 
@@ -55,7 +56,7 @@ class Machine:
     double_tflops: float
     stage_us: float = 3.5
     product_us: float = 4.6
-    exchange_cycles: float = 2950
+    exchange_cycles: float = 2390
     factors: tuple[tuple[str, float], ...] = ()
 
     def factor(self, schedule: str) -> float:

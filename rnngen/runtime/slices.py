@@ -1,11 +1,13 @@
 """Slices of units: how the programs of a group, each with KU units of one head and the same BB elements of the batch,
 look across all units of it through memory.
 
-    send_tile, send_sums, send_numbers; arrive;    other work;    await_others; multiply_rows, receive_sums, ...
+    send_tile, send_sums, send_numbers; arrive; await_others; receive_tiles, receive_sums;
+    other work; multiply_rows, add_sums, receive_numbers
 
-That is a turn. Who is at a turn has seen all others arrive at the one before, and they have read by then what was sent
-at the one before that: so there are two halves of each buffer, for even turns and for odd ones. The counter of a group
-only grows, from 0 when the kernel is launched.
+That is a turn. What is stored for the caller is stored while what was received comes from the L2 cache. Who is at a
+turn has seen all others arrive at the one before, and they have read by then what was sent at the one before that: so
+there are two halves of each buffer, for even turns and for odd ones. The counter of a group only grows, from 0 when the
+kernel is launched.
 
 A buffer that is read after `await_others` is read past the cache of the multiprocessor (".cg"), and always in the same
 order: sums do not depend on who came first.
@@ -13,7 +15,7 @@ order: sums do not depend on who came first.
 
 from rnngen.runtime.language import tl, triton
 from rnngen.runtime.steps import step_at
-from rnngen.runtime.tiles import load_stack, pack, row_part, row_unit, unpack
+from rnngen.runtime.tiles import load_stack, pack, row_part, row_unit, store_stack, unpack
 
 
 @triton.jit
@@ -76,6 +78,25 @@ def tiles_of(stacked, COUNT: tl.constexpr, KU: tl.constexpr, BB: tl.constexpr, A
         return tiles + tiles_of(stacked[1:], COUNT - 4, KU, BB, ACC)
 
 
+@triton.jit
+def store_slice(pointer, tiles, row, left, block: tl.constexpr, total: tl.constexpr, H: tl.constexpr, inside,
+                KU: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+    """Tiles as neighbouring blocks of a stream, of the `inside` units of a slice. A single one is stored as `send_tile`
+    does it: in any other layout Triton computes some of a step twice, 122 cycles of an LSTM of 512 units.
+    """
+    COUNT: tl.constexpr = len(tiles)
+    if COUNT == 1:
+        unit, batch = tl.arange(0, KU)[:, None], tl.arange(0, BB)[None, :]
+        at = pointer + row * (total * H) + (batch * (total * H) + block * H + unit)
+        tl.store(at, tiles[0].to(pointer.dtype.element_ty), mask=(unit < inside) & (batch < left))
+    elif COUNT <= 4:
+        P: tl.constexpr = COUNT if COUNT == 2 else 4
+        store_stack(pointer, pack(tiles, KU, BB), row, 0, left, block, COUNT, total, P, H, inside, KU, BB)
+    else:
+        store_slice(pointer, tiles[:4], row, left, block, total, H, inside, KU, BB)
+        store_slice(pointer, tiles[4:], row, left, block + 4, total, H, inside, KU, BB)
+
+
 # Vectors that matrices are applied to: (turn, slot, batch, all units). Every program has rows of the matrices, for its
 # own units.
 
@@ -93,12 +114,18 @@ def send_tile(pointer, tile, turn, slot: tl.constexpr, SLOTS: tl.constexpr, plac
 @triton.jit
 def received(pointer, first: tl.constexpr, WIDTH: tl.constexpr, UNITS: tl.constexpr, KT: tl.constexpr,
              BB: tl.constexpr):  # fmt: skip
-    """KT units of a vector from `first` on, and zeros behind the last."""
+    """KT units of a vector from `first` on, and zeros behind the last; their bits, as integers. What is to be done
+    while they come is done then: a load of what is multiplied Triton waits for at once, to put it into on-chip
+    memory. An LSTM of 512 units takes 2916 cycles a step by the estimate for sm_90, and 3025 with the load as it is.
+    """
+    BITS: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth
+    bits: tl.constexpr = tl.int16 if BITS == 16 else tl.int32 if BITS == 32 else tl.int64
     unit, batch = first + tl.arange(0, KT)[:, None], tl.arange(0, BB)[None, :]
+    at = (pointer + (batch * UNITS + unit)).to(tl.pointer_type(bits), bitcast=True)
     if first + KT <= WIDTH:
-        tile = tl.load(pointer + (batch * UNITS + unit), cache_modifier=".cg")
+        tile = tl.load(at, cache_modifier=".cg")
     else:
-        tile = tl.load(pointer + (batch * UNITS + unit), mask=unit < WIDTH, other=0.0, cache_modifier=".cg")
+        tile = tl.load(at, mask=unit < WIDTH, other=0, cache_modifier=".cg")
     return tile
 
 
@@ -139,43 +166,66 @@ def received_tiles(pointer, first: tl.constexpr, MOST: tl.constexpr, WIDTH: tl.c
 
 
 @triton.jit
-def multiply_rows(matrices, pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, COUNT: tl.constexpr,
+def most_units(pointer, TILES: tl.constexpr, KT: tl.constexpr, BB: tl.constexpr):
+    """How many units of a vector are in registers at once: as many tiles as 32 registers of 128 threads hold."""
+    ROOM: tl.constexpr = 131072 // pointer.dtype.element_ty.primitive_bitwidth
+    if TILES * KT * BB <= ROOM:
+        units: tl.constexpr = TILES * KT
+    elif KT * BB < ROOM:
+        units: tl.constexpr = ROOM // (KT * BB) * KT
+    else:
+        units: tl.constexpr = KT
+    return units
+
+
+@triton.jit
+def receive_tiles(pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr, SLICES: tl.constexpr,
+                  KU: tl.constexpr, KT: tl.constexpr, BB: tl.constexpr):  # fmt: skip
+    """The first tiles of a vector, as many as fit the registers."""
+    UNITS: tl.constexpr = SLICES * KU
+    MOST: tl.constexpr = most_units(pointer, (WIDTH + KT - 1) // KT, KT, BB)
+    vector = pointer + (turn % 2 * SLOTS + slot) * (BB * UNITS)
+    return received_tiles(vector, 0, MOST, WIDTH, UNITS, KT, BB)
+
+
+@triton.jit
+def multiply_rows(matrices, loaded, pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, COUNT: tl.constexpr,
                   WIDTH: tl.constexpr, SLICES: tl.constexpr, KU: tl.constexpr, KT: tl.constexpr, BB: tl.constexpr,
-                  PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """M @ v for each of COUNT matrices, of the units of this slice. As many tiles of the vector as fit the registers
-    are loaded before the first is multiplied, and wait for memory once. Few rows are multiplied by one tile in four
-    products, each of a fourth of it, since all warps would repeat one: a GRU v3 of 256 units takes 6564 cycles a step
-    and not 7220 by the estimate for sm_90.
+                  FEW: tl.constexpr, APART: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """M @ v for each of COUNT matrices, of the units of this slice. loaded: what `receive_tiles` has loaded of v. Rows
+    of which there are less than FEW are multiplied by a tile in APART products, each of a part of it, since all warps
+    would repeat one: a GRU v3 of 256 units takes 5296 cycles a step and not 5676 by the estimate for sm_90. Without
+    matrix instructions a thread has more of each, and reads less: an LSTM of 512 units in float32 7836 and not 15285.
     """
     TILES: tl.constexpr = (WIDTH + KT - 1) // KT
-    ROOM: tl.constexpr = 131072 // pointer.dtype.element_ty.primitive_bitwidth  # 32 registers of 128 threads
-    MOST: tl.constexpr = KT * (TILES if TILES * KT * BB <= ROOM else ROOM // (KT * BB) if KT * BB < ROOM else 1)
+    MOST: tl.constexpr = most_units(pointer, TILES, KT, BB)
     UNITS: tl.constexpr = SLICES * KU
     P: tl.constexpr = COUNT if COUNT <= 2 else 4
     vector = pointer + (turn % 2 * SLOTS + slot) * (BB * UNITS)
     ROWS: tl.constexpr = P * KU
     HALF: tl.constexpr = matrices[0].dtype.primitive_bitwidth == 16
-    APART: tl.constexpr = 4 if HALF and ROWS < 64 and TILES == 1 and KT >= 64 else 1
-    if APART > 1:
-        sums = tl.zeros([APART, ROWS, BB], ACC)
-    else:
+    WHOLE: tl.constexpr = ROWS >= FEW or KT < 8 * APART or not (HALF or PRECISION == "ieee")
+    if WHOLE:
         sums = tl.zeros([ROWS, BB], ACC)
+    else:
+        sums = tl.zeros([APART, ROWS, BB], ACC)
     for first in tl.static_range(0, WIDTH, MOST):
-        operands = received_tiles(vector, first, MOST, WIDTH, UNITS, KT, BB)
+        operands = loaded if first == 0 else received_tiles(vector, first, MOST, WIDTH, UNITS, KT, BB)
         for k in tl.static_range(len(operands)):
-            matrix, operand = matrices[first // KT + k], operands[k]
-            if APART > 1:
+            matrix, operand = matrices[first // KT + k], operands[k].to(pointer.dtype.element_ty, bitcast=True)
+            if not WHOLE:
                 matrix = matrix.reshape(ROWS, APART, KT // APART).permute(1, 0, 2)
                 operand = operand.reshape(APART, KT // APART, BB)
             sums = tl.dot(matrix, operand, sums, input_precision=PRECISION, out_dtype=ACC)
-    product = tl.sum(sums, axis=0) if APART > 1 else sums
+    product = sums if WHOLE else tl.sum(sums, axis=0)
     if COUNT <= 4:
         return unpack(product, COUNT, P, KU, BB)
     else:
         tiles = unpack(product, 4, 4, KU, BB)
         return tiles + multiply_rows(
-            matrices[TILES:], pointer, turn, slot, SLOTS, COUNT - 4, WIDTH, SLICES, KU, KT, BB, PRECISION, ACC
-        )
+            matrices[TILES:], loaded, pointer, turn, slot, SLOTS, COUNT - 4, WIDTH, SLICES, KU, KT, BB, FEW, APART,
+            PRECISION, ACC
+        )  # fmt: skip
 
 
 # Sums of transposed products: (turn, slot, slice that reads, slice that wrote, batch, unit). Every program has the
@@ -242,9 +292,9 @@ def send_sums(pointer, matrices, tiles, turn, slot: tl.constexpr, SLOTS: tl.cons
 
 @triton.jit
 def receive_sums(pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, place, SLICES: tl.constexpr, KU: tl.constexpr,
-                 BB: tl.constexpr, OWN: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """The sum of what all slices have sent to this one, in their order. A thread has OWN units of all of them, so that
-    threads need not wait for one another.
+                 BB: tl.constexpr, OWN: tl.constexpr):  # fmt: skip
+    """What all slices have sent to this one. A thread has OWN units of all of them, so that threads need not wait for
+    one another to add them up.
     """
     ROUND: tl.constexpr = triton.next_power_of_2(SLICES)
     start = pointer + (turn % 2 * SLOTS + slot) * (SLICES * KU * SLICES * BB) + place * (SLICES * KU * BB)
@@ -255,6 +305,12 @@ def receive_sums(pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, place, 
         parts = tl.load(start + at, cache_modifier=".cg")
     else:
         parts = tl.load(start + at, mask=slice < SLICES, other=0.0, cache_modifier=".cg")
+    return parts
+
+
+@triton.jit
+def add_sums(parts, ACC: tl.constexpr):
+    """The sum of what all slices have sent, in their order."""
     return tl.trans(tl.sum(parts.to(ACC), axis=0))
 
 
