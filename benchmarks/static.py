@@ -2,16 +2,18 @@
 
     python -m benchmarks.static MODEL.toml --target sm_90 [--width 64] [--heads 1] [--batch 16] [--dtype bfloat16]
                                 [--json]
+    python -m benchmarks.static [--target sm_90 ...] [--out FILE.jsonl]
 
 Every kernel of the model is compiled with the constants that the cost model picks for the sizes. The cycles are an
-estimate by a scoreboard (see `benchmarks.sass`): for ranking, never a time.
+estimate by a scoreboard (see `benchmarks.sass`): for ranking, never a time. Without a model it makes the table of wide
+layers (see `benchmarks.wide`), which is kept with the other results.
 """
 
 import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +27,7 @@ from rnngen.compile import compile_model, compiled
 from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.triton import Kernel, kernels
-from rnngen.emit.triton.cooperative import CooperativeText
+from rnngen.emit.triton.cooperative import SUMS, CooperativeText
 from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.emit.triton.sweep import SweepText
 from rnngen.explain import ITEM_SIZES
@@ -45,7 +47,8 @@ class Job:
 
     cell, direction, masked, resets, schedule, stage: which kernel it is, however modules are written. stage counts from
     1 the kernels of one step; None where one kernel is the whole scan.
-    expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it.
+    expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it. weights: the
+    arguments that are matrices.
     """
 
     cell: str
@@ -60,6 +63,7 @@ class Job:
     constants: dict[str, object]
     options: Mapping[str, int]
     expected_bytes: int | None = None
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ def jobs(
                 for stage, name, signature, constants in types.of(kernel, choice, size):
                     which = (cell.name, direction, masked, resets, kernel.schedule, stage)
                     job = Job(*which, kernel.schedule == chosen, name, signature, constants, choice.options)
+                    if not isinstance(kernel.text, StepwiseText):
+                        job = replace(job, weights=tuple(one.pointer for one in kernel.text.matrices))
                     if kernel.schedule == "resident":
                         expected = shared_bytes(facts, size, MACHINES[target], choice.constants)
                         job = replace(job, expected_bytes=expected)
@@ -165,6 +171,8 @@ class _Types:
         accumulator = "*fp64" if self.dtype == "float64" else "*fp32"
         types = {pointer: accumulator if pointer in wide else f"*{TYPES[self.dtype]}" for pointer in pointers}
         counters = {text.counters} if isinstance(text, CooperativeText) else set()
+        if isinstance(text, CooperativeText) and self.dtype == "float16" and SUMS in text.buffers:
+            types[text.buffers[SUMS]] = accumulator
         flags = {text.mask_pointer, text.resets.pointer, *counters}
         types |= {pointer: "*i32" for pointer in types if pointer in flags}
         absent = set() if self.masked else {text.mask_pointer}
@@ -250,6 +258,7 @@ def rows(
     widths: Sequence[int],
     heads: int,
     variants: Sequence[tuple[bool, bool]] = VARIANTS,
+    schedules: Collection[str] = tuple(SCHEDULES),
 ) -> Iterator[Row]:
     """Every kernel of the model compiled for every width of a head; a stack's layers have sizes of their own."""
     description = describe(source)
@@ -268,13 +277,17 @@ def rows(
         module = load(source, Path(folder))
         for cell, size in cells:
             for job in jobs(cell, size, target, dtype, variants=variants):
+                if job.schedule not in schedules:
+                    continue
                 compiled = compile_job(module, job, target)
-                yield Row(job, size, dtype, analyse(compiled), compiled.fits)
+                yield Row(job, size, dtype, analyse(compiled, weights=job.weights), compiled.fits)
 
 
 @click.command()
-@click.argument("model")
-@click.option("--target", type=click.Choice(list(TARGETS)), default="sm_90", show_default=True)
+@click.argument("model", required=False)
+@click.option(
+    "--target", type=click.Choice(list(TARGETS)), multiple=True, help="By default sm_90, or those of wide layers."
+)
 @click.option("--dtype", type=click.Choice(list(TYPES)), default="bfloat16", show_default=True)
 @click.option(
     "--width",
@@ -287,8 +300,38 @@ def rows(
 @click.option("--heads", type=int, default=1, show_default=True, help="Of a block-diagonal cell.")
 @click.option("--batch", type=int, default=16, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def main(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, as_json: bool) -> None:
-    """Compile every kernel of MODEL, a file or a cell of the library, and report what came out."""
+@click.option("--out", type=click.Path(path_type=Path), help="Where rows of wide layers are kept.")
+def main(
+    model: str | None,
+    target: tuple[str, ...],
+    dtype: str,
+    width: tuple[int, ...],
+    heads: int,
+    batch: int,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Compile every kernel of MODEL, a file or a cell of the library, and report what came out; without one, the
+    cooperative kernels of wide layers.
+    """
+    if model is None:
+        _wide(target, out)
+    else:
+        for one in target or ("sm_90",):
+            _model(model, one, dtype, width, heads, batch, as_json)
+
+
+def _wide(targets: tuple[str, ...], out: Path | None) -> None:
+    from benchmarks.wide import HEAD, KEPT, TARGETS, cells_of, wide_rows, write
+
+    widths = (16, 6, 6, 16, 10, 7, 5, 8, 7, 6)
+    click.echo(f"{'target':7}" + " ".join(name.ljust(size) for name, size in zip(HEAD, widths, strict=True)))
+    for row in write(wide_rows(targets=targets or TARGETS), out or KEPT):
+        texts = [text.ljust(size) for text, size in zip(cells_of(row), widths, strict=False)]
+        click.echo(f"{row['target']:7}" + " ".join(texts))
+
+
+def _model(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, as_json: bool) -> None:
     found = list(rows(source_of(model), target, dtype, batch, width, heads))
     if as_json:
         click.echo(json.dumps([row.record for row in found], indent=1))

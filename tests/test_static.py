@@ -6,7 +6,17 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from benchmarks.aot import TARGETS, Compiled, compile_kernel, compiler_processes
-from benchmarks.sass import CLOCK_GHZ, DRAM_CYCLES, L2_CYCLES, Report, analyse
+from benchmarks.sass import (
+    CLOCK_GHZ,
+    DRAM_CYCLES,
+    L2_BYTES_PER_CYCLE,
+    L2_CYCLES,
+    Control,
+    Instruction,
+    Report,
+    _Warp,
+    analyse,
+)
 from benchmarks.steps import Trip, trip_of
 
 SCAN = {"x_ptr": "*fp32", "y_ptr": "*fp32", "T": "i32"}
@@ -255,7 +265,52 @@ def test_a_trip_of_several_steps_is_divided_among_them():
 )
 def test_loops_are_played_to_their_bound(bound, trip):
     bounded = LLVM_IR.replace("  br i1 %3", f"  %bound = {bound}\n  br i1 %3").replace("%6, %1", "%6, %bound")
-    assert trip_of(bounded) == (Trip(*trip) if trip else None)
+    assert trip_of(bounded) == (Trip(*trip, {0: 1}) if trip else None)
+
+
+READS = """
+define void @scan(ptr addrspace(1) %0, ptr addrspace(1) %1, ptr addrspace(1) %2, i32 %3) {
+  %5 = getelementptr i8, ptr addrspace(1) %1, i64 16
+  %6 = tail call { i32 } asm sideeffect "ld.global.b32 { $0 }, [ $1 + 0 ];", "=r,l"(ptr addrspace(1) %0)
+  br label %step
+
+step:                                             ; preds = %step, %4
+  %7 = phi ptr addrspace(1) [ %5, %4 ], [ %9, %step ]
+  %8 = phi i32 [ 0, %4 ], [ %14, %step ]
+  %9 = getelementptr bfloat, ptr addrspace(1) %7, i64 8
+  %10 = load float, ptr addrspace(1) %9, align 4
+  %11 = select i1 true, ptr addrspace(1) %0, ptr addrspace(1) %1
+  %12 = load float, ptr addrspace(1) %11, align 4
+  %13 = load float, ptr addrspace(1) %unknown, align 4
+  store float %10, ptr addrspace(1) %2, align 4
+  %14 = add nuw nsw i32 %8, 1
+  %15 = icmp eq i32 %14, %3
+  br i1 %15, label %last, label %step
+
+last:                                             ; preds = %step
+  ret void
+}
+"""
+
+
+def test_reads_of_a_step_are_followed_to_their_argument():
+    """A pointer that may be either of two counts for both; one that nobody can follow for none."""
+    assert trip_of(READS) == Trip(1, {"load": 3, "store": 1}, {1: 2, 0: 1, None: 1})
+
+
+def test_what_other_blocks_wrote_comes_from_the_l2_cache():
+    """Behind what was asked for before; and a fence waits until a store is there."""
+    warp = _Warp("sm_90", 4, DRAM_CYCLES)
+    load = Instruction("LDG.E.128.STRONG.GPU", "R0", control=Control(1, 0, None, ()))
+    for _ in range(2):
+        warp.issue(load)
+    bytes_read = 2 * 4 * 32 * 16
+    assert warp.scoreboards[0] == pytest.approx(L2_CYCLES + bytes_read / L2_BYTES_PER_CYCLE, abs=1)
+    began = warp.now
+    warp.issue(Instruction("MEMBAR.ALL.CTA", "", control=Control(1, None, None, ())))
+    assert warp.now == began + 1
+    warp.issue(Instruction("MEMBAR.ALL.GPU", "", control=Control(1, None, None, ())))
+    assert warp.now == began + 2 + L2_CYCLES
 
 
 def test_a_loop_without_an_end_is_refused():

@@ -60,8 +60,16 @@ def texts(machines: dict[str, Rows]) -> tuple[str, str]:
     both = {theme: f"{PICTURES}/{ESTIMATES}-{theme}.svg" for theme in THEMES}
     about = "Time of a step against the hidden units, estimated, for two cards and two types"
     estimated = {"picture": in_page(both, about), "table": markdown(estimates.table(estimates.chains()))}
-    page = environment.get_template("performance.md.jinja").render(machines=found, estimated=estimated)
+    page = environment.get_template("performance.md.jinja").render(machines=found, estimated=estimated, wide=_wide())
     return page.strip() + "\n", environment.get_template("readme.md.jinja").render(one=first).strip()
+
+
+def _wide() -> dict[str, object]:
+    """What the page says of the kernels of wide layers, from the rows that are kept."""
+    from benchmarks import wide
+
+    found = wide.read(wide.KEPT)
+    return {"triton": found[0]["triton"], "table": wide.markdown(found).rstrip()}
 
 
 def paragraph(text: str) -> str:
