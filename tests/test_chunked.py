@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from unittest import mock
 
 import pytest
@@ -143,6 +144,69 @@ W = { shape = ["hidden", "inputs"] }
     assert layer.report()[0].repaired > 0 or layer.report()[0].step_by_step > 0
 
 
+LEAKY = """
+name = "leaky"
+states = ["h"]
+inputs = { a = { shape = ["hidden"] } }
+step = "h' = a * h + W @ x"
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+"""
+
+
+@pytest.mark.parametrize("looks", [False, True], ids=["at once", "after a look"])
+def test_a_count_of_what_is_rare_is_kept_beside_what_is_large(looks, layer_of):
+    """It takes in less over a chunk than a unit in the last place of the largest of the state, and of its adjoint."""
+    torch.manual_seed(0)
+    layer = layer_of(LEAKY)(1, 2)
+    small = torch.tensor([1.0, 1e-9])
+    with torch.no_grad():
+        layer.block("W").copy_(small[:, None])
+    x, a = torch.rand(LONG, 1, 1), torch.tensor([0.3, 1.0]).expand(LONG, 1, 2)
+
+    def found(schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        hx = torch.zeros(1, 1, 2, requires_grad=True)
+        y, _ = layer(x, hx, a=a)
+        return [one[..., 1].detach() for one in (y, *torch.autograd.grad((y * small).sum(), hx))]
+
+    with nullcontext() if looks else in_chunks():
+        assert max(errors(found("chunked 50 25"), found("auto"))) < 1e-6
+
+
+@pytest.mark.parametrize("number", ["bfloat16", "float16"])
+def test_what_is_nearly_forgotten_is_not_yet_in_half_precision(number, layer_of):
+    """States there go from step to step in float32, so the plain scan is no more than one rounding off."""
+    dtype = getattr(torch, number)
+    torch.manual_seed(0)
+    layer = layer_of(LEAKY)(1, 4).to(dtype)
+    with torch.no_grad():
+        layer.block("W").fill_(0.125)
+    x = torch.rand(LONG, 1, 1).to(dtype)
+    a = torch.full((LONG, 1, 4), (3 * torch.finfo(dtype).eps) ** (1 / 40)).to(dtype)
+
+    def found(layer: nn.Module, schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        own = x.to(layer.block("W").dtype).requires_grad_()
+        y, _ = layer(own, a=a.to(own.dtype))
+        return [y.detach(), *torch.autograd.grad(y.sum(), own)]
+
+    exact = found(copy.deepcopy(layer).double(), "auto")
+    plain = errors(found(layer, "auto"), exact)
+    with in_chunks():
+        chunked = errors(found(layer, "chunked 50 40"), exact)
+    assert not [pair for pair in zip(chunked, plain, strict=True) if not pair[0] <= 2 * pair[1]]
+
+
+def test_a_batch_of_nothing(layer_of):
+    layer = forgetting(layer_of("lstm"), schedule="chunked 50 40", return_state=False)
+    x = torch.randn(LONG, 0, I, requires_grad=True)
+    y = layer(x)
+    assert y.shape == (LONG, 0, 8)
+    y.sum().backward()
+    assert torch.func.vmap(layer)(torch.randn(0, LONG, 2, I)).shape == (0, LONG, 2, 8)
+
+
 def test_a_chunk_that_is_not_right_is_seen(layer_of):
     """The judge: if nothing is ever apart, the answer is wrong."""
     layer = remembering(layer_of("lstm"))
@@ -245,6 +309,34 @@ def test_a_compiled_graph_runs_chunks_too(layer_of):
     (one,), (other,) = (torch.autograd.grad(y.square().sum(), x) for y in (plain, found))
     assert torch.allclose(one, other, atol=1e-5)
     assert layer.report() == []
+
+
+@pytest.mark.parametrize("schedule", ["chunked 50 40", "chunked"])
+def test_a_graph_of_any_length_is_the_plain_scan(schedule, layer_of):
+    """How many chunks there are follows from the time, and a graph must not be of one time alone."""
+    layer = forgetting(layer_of("gru"))
+    x, longer = torch.randn(LONG, 3, I), torch.randn(LONG + 100, 5, I)
+    plain, _ = layer(longer)
+    layer.schedule = schedule
+    torch._dynamo.mark_dynamic(x, 0)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    compiled(x)
+    time, batch = torch.export.Dim("time", max=10**6), torch.export.Dim("batch", max=64)
+    exported = torch.export.export(layer, (x,), dynamic_shapes=({0: time, 1: batch},)).module()
+    for run in (compiled, exported):
+        assert torch.allclose(run(longer)[0], plain, atol=1e-6)
+
+
+def test_threads_change_no_bit_where_sizes_are_given(native_of):
+    layer = forgetting(native_of("lstm").LSTM)
+    x, threads, found = torch.randn(LONG, 3, I), torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(answer(layer, "chunked 50 40", x))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_vmap(layer_of):

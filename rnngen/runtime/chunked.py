@@ -26,11 +26,12 @@ from rnngen.runtime.agreement import (
     Chunks,
     Report,
     eps,
-    largest,
+    gaps,
+    neighbours,
     pilots,
     record,
+    scales,
     shifted,
-    with_neighbours,
 )
 from rnngen.runtime.launch import has_kernels, machine_of
 from rnngen.runtime.layout import NAME, OF_A_CORE, OF_A_PROGRAM, Layout, sizes_of
@@ -130,7 +131,7 @@ def run_in_chunks(call: Call, schedule: str) -> Found:
     """
     some, time, batch, reverse = call.states[0], call.time, call.batch, call.reverse
     layout = None
-    if not torch.jit.is_tracing():  # a trace runs with longer ones too
+    if _is_fixed(time) and (sizes_of(schedule)[0] or _is_fixed(batch)) and batch:
         layout = Layout.of(schedule, int(time), batch, _at_once(some.device))
     if layout and not is_watched():
         _refuse_capture(some)
@@ -186,6 +187,15 @@ def joined(layout: Layout, rows: Tensor) -> Tensor:
     return chunks.transpose(0, 1).flatten(0, 1)
 
 
+def _is_fixed(size: int) -> bool:
+    """Whether a call has this size whenever it runs: a trace, and a graph of any length, run with others too."""
+    if not torch.compiler.is_compiling():
+        return not torch.jit.is_tracing()
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # which imports sympy
+
+    return has_static_value(size)
+
+
 def _refuse_capture(some: Tensor) -> None:
     if some.is_cuda and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
@@ -223,33 +233,32 @@ def _worth_while(call: Call, layout: Layout, fixed: bool) -> Layout | None:
     starts = [layout.start(place, call.reverse) for place in pilots(layout.count)]
     call = replace(call, last_only=True)
 
-    def windows(times: int, states: Sequence[Tensor]) -> Call:
-        def rows_of(rows: Tensor, more: int = 0) -> Tensor:
-            return torch.cat([rows[start : start + layout.warm_up + more] for start in starts * times], 1)
+    def rows_of(rows: Tensor, more: int = 0) -> Tensor:
+        return torch.cat([rows[start : start + layout.warm_up + more] for start in starts], 1)
 
-        count = times * len(starts)
-        return call.changed(rows_of, lambda one: rows_of(one, 1), lambda one: one.repeat(count, 1), states)
-
-    once = windows(1, [state.repeat(len(starts), 1) for state in call.states])
-    _, ends = once.run()
-    scales = list(map(largest, ends))
+    states = [state.repeat(len(starts), 1) for state in call.states]
+    windows = call.changed(rows_of, lambda one: rows_of(one, 1), lambda one: one.repeat(len(starts), 1), states)
+    _, ends = windows.run()
+    sizes = [scales(end, call.batch) for end in ends]
     elsewhere = [end.roll(call.batch, 0) for end in ends]
-    _, found = windows(2, with_neighbours(elsewhere, [scale.roll(call.batch) for scale in scales])).run()
-    pairs = [end.chunk(2) for end in found]
-    gaps = [largest(there - end) for end, (there, _) in zip(ends, pairs, strict=True)]
-    noise = [largest(one - other) for one, other in pairs]
-    padded = None if once.valid is None else (once.valid == 0).any(0).flatten()
+    _, there = replace(windows, states=elsewhere).run()
+    found, noise = gaps(ends, there, sizes), [torch.zeros_like(size[:, 0]) for size in sizes]
+    padded = None if windows.valid is None else (windows.valid == 0).any(0).flatten()
     if padded is not None:  # what is not known is hoped
-        gaps = [gap.masked_fill(padded, 0) for gap in gaps]
-    apart = Apart([eps(end) for end in ends], gaps, scales, noise, padded)
+        found = [gap.masked_fill(padded, 0) for gap in found]
+    apart = Apart([eps(end) for end in ends], found, noise, padded)
     left, more = apart.outlook(layout.warm_up)
+    if left and more < math.inf:
+        moved = neighbours(elsewhere, [size.roll(call.batch, 0) for size in sizes])
+        noise = gaps(there, replace(windows, states=moved).run()[1], sizes)
+        left, more = replace(apart, noise=noise).outlook(layout.warm_up)
     if not left:
         return layout
     longer = layout.warm_up + more * _SURE
     if not fixed and 1 + longer / layout.steps <= _most_work(ends[0]) and longer <= layout.steps:
         return replace(layout, warm_up=math.ceil(longer))
     passes = math.inf if more == math.inf else math.ceil(more / layout.steps)
-    return layout if 1 + passes * left / len(gaps[0]) <= _most_work(ends[0]) else None
+    return layout if 1 + passes * left / len(found[0]) <= _most_work(ends[0]) else None
 
 
 @dataclass
@@ -297,7 +306,7 @@ def run(
     for a batch, and the states of the first one in the order of the scan are where it begins. carried: how many of the
     states go from step to step, and are not sums.
     """
-    if not is_cut(schedule):
+    if not is_cut(schedule) or not given.states[0].shape[0]:
         run_sweep(which, given, results, direction, schedule, save, keep)
         return
     _refuse_capture(results[-1])

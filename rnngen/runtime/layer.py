@@ -463,8 +463,9 @@ class Layer(Leaf):
         if not is_chunked(self.schedule) or torch.compiler.is_compiling():
             y, state = self._call(self.cell.run, input, given, schedule=self.schedule)
         else:
-            self._reports = []
-            with reporting(self._reports):
+            reports: list[Report] = []  # those of this call: another thread may call the layer too
+            self._reports = reports
+            with reporting(reports):
                 y, state = self._call(self.cell.run, input, given, schedule=self.schedule)
         return (y, state) if self.return_state else y
 
