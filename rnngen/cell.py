@@ -34,6 +34,7 @@ class Cell:
     sizes: further dimensions, with what they are unless a layer says otherwise. outputs: equations, whose values stand
     beside each other.
     lags: what the states are that `lag` makes, by name.
+    save: what its layers keep for a backward pass, a text of `runtime.memory`, "" where nothing is said of it.
     wrappers: what it is compiled with, by name, the first innermost. named_at: where the file names each, none of them
     if the command line does.
     """
@@ -54,6 +55,7 @@ class Cell:
     parameters: tuple[Parameter, ...]
     places: Places = field(compare=False, repr=False)
     wrappers: tuple[str, ...] = ()
+    save: str = ""
     lags: Mapping[str, Lag] = field(default_factory=dict)
     named_at: tuple[Span | None, ...] = field(default=(), compare=False, repr=False)
 

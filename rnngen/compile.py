@@ -144,12 +144,12 @@ def compiled(cells: Sequence[Cell]) -> list[Chained]:
     return found
 
 
-def compile_model(source: Source, wrappers: Sequence[str] = ()) -> Module:
-    """The module that a model file describes. wrappers: what the cell of a cell file is compiled with.
+def compile_model(source: Source, wrappers: Sequence[str] = (), save: str = "") -> Module:
+    """The module that a model file describes. wrappers, save: what the cell of a cell file is compiled with, and keeps.
 
     Raises ModelError with every mistake of the first stage that finds any.
     """
-    description = describe(source, wrappers)
+    description = describe(source, wrappers, save)
     programs = compiled(description.cells)
     _check_work(description.cells, programs)
     _check_layers(description, programs)
@@ -189,8 +189,9 @@ def _beside(target: Target, module: str, cells: tuple[CellView, ...]) -> str:
 def _renewal(description: Description) -> str:
     """The command that compiles the model again, as a line for a shell."""
     source, label = description.source, description.source.label
-    wrappers = () if description.layers else description.cells[0].wrappers
-    command = " ".join(("rnngen compile", *(f"--with {name}" for name in wrappers)))
+    wrappers, save = ((), "") if description.layers else (description.cells[0].wrappers, description.cells[0].save)
+    options = [*(f"--with {name}" for name in wrappers), *([f"--save {shlex.quote(save)}"] if save else [])]
+    command = " ".join(("rnngen compile", *options))
     name = label.removesuffix(".toml")
     cell = library().get(name)
     if cell and (cell.label, cell.digest) == (label, source.digest):

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rnngen.runtime.drawn import Drawn
+from rnngen.runtime.memory import KINDS
 from rnngen.source import Span
 
 Shape = tuple[str | int, ...]
@@ -163,8 +164,9 @@ class CellGraph:
 class Binding:
     """Where the adjoint scan finds one of its per-step inputs.
 
-    kind: "stream" an input of the forward scan, "output" one of its outputs, "previous" that output one step earlier
-    (a state's old value), "saved" the pack it stored for this purpose, "gradient" the incoming gradient of an output.
+    kind: "stream" an input of the forward scan, "again" one that is not kept if it can be made once more, "output" one
+    of its outputs, "previous" that output one step earlier (a state's old value), "saved" the pack it stored for this
+    purpose, "gradient" the incoming gradient of an output.
     """
 
     leaf: str
@@ -179,7 +181,7 @@ class Binding:
 class Program:
     """cell: the step as a whole. outputs: its names for what it gives. lines: the states that `lag` makes, each with
     the name of what it was. wrappers: what `wrap` puts around it, the first innermost. drawn: what a layer gives those
-    by rates.
+    by rates. kept: the kind of `runtime.memory` that says what the scan stores for its adjoint.
     """
 
     cell: CellGraph
@@ -189,6 +191,7 @@ class Program:
     lines: Mapping[str, str] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    kept: str = KINDS[0]
 
     def graphs(self) -> dict[str, CellGraph]:
         """The graphs that the next pass works on, by name, in the order in which a training step runs them."""

@@ -169,8 +169,10 @@ def verify(
     dtypes: Sequence[str] = (),
     schedules: Sequence[str] = (),
     wrappers: Sequence[str] = (),
+    save: str = "",
 ) -> Iterator[Plan | Case]:
-    """Run the module that was made of `source` with these wrappers: the plan first, then each case when it is done.
+    """Run the module that was made of `source` with these wrappers and this `save`: the plan first, then each case
+    when it is done.
 
     path: "kernels", "native" code or "torch".
 
@@ -185,7 +187,7 @@ def verify(
         model.write_bytes(source.text.encode())
         files = os.fspath(Path(folder, f"{module.name}.py")), os.fspath(model)
         dtypes = dtypes or (NATIVE if path == "native" else tuple(TOLERANCES))
-        order = json.dumps([*files, path, list(dtypes), list(schedules), list(wrappers)])
+        order = json.dumps([*files, path, list(dtypes), list(schedules), list(wrappers), save])
         root = os.fspath(Path(__file__).resolve().parent.parent)
         # This very rnngen, though another may be installed; and nothing else from where it lies.
         start = f"import sys; sys.path.insert(0, {root!r}); from rnngen.verify import child; del sys.path[0]"
@@ -225,7 +227,7 @@ def _answers(child_process: subprocess.Popen[bytes], lines: IO[bytes], complaint
 
 def child(order: str) -> None:
     """Do what `verify` orders and print one JSON line for each answer."""
-    file, model, path, dtypes, schedules, wrappers = json.loads(order)
+    file, model, path, dtypes, schedules, wrappers, save = json.loads(order)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody else prints is no answer
 
@@ -255,7 +257,7 @@ def child(order: str) -> None:
     device = torch.device("cpu" if path != "kernels" or interpret else "cuda")
     if (has_kernels(device.type), interpreting()) != (path == "kernels", path == "kernels" and interpret):
         raise RuntimeError(f"what runs on '{device.type}' is not what was asked for")
-    module, described = _imported(file), _described(model, wrappers)
+    module, described = _imported(file), _described(model, wrappers, save)
     layers = [(layer, described[layer.cell.name]) for layer in _layers(module)]
     cases = [case for layer in layers for case in _cases(module, *layer, dtypes, path, schedules)]
     known = sorted({name for layer, _ in layers for name in _schedules(module, layer)})
@@ -308,14 +310,14 @@ def _imported(file: str) -> ModuleType:
     return module
 
 
-def _described(model: str, wrappers: Sequence[str]) -> dict[str, Program]:
+def _described(model: str, wrappers: Sequence[str], save: str) -> dict[str, Program]:
     """The cells of a model file by name, as they were described: with shapes and what is around them, and no pass has
     changed them.
     """
     from rnngen.compile import programs_of
     from rnngen.description import describe
 
-    description = describe(Source("model.toml", Path(model).read_bytes().decode()), wrappers)
+    description = describe(Source("model.toml", Path(model).read_bytes().decode()), wrappers, save)
     forms = {cell.name: programs_of([cell], "wrap" if cell.wrappers else "infer") for cell in description.cells}
     return {name: program for name, (program,) in forms.items()}
 

@@ -908,10 +908,16 @@ def wrappers_of(text: str) -> tuple[str, ...]:
     return tuple(found[1].split(", ")) if found else ()
 
 
+def save_of(text: str) -> str:
+    """The same of what is kept: `# save states`."""
+    found = re.search("^# save (.+)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 @cache
 def forms(text: str) -> dict[str, Program]:
     """The only cell of a file, or the cell of that name, after each pass."""
-    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text)).cells
+    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text), save_of(text)).cells
     return dict(forms_of(cell))
 
 
@@ -922,7 +928,7 @@ def program(text: str) -> Program:
 
 def sizes_of(text: str) -> Mapping[str, int]:
     """The dimensions that it has beside those of every cell."""
-    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text)).cells
+    (cell,) = describe(Source("cell.toml", ALL.get(text, text)), wrappers_of(text), save_of(text)).cells
     return cell.sizes
 
 

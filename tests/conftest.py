@@ -77,7 +77,7 @@ class Modules:
 
         Raises ModelError if the text is rejected.
         """
-        from cells import wrappers_of
+        from cells import save_of, wrappers_of
 
         from rnngen.compile import compile_model
         from rnngen.description import library
@@ -85,7 +85,7 @@ class Modules:
 
         if cell not in self.known:
             source = library().get(cell) or Source("cell.toml", cell)
-            generated = compile_model(source, wrappers_of(cell))
+            generated = compile_model(source, wrappers_of(cell), save_of(cell))
             # Of this folder: what is unpickled is looked for by the name of its module, of which there is one.
             name = f"{self.folder.name}_{generated.name}_{sha256(cell.encode()).hexdigest()[:12]}"
             path = self.folder / f"{name}.py"

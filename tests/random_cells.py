@@ -17,7 +17,7 @@ from types import ModuleType
 from unittest import mock
 
 import torch
-from cells import wrappers_of
+from cells import save_of, wrappers_of
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -463,13 +463,15 @@ def _file(draw: Callable, lines: list[list[str]], states: list[str], output: str
         names = st.sampled_from(sorted(WRAPPERS) if recurrent else ("layer_norm", "zoneout", "clip"))
         some = st.lists(names, min_size=1, max_size=3).filter(lambda names: names.count("clip") < 2)
         found.append(f"# with {', '.join(draw(some))}")
+    found += ["# save states"] if draw(st.integers(0, 2)) == 2 else []
     return "\n".join(found) + "\n"
 
 
 @dataclass(frozen=True)
 class Call:
     """Sizes and options of a layer, and the type that it runs in. width: of a head. lengths: if they differ. resets:
-    of each element of the batch the steps at which another sequence begins, if there are any.
+    of each element of the batch the steps at which another sequence begins, if there are any. save: "every N", "" for
+    what the class was compiled to keep.
     """
 
     time: int = 3
@@ -485,6 +487,7 @@ class Call:
     lengths: tuple[int, ...] = ()
     resets: tuple[tuple[int, ...], ...] = ()
     dtype: str = "float64"
+    save: str = ""
 
     @property
     def hidden(self) -> int:
@@ -495,6 +498,7 @@ class Call:
         """The arguments of a layer's class."""
         options = asdict(self)
         keys = ["num_layers", "bidirectional", "reverse", "proj_size", "heads", *(["rank"] if self.rank else [])]
+        keys += ["save"] if self.save else []
         return {key: options[key] for key in keys}
 
 
@@ -533,6 +537,7 @@ def calls(draw, text: str) -> Call:
         lengths=lengths,
         resets=resets,
         dtype=draw(st.sampled_from(("float64", "float64", "float32"))),
+        save=draw(st.sampled_from(("", "", "every", "every 1", "every 2"))),
     )
 
 
@@ -551,7 +556,7 @@ class Trial:
 
     @cached_property
     def described(self) -> Program:
-        (cell,) = describe(Source("cell.toml", self.text), wrappers_of(self.text)).cells
+        (cell,) = describe(Source("cell.toml", self.text), wrappers_of(self.text), save_of(self.text)).cells
         (program,) = programs_of([cell], "wrap" if cell.wrappers else "infer")
         return program
 

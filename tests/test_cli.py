@@ -1167,8 +1167,8 @@ def test_verify_says_once_that_nothing_could_be_compared(run):
 def test_verify_runs_a_dtype_that_is_repeated_once(run, monkeypatch):
     asked = []
 
-    def stream(source, module, path, dtypes, schedules, wrappers):
-        assert not wrappers
+    def stream(source, module, path, dtypes, schedules, wrappers, save):
+        assert not (wrappers or save)
         asked.append((dtypes, schedules))
         yield Plan("Here.", 1)
         yield Case("A", "resident", "float32", "T=1", {"y": 0.0})

@@ -186,7 +186,7 @@ def test_some_steps_at_a_time(name, lengths, resets, layer_of, native, monkeypat
     before = native.scans
     monkeypatch.setattr(node, "AT_ONCE", 64)
     assert_close(answers(run, x, [*layer.parameters()]), want)
-    assert native.scans > 2 * before or name == "indrnn"
+    assert native.scans > 2 * before
 
 
 @pytest.fixture

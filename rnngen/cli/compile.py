@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rnngen.cli.names import Model, wrappers_option
+from rnngen.cli.names import Model, save_option, wrappers_option
 from rnngen.cli.outcome import Compiled, Outcome, difference, exit_code, print_json, print_outcomes, print_problems
 from rnngen.cli.reading import open_model
 
@@ -16,6 +16,7 @@ from rnngen.cli.reading import open_model
 @click.command("compile")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=Model())
 @wrappers_option
+@save_option
 @click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write; here by default.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is stale or missing.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; show what would change.")
@@ -27,6 +28,7 @@ def command(
     ctx: click.Context,
     models: tuple[str, ...],
     wrappers: tuple[str, ...],
+    save: str,
     out: Path | None,
     check: bool,
     show_diff: bool,
@@ -42,7 +44,7 @@ def command(
         raise click.UsageError("--stdout prints one module, without --check, --diff, --json or -o.")
     if models.count("-") > 1:
         raise click.UsageError("Standard input holds one model, so - can be given once.")
-    groups = [_compiled(model, wrappers) for model in models]
+    groups = [_compiled(model, wrappers, save) for model in models]
     results = [result for group in groups for result in group]
     modules = [made for group in groups if (made := [result for result in group if isinstance(result, Compiled)])]
     made = [result for module in modules for result in module]
@@ -69,14 +71,14 @@ def command(
     ctx.exit(exit_code(results, check))
 
 
-def _compiled(model: str, wrappers: Sequence[str]) -> list[Outcome]:
+def _compiled(model: str, wrappers: Sequence[str], save: str) -> list[Outcome]:
     """One for each file, the module last, or one that says why there is none."""
     from rnngen.compile import compile_model
     from rnngen.document import Unreadable
     from rnngen.errors import ModelError
 
     try:
-        module = compile_model(open_model(model), wrappers)
+        module = compile_model(open_model(model), wrappers, save)
     except Unreadable as error:
         return [Outcome(model=model, status="unreadable", error=str(error))]
     except ModelError as error:

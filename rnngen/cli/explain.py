@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnngen.cli.names import Model, OneOf, target_meant, target_names, wrappers_option
+from rnngen.cli.names import Model, OneOf, save_option, target_meant, target_names, wrappers_option
 from rnngen.cli.reading import open_model
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _PICTURES = (".svg", ".png")
 @click.command("explain")
 @click.argument("model", type=Model())
 @wrappers_option
+@save_option
 @click.option(
     "--target",
     "--machine",
@@ -50,6 +51,7 @@ _PICTURES = (".svg", ".png")
 def command(
     model: str,
     wrappers: tuple[str, ...],
+    save: str,
     target: str,
     hidden: int | None,
     heads: int | None,
@@ -72,7 +74,7 @@ def command(
         raise click.UsageError("--plot draws estimates, and there are none for a CPU; name a GPU with --target.")
     source = open_model(model)
     try:
-        explained = explain_model(source, target, hidden, heads, batch, dtype, time, wrappers)
+        explained = explain_model(source, target, hidden, heads, batch, dtype, time, wrappers, save)
     except NothingToDo as reason:
         raise click.UsageError(str(reason)) from reason
     if plot:

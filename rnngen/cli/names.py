@@ -43,6 +43,27 @@ class OneOf(_Name):
         return [CompletionItem(name) for name in self.known() if name.startswith(incomplete)]
 
 
+class Save(_Name):
+    """What layers keep for a backward pass."""
+
+    name = "save"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from rnngen.errors import visible
+        from rnngen.runtime.memory import memory_of
+
+        try:
+            memory_of(value)
+        except ValueError as reason:
+            self.fail(f"a layer cannot keep '{visible(value)}'; {str(reason).rstrip('.')}", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from rnngen.runtime.memory import EVERY, KINDS
+
+        return [CompletionItem(name) for name in (*KINDS, EVERY) if name.startswith(incomplete)]
+
+
 class Model(_Name):
     """A cell of the library, or a path to a .toml file."""
 
@@ -114,4 +135,11 @@ wrappers_option = click.option(
     metavar="NAME",
     type=OneOf("wrapper", wrapper_names),
     help="What to put around the step of a cell; may be repeated, the first innermost.",
+)
+save_option = click.option(
+    "--save",
+    metavar="WHAT",
+    type=Save(),
+    callback=lambda ctx, param, value: value or "",
+    help="What layers of a cell keep for the backward pass: gates, states, every or 'every N'.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from rnngen.cli.answers import Failed, Unusable
-from rnngen.cli.names import Model, OneOf, schedule_names, wrappers_option
+from rnngen.cli.names import Model, OneOf, save_option, schedule_names, wrappers_option
 from rnngen.cli.reading import open_model
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("model", type=Model())
 @wrappers_option
+@save_option
 @click.option(
     "--path",
     type=click.Choice(["kernels", "native", "torch"]),
@@ -46,6 +47,7 @@ def command(
     ctx: click.Context,
     model: str,
     wrappers: tuple[str, ...],
+    save: str,
     path: str,
     dtypes: tuple[str, ...],
     schedules: tuple[str, ...],
@@ -60,9 +62,9 @@ def command(
         raise click.UsageError(f"There is native code in {' and '.join(NATIVE)}; --path torch runs {halves[0]}.")
 
     source = open_model(model)
-    module = compile_model(source, wrappers)
+    module = compile_model(source, wrappers, save)
     dtypes, schedules = tuple(dict.fromkeys(dtypes)), tuple(dict.fromkeys(schedules))
-    answers = verify(source, module, path, dtypes, schedules, wrappers)
+    answers = verify(source, module, path, dtypes, schedules, wrappers, save)
     stream = cast("Generator[Case, None, None]", answers)  # once the plan is taken from it
     try:
         plan = cast("Plan", next(answers))

@@ -20,6 +20,7 @@ from rnngen.ir import Parameter
 from rnngen.lag import delay_lines
 from rnngen.library import library
 from rnngen.runtime.drawn import RATES
+from rnngen.runtime.memory import KINDS, Memory, memory_of
 from rnngen.source import Span
 from rnngen.wrappers import WRAPPERS
 
@@ -47,6 +48,7 @@ def described_layer(
             _check_heads(layer, cell, places, mistakes)
             _check_keys(layer, places, mistakes)
             wrappers = _known_wrappers(layer.wrappers, places, mistakes)
+            save = _described_save(layer, places, mistakes)
             rates = described_rates(layer, layer.wrappers, cell, places, mistakes)
             if cell:
                 _check_bias(layer, cell, places, mistakes)
@@ -54,10 +56,10 @@ def described_layer(
                 _check_sizes(layer, cell, places, mistakes)
                 cell = with_activations(cell, layer.activations, places, mistakes)
                 spans = tuple(places.value("with", number) for number in range(len(wrappers)))
-                cell = replace(cell, wrappers=wrappers, named_at=spans)
+                cell = replace(cell, wrappers=wrappers, named_at=spans, save=save.kind)
             init = {name: as_float(value) for name, value in layer.init.items()}
             options = layer.model_dump(exclude={"cell", "activations", "wrappers", *RATES})
-            options |= {"init": init, "rates": rates}
+            options |= {"init": init, "rates": rates, "save": "" if save.kind else layer.save}
             found = CellLayer(cell, width, **options) if cell else None
             if found:
                 _check_inputs(found, places, mistakes)
@@ -121,6 +123,15 @@ def _known_wrappers(names: Sequence[str], places: Places, mistakes: Mistakes) ->
             message = f"There is no wrapper {name!a}."
             mistakes.add("unknown-wrapper", message, places.value("with", number), hints=(hint,))
     return tuple(name for name in names if name in WRAPPERS)
+
+
+def _described_save(layer: LayerTable, places: Places, mistakes: Mistakes) -> Memory:
+    """What the layer keeps; the usual where what it says is nothing that can be kept."""
+    try:
+        return memory_of(layer.save)
+    except ValueError as reason:
+        mistakes.add("wrong-save", f"A layer cannot keep {layer.save!a}.", places.value("save"), hints=(str(reason),))
+        return Memory(KINDS[0])
 
 
 def _check_heads(layer: LayerTable, cell: Cell | None, places: Places, mistakes: Mistakes) -> None:

@@ -12,7 +12,8 @@ from rnngen.source import Source
 class CellLayer:
     """A cell scanned over time, from `inputs` to `outputs` features; the keys of its table are torch's arguments.
 
-    rates: of its wrappers, by their keys. sizes: those that are not as the cell has them.
+    save: "every N", or "" where all steps are kept; which kind that is belongs to the cell. rates: of its wrappers, by
+    their keys. sizes: those that are not as the cell has them.
     """
 
     cell: Cell
@@ -29,6 +30,7 @@ class CellLayer:
     last_only: bool
     init: Mapping[str, str | float]
     schedule: str
+    save: str = ""
     rates: Mapping[str, Rate] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 

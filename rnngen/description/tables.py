@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from rnngen.equations import LARGEST
 from rnngen.runtime.layout import NAME as CHUNKED
 from rnngen.runtime.layout import is_chunked
+from rnngen.runtime.memory import KINDS
 from rnngen.runtime.schedules import SCHEDULES
 
 SCHEDULE_NAMES = ("auto", *SCHEDULES, CHUNKED)
@@ -164,6 +165,8 @@ class LayerTable(Table):
         one before; for all states, or for some by their names
     schedule: how the scan is laid on a GPU; or `chunked`, on any device, with the least steps of a chunk and those of
         its warm-up behind it or without: `chunked 512 128`
+    save: what is kept for the backward pass: `"gates"`, all but what is cheap to compute again; `"states"`, these
+        alone; or `"every 256"`, the states of every 256 steps, and `"every"`, of about as many as the root of all
     """
 
     cell: str
@@ -186,6 +189,7 @@ class LayerTable(Table):
     drop_connect: float | None = Field(default=None, ge=0, le=1)
     clip: Any = None
     schedule: Schedule = "auto"
+    save: str = KINDS[0]
 
 
 class DropoutTable(Table):

@@ -1,4 +1,6 @@
-"""Names for cells that are compiled otherwise than they are described: with other activations, or with wrappers."""
+"""Names for cells that are compiled otherwise than they are described: with other activations, with wrappers, or to
+keep something else for a backward pass.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -9,6 +11,12 @@ from typing import Any
 from rnngen.cell import Cell
 from rnngen.description.names import LONGEST_NAME, class_name_of, is_part, is_reserved
 from rnngen.description.records import CellLayer, Layer
+from rnngen.runtime.memory import memory_of
+
+
+def words_of(cell: Cell) -> tuple[str, ...]:
+    """What a cell is compiled with beside its own equations, in words."""
+    return (*cell.wrappers, *(memory_of(cell.save).words if cell.save else ()))
 
 
 def variant(cell: Cell, words: Sequence[str], taken: AbstractSet[str]) -> Cell:
@@ -49,8 +57,8 @@ def named_apart(layers: list[Layer | None], others: Mapping[str, Cell], model: A
 
     def named(cell: Cell) -> Cell:
         functions = tuple(cell.activations.values())
-        key = (cell.name, functions, cell.wrappers)
-        words = (*(functions if cell.activations != others[cell.name].activations else ()), *cell.wrappers)
+        key = (cell.name, functions, words_of(cell))
+        words = (*(functions if cell.activations != others[cell.name].activations else ()), *words_of(cell))
         if not words:
             return cell
         if key not in made:

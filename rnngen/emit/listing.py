@@ -29,6 +29,7 @@ _TITLES = {
 }
 _SOURCES = {
     "stream": "the scan's input {}",
+    "again": "the scan's input {}, made once more",
     "output": "the scan's output {}",
     "previous": "the scan's output {}, one step earlier",
     "saved": "the scan's output {}",

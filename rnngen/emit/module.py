@@ -14,6 +14,7 @@ from rnngen.emit.targets import TARGETS
 from rnngen.emit.torch.spelling import SPELLING
 from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
 from rnngen.emit.views import CellView, ModelView, RunView, ScanView, SweepView
+from rnngen.runtime.memory import KINDS, memory_of
 from rnngen.runtime.schedules import possible
 
 _LONGEST = 100  # of a line that makes a layer
@@ -30,6 +31,7 @@ _USUAL = {
     "last_only": False,
     "init": {},
     "schedule": "auto",
+    "save": "",
 }
 _STEP_NAMES = SPELLING.reserved | {"states", "weights"}
 _RUN_NAMES = _STEP_NAMES | {"x", "valid", "scan", "streams", "options", "filled", "rows", "delayed"}
@@ -55,6 +57,7 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         remarks=tuple(filter(None, (cell.paper, cell.note))),
         equations=tuple(equation.text for equation in program.equations),
         wrappers=program.wrappers,
+        save=cell.save if memory_of(cell.save or KINDS[0]).words else "",
         stages=(*(one.stages for one in module), function(gradients), function(reference)),
         loops=tuple(one.loops for one in module if one.loops),
         beside={suffix: tuple(t for one in texts for t in (one.stages, one.loops)) for suffix, texts in files.items()},

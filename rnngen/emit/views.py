@@ -95,8 +95,8 @@ class CellView:
     about, remarks: the paragraphs of its class's docstring.
     stages, loops: what its steps compute, and how they run over time, in the languages of the targets.
     beside: both, by the suffix of another file than the module.
-    wrappers: what the equations are compiled with, the first innermost. equations_function: the name of the step in
-    plain torch.
+    wrappers: what the equations are compiled with, the first innermost. save: what layers keep, "" for the
+    usual. equations_function: the name of the step in plain torch.
     """
 
     name: str
@@ -105,6 +105,7 @@ class CellView:
     remarks: tuple[str, ...]
     equations: tuple[str, ...]
     wrappers: tuple[str, ...]
+    save: str
     stages: tuple[str, ...]
     loops: tuple[str, ...]
     beside: dict[str, tuple[str, ...]]

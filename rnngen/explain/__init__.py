@@ -2,6 +2,7 @@
 above it:
 
     work      operations and bytes of a step, and the least time for them
+    kept      bytes that a scan keeps for its backward pass
     scans     the scans of a model, with their sizes
     changes   what would change the choice
     report    all that there is to say, as values

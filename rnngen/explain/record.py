@@ -6,9 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rnngen.explain.changes import Change
+from rnngen.explain.kept import Kept
 from rnngen.explain.report import Candidate, Explained, Sweep
 from rnngen.explain.scans import Scan
 from rnngen.explain.text import total_ms
+from rnngen.runtime.memory import EVERY
 
 
 def as_record(explained: Explained) -> dict[str, Any]:
@@ -34,7 +36,19 @@ def _scan(scan: Scan, sweeps: tuple[Sweep, ...], time: int | None) -> dict[str, 
         "batch": scan.sizes.batch,
         "both_directions": scan.sizes.both,
         "schedule": scan.schedule,
+        "kept": _kept(scan.kept, time),
         "sweeps": {sweep.direction: _sweep(sweep, time) for sweep in sweeps},
+    }
+
+
+def _kept(kept: Kept, time: int | None) -> dict[str, Any]:
+    steps, every = kept.every(time) if time else (kept.memory.every or None, None)
+    return {
+        "chosen": kept.chosen,
+        "step_bytes": dict(kept.kinds),
+        "states_bytes": kept.states,
+        "every_steps": steps,
+        "total_bytes": {kind: number * time for kind, number in kept.kinds.items()} | {EVERY: every} if time else None,
     }
 
 

@@ -68,6 +68,7 @@ def explain_model(
     dtype: str = "float32",
     time: int | None = None,
     wrappers: Sequence[str] = (),
+    save: str = "",
 ) -> Explained:
     """The choice for each recurrent layer of a model, or for its only cell at the given sizes.
 
@@ -75,7 +76,7 @@ def explain_model(
     stack have their own. Raises ModelError if the model is rejected, NothingToDo where a size would be ignored or there
     is no choice.
     """
-    description, machine = describe(source, wrappers), MACHINES.get(target)
+    description, machine = describe(source, wrappers, save), MACHINES.get(target)
     scans = scans_of(description, machine, hidden, heads, batch, ITEM_SIZES[dtype])
     found = tuple(
         (scan, tuple(_sweep(scan, direction, chain, machine, dtype) for direction, chain in scan.sweeps.items()))

@@ -1,20 +1,26 @@
 """The scans of a model: of each recurrent layer, or of the only cell, at the sizes of a call."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rnngen.cell import Cell
 from rnngen.chain import Chain, Chained
 from rnngen.compile import compiled
 from rnngen.description import CellLayer, Description
 from rnngen.emit.layer import can_be_doubled
+from rnngen.explain.kept import Kept, kept_of
 from rnngen.runtime.choose import answers_of
 from rnngen.runtime.machine import Machine
+from rnngen.runtime.memory import KINDS, Memory, memory_of
 from rnngen.runtime.plan import Plan, Sizes
 from rnngen.runtime.schedules import possible
 
 HIDDEN = 128  # units of a cell for which no number is given
 ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+USUAL = Memory(KINDS[0])
 
 
 class NothingToDo(ValueError):
@@ -26,7 +32,8 @@ class Scan:
     """Of one cell, as a call of it has it.
 
     layer: its number in the file, from 1 on, and 0 for a cell alone. count: of layers like it, one above another.
-    schedule: what the file names, or "auto". in_heads: whether it has a block-diagonal matrix. x_alike: whether x is to
+    schedule: what the file names, or "auto". kinds: the same cell compiled for each kind of memory. memory: what the
+    layer keeps. in_heads: whether it has a block-diagonal matrix. x_alike: whether x is to
     be as wide as the hidden units, whatever they are.
     """
 
@@ -37,6 +44,12 @@ class Scan:
     count: int = 1
     schedule: str = "auto"
     x_alike: bool = False
+    kinds: Mapping[str, Chained] = field(default_factory=dict)
+    memory: Memory = USUAL
+
+    @property
+    def kept(self) -> Kept:
+        return kept_of(self.kinds, self.sizes, self.memory)
 
     @property
     def sweeps(self) -> Mapping[str, Chain]:
@@ -69,19 +82,29 @@ def scans_of(
     NothingToDo where a size would be ignored, or there is no scan.
     """
     _check_sizes(description, hidden, heads)
-    programs = dict(zip((cell.name for cell in description.cells), compiled(description.cells), strict=True))
+    cells = description.cells
+    kinds = {
+        kind: dict(zip((c.name for c in cells), compiled([replace(c, save=kind) for c in cells]), strict=True))
+        for kind in KINDS
+    }
+    programs = {cell.name: kinds[memory_of(cell.save or KINDS[0]).kind or KINDS[0]][cell.name] for cell in cells}
+
+    def of_kinds(cell: Cell, save: str) -> dict[str, Any]:
+        memory = memory_of(save or cell.save or KINDS[0])
+        return {"kinds": {kind: found[cell.name] for kind, found in kinds.items()}, "memory": memory}
+
     if not description.layers:
         (cell,) = description.cells
         units = hidden or HIDDEN
         others = (("inputs", units), *cell.sizes.items())
-        yield Scan(
-            cell.name, programs[cell.name], Sizes(batch, units, heads or 1, itemsize, others=others), x_alike=True
-        )
+        sizes, more = Sizes(batch, units, heads or 1, itemsize, others=others), of_kinds(cell, "")
+        yield Scan(cell.name, programs[cell.name], sizes, x_alike=True, **more)
     for number, layer in enumerate(description.layers, 1):
         if isinstance(layer, CellLayer):
             sizes = Sizes(batch, layer.hidden, layer.heads, itemsize, others=layer.others)
             program = programs[layer.cell.name]
-            scan = Scan(layer.cell.name, program, sizes, number, layer.num_layers, layer.schedule)
+            more = of_kinds(layer.cell, layer.save)
+            scan = Scan(layer.cell.name, program, sizes, number, layer.num_layers, layer.schedule, **more)
             yield _together(scan, machine) if machine and layer.bidirectional and not layer.proj_size else scan
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 from rnngen.explain.changes import Change
+from rnngen.explain.kept import Kept
 from rnngen.explain.report import Explained, Sweep, microseconds
 from rnngen.explain.scans import Scan
 from rnngen.runtime.machine import Machine
+from rnngen.runtime.memory import EVERY, KINDS
 from rnngen.runtime.plan import Footprint, Plan
 
 _INDENT = " " * 24  # what stands below a reason
@@ -37,6 +39,8 @@ def _lines(explained: Explained, scan: Scan, sweeps: tuple[Sweep, ...]) -> Itera
         if sweep.trouble:
             yield f"    {sweep.trouble}"
         yield from (f"    {_change(change)}" for change in sweep.changes)
+    yield "  kept for the backward pass"
+    yield from (f"    {line}" for line in _kept(scan.kept, explained.time))
 
 
 def _title(scan: Scan) -> str:
@@ -58,6 +62,23 @@ def _work(sweep: Sweep, time: int | None) -> Iterator[str]:
     yield f"from step to step: {weights}{size(work.states)} of states"
     if sweep.floor:
         yield f"floor: {microseconds(sweep.floor.time)} a step, by {sweep.floor.by}"
+
+
+def _kept(kept: Kept, time: int | None) -> Iterator[str]:
+    def line(name: str, text: str) -> str:
+        return f"{name:12}{'chosen' if name.split()[0] == kept.chosen else '':8}{text}"
+
+    for kind, number in kept.kinds.items():
+        yield line(kind, f"{size(number)} a step{f'; {size(number * time)} in all' if time else ''}")
+    usual = kept.kinds[KINDS[0]]
+    if time:
+        steps, every = kept.every(time)
+        text = f"{size(kept.states)} of states every {_plural(steps, 'step')}; {size(every)} in all"
+        yield line(f"{EVERY} {steps}", text)
+    else:
+        every_so_many = str(kept.memory.every or "N")
+        text = f"{size(kept.states)} of states every {every_so_many} steps, and {size(usual)} for each of them"
+        yield line(f"{EVERY} {every_so_many}", text)
 
 
 def _total(plan: Plan | None, time: int | None) -> str:

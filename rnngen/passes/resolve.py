@@ -7,6 +7,7 @@ from rnngen.cell import Cell
 from rnngen.equations import Assignment, Expression
 from rnngen.errors import Mistakes
 from rnngen.ir import CellGraph, Equation, Program, State, Value, carried, needed, needed_over_time
+from rnngen.runtime.memory import KINDS, memory_of
 from rnngen.source import Span
 
 
@@ -36,6 +37,7 @@ def resolve(cell: Cell) -> Program:
         outputs=cell.outputs,
         lines={state: lag.of for state, lag in cell.lags.items()},
         wrappers=cell.wrappers,
+        kept=memory_of(cell.save or KINDS[0]).kind or KINDS[0],
     )
 
 

@@ -4,6 +4,10 @@ Everything that the adjoint needs of the forward step is either read from memory
 A product is never computed again; pointwise work costs nothing. The cheapest set to read is a minimum cut between what
 is known only to the forward scan and what the adjoint uses. For an LSTM it is i, f, g, o and c; for a GRU r, z, n and
 U_n h + b_n beside the output; for an IndRNN the output alone. What is stored of one shape is one pack.
+
+That is what is kept as "gates". As "states" nothing else is stored than states, and all else is computed again,
+products too; what the scan takes in is there anyway, or made of x once more. For an LSTM it is c beside the output, for
+a GRU the output alone. The adjoint then has the products of the scan beside its own.
 """
 
 from collections.abc import Set
@@ -36,22 +40,26 @@ from rnngen.runtime.plan import saved_as
 # A number is next to nothing beside an array.
 _READ, _KEEP, _WRITE_AND_READ = 101, 199, 201
 _NUMBER = 100  # times cheaper
+_AGAIN = 150  # to make an input of the scan once more, if states alone are stored: less than to store another one
 
 
 def save(program: Differentiated) -> Differentiated:
     """The program with a scan that stores, under labels of `saved_as`, what its adjoint and gradients read."""
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     forward = scan.by_name()
+    states_alone = program.kept == "states"
+    if states_alone:
+        adjoint, gradients = (_with_products(graph, forward) for graph in (adjoint, gradients))
     wanted = _uses_of_forward(adjoint, forward) | _uses_of_forward(gradients, forward)
     outputs = {value: label for label, value in scan.outputs}
     outputs |= {value: outputs[other] for value, other in program.stand_ins.items() if other in outputs}
-    chosen = _cut(scan, wanted, outputs.keys())
+    chosen = _cut(scan, wanted, outputs.keys(), states_alone)
     carried = {state.name: state.update for state in scan.states}
     bindings = {b.leaf: b for b in program.bindings if b.kind == "gradient"}
     stored: dict[Shape, list[str]] = {}
     for name in chosen:
         if forward[name].op == "input":
-            bindings[name] = Binding(name, "stream", name)
+            bindings[name] = Binding(name, "again" if states_alone else "stream", name)
         elif name in outputs:
             bindings[name] = Binding(name, "output", outputs[name])
         elif carried.get(name) in outputs:
@@ -74,15 +82,40 @@ def save(program: Differentiated) -> Differentiated:
     return replace(program, scan=scan, adjoint=adjoint, gradients=gradients, bindings=kept)
 
 
+def _with_products(graph: CellGraph, forward: dict[str, Value]) -> CellGraph:
+    """The graph with what looks across units computed from the forward step's leaves, where it was an input."""
+    own = graph.by_name()
+    values: dict[str, Value] = {}
+
+    def bring(name: str) -> None:
+        if name in values:
+            return
+        value = own.get(name) or forward[name]
+        if name in forward and forward[name].op in ACROSS:
+            value = forward[name]
+        elif value.op == "state" and name not in own:
+            value = replace(value, op="input")
+        for operand in value.operands:
+            bring(operand)
+        values[name] = value
+
+    for name in own:
+        bring(name)
+    return replace(graph, values=tuple(values.values()))
+
+
 def _uses_of_forward(graph: CellGraph, forward: dict[str, Value]) -> set[str]:
     """Forward values that the graph's own values, or its roots, use."""
     own = [value for value in graph.values if value.name not in forward]
     return {o for value in own for o in value.operands if o in forward} | {r for r in graph.roots() if r in forward}
 
 
-def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
-    """The forward values to read, in the order of the scan. outputs: those that are in memory anyway."""
+def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str], states_alone: bool) -> list[str]:
+    """The forward values to read, in the order of the scan. outputs: those that are in memory anyway. states_alone:
+    whether nothing else may be stored.
+    """
     definitions = scan.by_name()
+    states = {name for state in scan.states for name in (state.name, state.update)}
     in_memory = outputs | {state.name for state in scan.states if state.update in outputs}
     network = nx.DiGraph()
     for value in scan.values:
@@ -90,14 +123,15 @@ def _cut(scan: CellGraph, wanted: set[str], outputs: Set[str]) -> list[str]:
             continue
         entry, exit_ = (value.name, "in"), (value.name, "out")
         if value.op == "input":
-            cost, readable = _KEEP * blocks_of(value.shape), True
+            cost, readable = _AGAIN if states_alone else _KEEP * blocks_of(value.shape), True
         else:
             cost = _READ if value.name in in_memory else _WRITE_AND_READ
             readable = blocks_of(value.shape) == 1 and value.op not in COMPARISONS
+            readable = readable and not (states_alone and value.name not in in_memory | states)
         if block_shape(value.shape) == ():
             cost //= _NUMBER
         network.add_edge(entry, exit_, **({"capacity": cost} if readable else {}))
-        if value.op in LEAVES | ACROSS.keys():
+        if value.op in LEAVES or (value.op in ACROSS and not states_alone):
             network.add_edge("forward", entry)
         else:
             for operand in value.operands:

@@ -11,13 +11,15 @@ and writes whole arrays. The adjoint has all that it is made of in registers, an
 What the adjoint does not read anyway stays where it is: one array less would be written, and one more read. So does
 what takes more than sums and products. Compiled for sm_90, 64 units in bfloat16, an adjoint that gives it would take
 17% more cycles by estimate and spill registers (dreamer_gru), or 20% more (lstmp); of those that give one, rhn takes 7%
-more, and lem 18% less, since it also writes fewer of its gradients twice.
+more, and lem 18% less, since it also writes fewer of its gradients twice. But where states alone are kept an operand
+may take the products of the scan: the adjoint, which has them, gives it whatever it takes.
 """
 
 from collections.abc import Set
 from dataclasses import replace
 from itertools import chain, count
 
+from rnngen.across import ACROSS
 from rnngen.build import Builder, renamed
 from rnngen.ir import LEAVES, VIEWS, CellGraph, Differentiated, Value, needed, origin, prune
 from rnngen.passes.expand import thin
@@ -67,7 +69,8 @@ def _operands(gradients: CellGraph, adjoint: CellGraph) -> dict[str, str]:
         for operand in outer.operands[:2]:
             chosen = values[operand]
             whole = values[chosen.operands[1]] if chosen.op == "or_zero" else chosen
-            if whole.name not in same and _is_cheap(gradients, whole.name) and _read(gradients, whole.name) <= at_hand:
+            cheap = _is_cheap(gradients, whole.name) and _read(gradients, whole.name) <= at_hand
+            if whole.name not in same and (cheap or _takes_products(gradients, whole.name)):
                 name = whole.name.rstrip(_PRIME)
                 found.setdefault(operand, f"{outer.operands[2]}_operand" if "." in name else whole.name)
     return found
@@ -78,6 +81,12 @@ def _is_cheap(graph: CellGraph, name: str) -> bool:
     found = needed(graph, {name})
     computed = {value.op for value in graph.values if value.name in found and value.op not in LEAVES | VIEWS}
     return bool(computed) and computed <= _CHEAP
+
+
+def _takes_products(graph: CellGraph, name: str) -> bool:
+    """Whether a value is computed by something across units once more, as where states alone are kept."""
+    found = needed(graph, {name})
+    return any(value.op in ACROSS for value in graph.values if value.name in found)
 
 
 def _read(graph: CellGraph, name: str) -> set[tuple[Value, int]]:

@@ -97,7 +97,8 @@ def _verify_adjoint(program: Differentiated) -> None:
     sources = outputs | {state.name: backward[state.name].shape for state in adjoint.states}
     stored = {label: forward[value].shape for label, value in scan.outputs}
     for binding in program.bindings:
-        sources[binding.leaf] = forward[binding.name].shape if binding.kind == "stream" else stored[binding.name]
+        taken_in = binding.kind in ("stream", "again")
+        sources[binding.leaf] = forward[binding.name].shape if taken_in else stored[binding.name]
     for graph in (adjoint, gradients):
         for leaf in graph.leaves("input"):
             wanted = sources.get(leaf.name, leaf.shape)

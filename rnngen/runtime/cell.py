@@ -62,6 +62,7 @@ class Cell:
     its only activation, "" if it has none or several. tensors: the names of what `run` takes as weights: those of the
     layer, then the numbers that it is given.
 
+    save: what its layers keep for a backward pass unless they are made with another choice, see `memory.Memory`.
     both: whether two directions can be one scan of twice the units.
 
     run(x, states, weights, valid, *, resets, first, reverse, both, last_only, schedule) gives the output over time and
@@ -86,6 +87,7 @@ class Cell:
     drawn: tuple[Drawn, ...] = ()
     widths: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    save: str = "gates"
     tensors: tuple[str, ...] = field(init=False)  # no cached property: torch.compile cannot trace how one is found
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rnngen.runtime.cell import Cell
 from rnngen.runtime.linear import product
+from rnngen.runtime.replay import replayed
 from rnngen.runtime.resets import Resets
 from rnngen.runtime.scan import autocasting
 
@@ -68,7 +69,8 @@ class Direction:
 
     run: `cell.run` or `cell.reference`, with its options. weights: by name, those of `Cell.tensors`. projection:
     (proj_size, features) or None. both: weights and states are those of two directions, as `both.joined` makes them.
-    valid: the mask of the lengths, if there are any. resets: the boundaries, and the states of this scan.
+    valid: the mask of the lengths, if there are any. resets: the boundaries, and the states of this scan. every: of
+    `memory.Memory`.
     """
 
     cell: Cell
@@ -82,6 +84,7 @@ class Direction:
     valid: Tensor | None = None
     both: bool = False
     resets: Resets | None = None
+    every: int | None = None
 
     def __call__(self, rows: Rows, states: Sequence[Tensor], given: bool) -> Result:
         """From rows (time, batch, width), x first, and states (batch, width) to the output and the last states.
@@ -119,7 +122,8 @@ class Direction:
             options["first"] = begins
         valid = None if self.valid is None else self.valid[skip : skip + x.shape[0]]
         tensors = [weights[name] for name in self.cell.tensors]
-        y, last = self.run(rows if len(rows) > 1 else x, states, tensors, valid, reverse=self.backwards, **options)
+        run = self.run if self.every is None else replayed(self.run, self.every)
+        y, last = run(rows if len(rows) > 1 else x, states, tensors, valid, reverse=self.backwards, **options)
         unlike = y.dtype != x.dtype or any(state.dtype != x.dtype for state in last)
         if unlike and not autocasting(x.device.type):  # numbers may have made other types of it, outside of kernels
             y, last = y.to(x.dtype), tuple(state.to(x.dtype) for state in last)

@@ -21,6 +21,7 @@ from rnngen.runtime.launch import accumulator_of
 from rnngen.runtime.layout import NAME, is_chunked, sizes_of
 from rnngen.runtime.leaf import Leaf
 from rnngen.runtime.masks import drawn_inputs, with_drops, with_numbers
+from rnngen.runtime.memory import KINDS, memory_of
 from rnngen.runtime.resets import Resets, boundaries_of, flags_of, without_resets
 from rnngen.runtime.scan import autocasting
 
@@ -66,6 +67,7 @@ class Layer(Leaf):
         init: dict[str, Initialiser] | None = None,
         schedule: str = "auto",
         nonlinearity: str | None = None,
+        save: str | None = None,
         **others: Rate,
     ):
         """A new layer, its weights drawn.
@@ -92,6 +94,9 @@ class Layer(Leaf):
                 and of its warm-up, runs chunks of time side by side, see `rnngen.runtime.chunked`.
             nonlinearity: of a cell with one activation its function, which the compiler has chosen; as torch.nn.RNN
                 has it, but by name only.
+            save: what is kept for the backward pass: what the class was compiled for, "gates" or "states" and None for
+                either; or "every N" for the states of every N steps alone, those between them being run again, and
+                "every" for about as many steps as the root of how many there are.
             others: the sizes of a cell that has such, `rank=8` and the like; and of a cell that was compiled with
                 wrappers that have a rate these, `zoneout=0.1` and the like, 0 if it is not given, and `clip=1.0`, which
                 has to be; where a state has a rate of its own, `{"h": 0.1}` by its name. Rates are attributes of the
@@ -115,7 +120,7 @@ class Layer(Leaf):
         self.bias, self.batch_first, self.dropout = bias, batch_first, _checked_dropout(dropout, num_layers)
         self.bidirectional, self.proj_size, self.heads = bidirectional, proj_size, heads
         self.initial, self.reverse, self.last_only, self.return_state = initial_state, reverse, last_only, return_state
-        self.schedule = schedule
+        self.schedule, self.save = schedule, self.cell.save if save is None else save
         self._reports: list[Report] = []
         self.sizes: dict[str, int] = _checked_sizes({n: others.pop(n, size) for n, size in self.cell.sizes.items()})
         for name, rate in checked_rates(others, self.cell.drawn, self._title).items():
@@ -179,6 +184,26 @@ class Layer(Leaf):
             raise ValueError(
                 f"schedule must be one of {choices} for the cell '{self.cell.name}', got {self.schedule!r}"
             )
+
+    @property
+    def save(self) -> str:
+        """What is kept for a backward pass: "gates", "states", "every" or "every N"."""
+        return self._save
+
+    @save.setter
+    def save(self, value: str) -> None:
+        """Raises TypeError or ValueError for what cannot be kept, or not by this class."""
+        _check_types({"save": value}, str)
+        try:
+            memory = memory_of(value)
+        except ValueError as reason:
+            raise ValueError(f"save cannot be {value!r}: {reason}") from None
+        compiled = memory_of(self.cell.save).kind or KINDS[0]
+        if memory.kind not in ("", compiled):
+            option = f" --save {memory.kind}" if memory.kind != KINDS[0] else ""
+            remedy = f"`rnngen compile NAME{option}` makes a class that does"
+            raise ValueError(f"{self._title} was compiled with save={compiled!r} and keeps no {memory.kind}; {remedy}")
+        self._save, self._every = value, memory.every
 
     def _check_input_size(self) -> None:
         """Raises ValueError unless every layer gets as many features as it has units."""
@@ -547,7 +572,7 @@ class Layer(Leaf):
     def extra_repr(self) -> str:
         usual: dict[str, object] = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
         usual |= {"bidirectional": False, "heads": 1, "reverse": False, "last_only": False, "return_state": True}
-        usual |= {"schedule": "auto"}
+        usual |= {"schedule": "auto", "save": self.cell.save}
         parts = [f"{self.input_size}, {self.hidden_size}"]
         parts += [f"{name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name]]
         parts += [f"{name}={size}" for name, size in self.sizes.items() if size != self.cell.sizes[name]]
@@ -734,7 +759,8 @@ class Layer(Leaf):
 
     def _together(self, x: Tensor) -> bool:
         """Whether both directions of a layer are one scan: on a GPU, where they then run at the same time."""
-        if not self.bidirectional or self.proj_size or not self.cell.both or is_chunked(self.schedule):
+        apart = is_chunked(self.schedule) or self._every is not None
+        if not self.bidirectional or self.proj_size or not self.cell.both or apart:
             return False
         return bool(self.cell.scan.takes_both(self.hidden_size, self.heads, x.dtype, x.device, self.schedule))
 
@@ -763,6 +789,8 @@ class Layer(Leaf):
             here = slice(layer * self._directions, (layer + 1) * self._directions)
             final = self.last_only and layer == self.num_layers - 1
             common = partial(Direction, self.cell, run, options, last_only=final, lengths=lengths, valid=valid)
+            if run is self.cell.run:
+                common = partial(common, every=self._every)
             if run is self.cell.run and self._together(x):
                 joint = {w.name: joined(w, *(tensors[w.name] for tensors in weights[here])) for w in self.cell.weights}
                 begin = resets and resets.of(here)

@@ -43,6 +43,11 @@ def _is_forward_mode() -> bool:
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
+def is_transformed() -> bool:
+    """Whether torch differentiates in forward mode, or a transform of torch.func watches."""
+    return _is_forward_mode() or bool(_transforms_active())
+
+
 def plain(tensors: Sequence[Tensor | None], dtype: torch.dtype | None = None) -> bool:
     """Whether these are tensors on the CPU as torch makes them, and nothing watches what is done with them; of one type
     if it is given.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rnngen.runtime import native
+from rnngen.runtime.launch import accumulator_of
 from rnngen.runtime.linear import Projection
 from rnngen.runtime.sweep import Given, previous, row_of, run_native, torch_steps
 
@@ -97,20 +98,16 @@ class Call:
 
     @cached_property
     def read(self) -> list[int]:
-        """The projections that are kept, since the adjoint reads them."""
-        names = {where[0] for kind, *where in self.scan.sources.values() if kind == "stream"}
+        """The projections that are kept, since the adjoint reads them and they are not to be made once more."""
+        names = {where[0] for kind, *where in self.scan.sources.values() if kind == "stream"} - self.scan.again
         streams = enumerate(zip(self.scan.forward.inputs, self.projected, strict=True))
         return [n for n, (name, projected) in streams if self.save and projected and name in names]
 
     @cached_property
     def widest(self) -> tuple[int, int]:
-        """The elements of a row of the widest projection, and of the widest gradient of one; 0 where there is none, or
-        where all steps have to be there at once.
-        """
+        """The elements of a row of the widest projection, and of the widest gradient of one; 0 where there is none."""
         shapes = zip(self.scan.forward.inputs.values(), self.projected, strict=True)
         forwards = max((row_of(shape, self.sizes) for shape, projected in shapes if projected), default=0)
-        if any(name in self.scan.adjoint.states for name in self.scan.gradient_inputs):
-            return forwards, 0  # it is known after the last step
         return forwards, max((row for row, in_parts in self.gradients.values() if in_parts), default=0)
 
     def apart(self, tensors: Sequence[Any]) -> tuple[list[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
@@ -163,7 +160,7 @@ def _forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], Mappi
             outputs.append(some.new_empty(time, batch, row) if row else None)
     last = [state.new_empty(*state.shape) for state in states]
     made = {n: some.new_empty(time, batch, streams[n].width) for n in call.read}
-    for part in _parts(time, batch * call.widest[0], direction):
+    for part in parts_of(time, batch * call.widest[0], direction, AT_ONCE):
         inputs = [_rows(stream, part, n, made.get(n)) for n, stream in enumerate(streams)]
         results = [*map(part.of, outputs), *last]
         flags = part.of(valid), part.of(resets, 1), first
@@ -213,11 +210,11 @@ class Part(NamedTuple):
         return rows if rows is None or self.whole else rows[self.start : self.stop + more]
 
 
-def _parts(time: int, step: int, direction: str) -> list[Part]:
-    """The steps in the order of the loop, so many at a time that they fit. step: the elements of one."""
-    if step * time <= AT_ONCE:
+def parts_of(time: int, step: int, direction: str, most: int) -> list[Part]:
+    """The steps in the order of a loop, so many at a time that they fit. step: the elements of one. most: at once."""
+    if step * time <= most:
         return [Part(0, time, time)]
-    count = max(1, AT_ONCE // step)
+    count = max(1, most // step)
     parts = [Part(start, min(start + count, time), time) for start in range(0, time, count)]
     return parts if direction == "forwards" else parts[::-1]
 
@@ -288,7 +285,9 @@ class _Gradients:
         sums: list[Tensor | None] = [None] * len(self.parameters)
         d_streams: list[Any] = [None] * len(self.streams)
         backwards = call.direction != "backwards"
-        for part in _parts(self.time, batch * call.widest[1], "backwards" if backwards else "forwards"):
+        order = "backwards" if backwards else "forwards"
+        parts = parts_of(self.time, batch * call.widest[1], order, AT_ONCE)
+        for part in parts:
             inputs = [self._value(name, part) for name in which.inputs]
             results = {label: self._result(label, output, part) for label, output in outputs.items()}
             flags = part.of(self.valid), part.of(self.resets, 1), first
@@ -298,7 +297,7 @@ class _Gradients:
                 if label and call.projected[n]:
                     d_streams[n] = self._of_projection(results[label], stream, of_streams[n], d_streams[n], part)
             if any(of_parameters):
-                sums = self._of_parameters(sums, results, carried, part)
+                sums = self._of_parameters(sums, results, carried if part is parts[-1] else None, part)
         flat: list[Tensor | None] = []
         shapes = scan.forward.inputs.values()
         for label, projected, shape, d in zip(scan.stream_gradients, call.projected, shapes, d_streams, strict=True):
@@ -320,7 +319,7 @@ class _Gradients:
         kind, *where = self.scan.sources[name]
         if kind == "stream":
             place = list(self.scan.forward.inputs).index(where[0])
-            return part.of(self.kept[place] if place in self.kept else self.streams[place])
+            return _rows(self.kept.get(place, self.streams[place]), part, place, None)
         if kind == "output":
             return part.of(self.kept[where[0]])
         if kind == "previous":
@@ -367,10 +366,14 @@ class _Gradients:
         return d_stack, d_rows, d_bias
 
     def _of_parameters(
-        self, sums: list[Tensor | None], results: dict[str, Tensor], carried: list[Tensor], part: Part
+        self, sums: list[Tensor | None], results: dict[str, Tensor], carried: list[Tensor] | None, part: Part
     ) -> list[Tensor | None]:
-        """The gradients of the scan's parameters, with those of the steps before."""
+        """The gradients of the scan's parameters, with those of the steps before. carried: what the adjoint has summed
+        up, None before its last step: until then it counts as nothing.
+        """
         scan = self.scan
+        if carried is None:
+            carried = [self.states[0].new_zeros(1, 1).expand(self.batch, row) for row in self.call.carried]
         found = results | dict(zip(scan.adjoint.states, carried, strict=True))
         values = [found[name] if name in found else self._value(name, part) for name in scan.gradient_inputs]
         counts = None if self.valid is None else part.of(self.valid) > 0
@@ -383,6 +386,15 @@ def independent(tensor: Tensor) -> Tensor:
     the weights. A derivative is differentiable by the tensor itself.
     """
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def summed(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """The sum of gradients of some steps and of others, which in half precision is of float32."""
+    if more is None:
+        return total
+    if total is None:  # a copy: two parameters that are added have one gradient
+        return more.to(accumulator_of(more.dtype), copy=True)
+    return total.add_(more)
 
 
 def by_steps(call: Call, tensors: Sequence[Any], gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:

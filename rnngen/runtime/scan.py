@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from rnngen.runtime import agreement, chunked
+from rnngen.runtime.again import again
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
 from rnngen.runtime.layout import is_chunked
@@ -42,7 +43,8 @@ class Scan:
     """The scan of one cell: `outputs, last_states = scan(streams, states, parameters)`.
 
     name: unique to the cell's description, since torch silently replaces an operator by another of its name.
-    sources: where each input of the adjoint and of `gradients` comes from: ("stream", name), ("output", label),
+    sources: where each input of the adjoint and of `gradients` comes from: ("stream", name), ("again", name) for one
+    that is not to be kept if it can be made once more, ("output", label),
     ("previous", label, state) for an output one step earlier, ("gradient", label) for what comes in from outside,
     ("adjoint", label) for an output of the adjoint, ("accumulator", name) for one of its last states.
     stream_gradients: for each stream the label of its adjoint, None if it has none; that of a number may have units.
@@ -65,7 +67,8 @@ class Scan:
         self.name = name
         self.parameters = parameters
         self.forward, self.adjoint = forward, adjoint
-        self.sources = sources
+        self.again = {source[1] for source in sources.values() if source[0] == "again"}
+        self.sources = {name: (kind.replace("again", "stream"), *where) for name, (kind, *where) in sources.items()}
         self.stream_gradients = stream_gradients
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
         self._states = len(forward.states)
@@ -123,13 +126,19 @@ class Scan:
             whole = chunked.Call(self, streams, states, parameters, valid, resets, first, reverse, last_only)
             return chunked.run_in_chunks(whole, schedule)
         direction = "both" if both else "backwards" if reverse else "forwards"
-        if not both and not chunked.is_cut(schedule) and (resets is None) == (first is None):
+        cut = chunked.is_cut(schedule)
+        if not both and not cut and (resets is None) == (first is None):
             begin = None if first is None else torch.cat(list(first), -1)
             every = [*tensors_of(streams), *states, *parameters, valid, resets, begin]
             if self._is_plain(every, states[0]):
                 save = wants_gradient(every)
                 call = Call.of(self, streams, states, parameters, direction, save, save or not last_only)
                 return self._found(run(call, every), last_only)
+        if not cut and (resets is None) == (first is None):
+            masks = (valid, resets, None if first is None else torch.cat(list(first), -1))
+            results = again(self, streams, states, parameters, masks, direction, schedule)
+            if results is not None:
+                return self._found(results, last_only)
         inputs = [stream.tensor if isinstance(stream, Projection) else stream for stream in streams]
         begins = [] if first is None else [torch.cat(list(first), -1)]
         tensors = [*inputs, *states, *parameters, *begins]

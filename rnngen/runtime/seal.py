@@ -26,9 +26,10 @@ _SIGNS = (b"#", b"//")  # of comments, in Python and in C
 _DIGEST_LINE = re.compile(rb"^(?:#|//) Body:   sha256 ([0-9a-f]{64})$", re.MULTILINE)
 # Only as rnngen writes it: whoever reads the command may give it to a shell, and the module may be a stranger's. It has
 # one word more, plain or quoted, of the signs of `Source.label`, and "--" before one that begins with "-"; and before
-# these the names of wrappers.
+# these the names of wrappers, and what is kept.
 _RENEW_LINE = re.compile(
-    rb"^# Renew:  (rnngen compile (?:--with [a-z_]+ )*(?:-|(?:-- (?=[$']*-)|(?![$']*-))"
+    rb"^# Renew:  (rnngen compile (?:--with [a-z_]+ )*(?:--save (?:[a-z]+|'every [0-9]+') )?"
+    rb"(?:-|(?:-- (?=[$']*-)|(?![$']*-))"
     rb"(?:[A-Za-z0-9_.,+@-]+|'[A-Za-z0-9 _.,+@()<>-]+'|\$'(?:[A-Za-z0-9 _.,+@()<>-]|\\x[0-9a-f]{2})+')))$",
     re.MULTILINE,
 )

@@ -99,6 +99,7 @@ class Sweep:
         for name, (place, _) in of_states.items():
             if name not in found and place < len(states):  # an adjoint's own states have no tensors yet
                 found[name] = states[place].shape[-1]
+        more = more or not found.keys() >= of_states.keys()
         for shape, tensor in zip(self.parameters.values(), parameters, strict=True) if more else ():
             names = [name for name in shape if isinstance(name, str)]
             if len(names) == tensor.dim():  # else it is block-diagonal, or numbers
