@@ -406,3 +406,15 @@ def test_chunks_are_programs_of_a_launch(layer_of):
     assert warm_up.grid[:2] == whole.grid[:2] == (4, 1)
     assert (warm_up.arguments["T"], whole.arguments["T"]) == (128, 512)
     assert plain.arguments["T"] / 640 == 25.6
+
+
+@pytest.mark.parametrize("save", ["every 250", "states"])
+def test_what_is_kept_is_a_choice_here_too(save, layer_of):
+    """Steps that run again run in chunks again."""
+    layer = forgetting(layer_of(f"# save {save}\n{LIBRARY['lstm']}" if save == "states" else "lstm"))
+    x = torch.randn(LONG, 2, I)
+    plain = answer(layer, "auto", x)
+    layer.save = save
+    assert max(errors(answer(layer, "chunked 50 40", x), plain)) < 2e-6
+    assert {row.chunks for row in layer.report()} <= {12, 5, 2}
+    assert layer.report()[0].chunks > 1
