@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,7 @@ from rnngen.description import CellLayer, describe, library
 from rnngen.document import read
 from rnngen.emit.triton import Kernel, kernels
 from rnngen.emit.triton.cooperative import SUMS, CooperativeText
+from rnngen.emit.triton.linear import LinearText
 from rnngen.emit.triton.stepwise import StepwiseText
 from rnngen.emit.triton.sweep import SweepText
 from rnngen.explain import ITEM_SIZES
@@ -46,7 +48,7 @@ class Job:
     """One kernel to compile: its name in the module, the types of its arguments, its constants and launch options.
 
     cell, direction, masked, resets, schedule, stage: which kernel it is, however modules are written. stage counts from
-    1 the kernels of one step; None where one kernel is the whole scan.
+    1 the kernels of one step, or the launches of a scan that time is divided in; None where one is the whole scan.
     expected_bytes: the on-chip memory that the cost model reckons with; None where it does not look at it. weights: the
     arguments that are matrices.
     """
@@ -109,8 +111,9 @@ def jobs(
     dtype: str,
     save: bool = True,
     variants: Sequence[tuple[bool, bool]] = VARIANTS,
+    time: int = 1,
 ) -> Iterator[Job]:
-    """Every kernel of a cell that can run with these sizes on the target."""
+    """Every kernel of a cell that can run with these sizes, and so many steps, on the target."""
     (program,) = compiled([cell])
     for masked, resets in variants:
         for direction, chain in (("forward", program.forward), ("adjoint", program.backward)):
@@ -126,7 +129,7 @@ def jobs(
                     choice = choose(facts, size, MACHINES[target], kernel.schedule)
                 except NotPossible:
                     continue  # the reason is in what `choose` gives; the stepwise kernels are still there
-                types = _Types(dtype, masked, resets, save, direction == "adjoint")
+                types = _Types(dtype, masked, resets, save, direction == "adjoint", time)
                 for stage, name, signature, constants in types.of(kernel, choice, size):
                     which = (cell.name, direction, masked, resets, kernel.schedule, stage)
                     job = Job(*which, kernel.schedule == chosen, name, signature, constants, choice.options)
@@ -147,6 +150,7 @@ class _Types:
     resets: bool
     save: bool
     backwards: bool
+    time: int = 1
 
     def of(
         self, kernel: Kernel, choice: Choice, sizes: Sizes
@@ -160,9 +164,16 @@ class _Types:
                 yield number, stage.name, signature | {"time": "i32", "B": "i32"}, constants | asked.letters | absent
             return
         text = kernel.text
-        signature, absent = self._pointers(text, text.pointers, text.wide)
+        asked = replace(asked, time=self.time, states=(None,) * len(text.chain.states))
         SCHEDULES[choice.schedule].launch(None, asked, choice)
-        yield None, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | asked.constants | absent
+        wide = text.in_parts if isinstance(text, LinearText) and asked.parts else text.wide
+        signature, absent = self._pointers(text, text.pointers, wide)
+        if isinstance(text, LinearText) and not asked.parts:
+            absent |= dict.fromkeys(found.pointer for found in text.maps.values())
+            signature = {name: kind for name, kind in signature.items() if name not in absent}
+        for number, own in enumerate(asked.launches, 1):
+            stage = number if len(asked.launches) > 1 else None
+            yield stage, kernel.name, signature | {"T": "i32", "B": "i32"}, constants | own | absent
 
     def _pointers(
         self, text: SweepText, pointers: Sequence[str], wide: Sequence[str]
@@ -183,15 +194,19 @@ class _Types:
 
 @dataclass(slots=True)
 class _Asked:
-    """A sweep that keeps the constants of its launch, `plan.Run` as far as a schedule asks."""
+    """A sweep that keeps the constants of its launches, `plan.Run` as far as a schedule asks. parts: whether each of
+    several stretches of time has a part of what is summed.
+    """
 
     sizes: Sizes
     backwards: bool
-    constants: dict[str, object] = field(default_factory=dict)
+    launches: list[dict[str, object]] = field(default_factory=list)
     both: bool = False
     time: int = 1
     precision: str = "ieee"
     tensors: tuple[None, ...] = ()
+    states: tuple[None, ...] = ()
+    parts: bool = False
 
     @property
     def batch(self) -> int:
@@ -217,8 +232,16 @@ class _Asked:
     def exchange(self, room: Mapping[str, int], counters: int) -> tuple[()]:
         return ()
 
+    def maps(self, stretches: int, states: int) -> tuple[()]:
+        return ()
+
+    @contextmanager
+    def in_parts(self, stretches: int, totals: int, begins: bool) -> "Iterator[_Asked]":
+        self.parts = True
+        yield self
+
     def launch(self, kernel: None, grid: object, choice: object, tensors: object, time: int, **constants: object):
-        self.constants = constants
+        self.launches.append(constants)
 
 
 def compile_job(module: ModuleType, job: Job, target: str) -> Compiled:
@@ -259,6 +282,7 @@ def rows(
     heads: int,
     variants: Sequence[tuple[bool, bool]] = VARIANTS,
     schedules: Collection[str] = tuple(SCHEDULES),
+    time: int = 1,
 ) -> Iterator[Row]:
     """Every kernel of the model compiled for every width of a head; a stack's layers have sizes of their own."""
     description = describe(source)
@@ -276,7 +300,7 @@ def rows(
     with tempfile.TemporaryDirectory() as folder:
         module = load(source, Path(folder))
         for cell, size in cells:
-            for job in jobs(cell, size, target, dtype, variants=variants):
+            for job in jobs(cell, size, target, dtype, variants=variants, time=time):
                 if job.schedule not in schedules:
                     continue
                 compiled = compile_job(module, job, target)
@@ -299,6 +323,7 @@ def rows(
 )
 @click.option("--heads", type=int, default=1, show_default=True, help="Of a block-diagonal cell.")
 @click.option("--batch", type=int, default=16, show_default=True)
+@click.option("--time", type=int, default=1, show_default=True, help="Steps: many may take more than one launch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where rows of wide layers are kept.")
 def main(
@@ -308,6 +333,7 @@ def main(
     width: tuple[int, ...],
     heads: int,
     batch: int,
+    time: int,
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -318,7 +344,7 @@ def main(
         _wide(target, out)
     else:
         for one in target or ("sm_90",):
-            _model(model, one, dtype, width, heads, batch, as_json)
+            _model(model, one, dtype, width, heads, batch, time, as_json)
 
 
 def _wide(targets: tuple[str, ...], out: Path | None) -> None:
@@ -331,8 +357,10 @@ def _wide(targets: tuple[str, ...], out: Path | None) -> None:
         click.echo(f"{row['target']:7}" + " ".join(texts))
 
 
-def _model(model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, as_json: bool) -> None:
-    found = list(rows(source_of(model), target, dtype, batch, width, heads))
+def _model(
+    model: str, target: str, dtype: str, width: tuple[int, ...], heads: int, batch: int, time: int, as_json: bool
+) -> None:
+    found = list(rows(source_of(model), target, dtype, batch, width, heads, time=time))
     if as_json:
         click.echo(json.dumps([row.record for row in found], indent=1))
         return

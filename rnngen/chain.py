@@ -108,8 +108,9 @@ class Chain:
 
     streams: the inputs, each with the blocks of it that are read. mask: the leaf that says which steps count. states:
     each with the atom that is its new value. vectors: the atoms of parameters that stages read. returned: the states
-    that a reset returns to a first value; in an adjoint their gradients, which it sets to zero. rounds: in which the
-    states can be computed for many steps at once; None if the scan is not linear.
+    that a reset returns to a first value; in an adjoint their gradients, which it sets to zero, and its other states
+    are sums over time that nothing reads. rounds: in which the states can be computed for many steps
+    at once; None if the scan is not linear.
     """
 
     graph: CellGraph
@@ -152,6 +153,8 @@ class Chain:
             dimensions=tuple(sorted({dimension for name in self.values for dimension in self.width(name)})),
             uneven=len(states) > 1,
             linear=self.rounds is not None,
+            rounds=sum(any(one.state in self.returned for one in found.states) for found in self.rounds or ()),
+            totals=len(self.states) - len(self.returned) if self.rounds else 0,
         )
 
     def _fact(self, across: Across) -> plan.Across:

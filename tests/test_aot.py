@@ -142,6 +142,16 @@ def test_a_linear_scan_takes_30_cycles_a_step_by_the_estimate():
     assert max(row.report.step.cycles for row in found) <= 30
 
 
+@pytest.mark.parametrize("name", ["mingru", pytest.param("rwkv4", marks=pytest.mark.slow)])
+def test_what_stretches_make_of_states_is_found_in_half_the_time_by_the_estimate(name):
+    """And what they are divided into costs a step nothing."""
+    found = check(rows(library()[name], "sm_90", "bfloat16", 1, (256,), 1, VARIANTS[:1], time=16384))
+    adjoint = [row for row in found if (row.job.schedule, row.job.direction) == ("linear", "adjoint")]
+    assert [row.job.stage for row in adjoint] == list(range(1, len(adjoint) + 1))
+    first, *_, whole = (row.report.step.cycles for row in adjoint)
+    assert first <= whole / 2 and whole <= (30 if name == "mingru" else 35)
+
+
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_the_resident_lstm_takes_half_the_time_of_its_peer_by_the_estimate(width):
     heads = 768 // width

@@ -187,6 +187,7 @@ class Launched:
     backwards: bool = False
     precision: str = "ieee"
     tensors: tuple = ()
+    states: tuple = ()
     grids: list = dataclasses.field(default_factory=list)
 
     widest = property(lambda self: self.hidden)
@@ -207,7 +208,10 @@ class Launched:
 def test_as_many_programs_as_are_launched(name, sizes):
     for sweep in sweeps(name, **sizes):
         for one in (one for one in sweep.candidates if one.plan and one.plan.footprint):
-            scan, choice = Launched(sizes["batch"], sizes["hidden"]), Choice(one.name, one.plan.constants, {})
+            scan, choice = (
+                Launched(sizes["batch"], sizes["hidden"]),
+                Choice(one.name, one.plan.constants, {}, along=one.plan.along),
+            )
             if one.name == "stepwise":
                 SCHEDULES["stepwise"].stage(None, scan, choice, ())
             else:
@@ -231,6 +235,22 @@ def test_the_time_of_a_sequence():
     # A scan by chunks of 128 steps takes as long for a part of one.
     assert by_name["linear"]["total_ms"] == pytest.approx(256 * by_name["linear"]["step_us"] / 1000)
     assert forward["saved_bytes"] == 130 * forward["step"]["saved_bytes"]
+
+
+def test_a_long_sequence_is_divided_along_time():
+    """What a launch would do with it: see test_pretended_gpu.py."""
+    found = explained("mingru", hidden=256, batch=1, time=16384)
+    assert "along time: 22 stretches of 768 steps, 2 launches" in as_text(found)
+    (forward, _) = (sweep for _, sweeps in found.scans for sweep in sweeps)
+    plan = forward.chosen.plan
+    assert plan.along.total_us(16384) < 16384 * plan.time / 4
+    record = as_record(found)["scans"][0]["sweeps"]["forward"]["schedules"]
+    by_name = {one["name"]: one for one in record}
+    assert by_name["linear"]["along"] == {"most_stretches": 24, "stretches": 22, "steps": 768, "launches": 2}
+    assert by_name["linear"]["total_ms"] == pytest.approx(plan.along.total_us(16384) / 1000)
+    assert by_name["elementwise"]["along"] is None
+    assert "24 stretches of a long sequence at once" in as_text(explained("mingru", hidden=256, batch=1))
+    assert "along time" not in as_text(explained("mingru", hidden=256, batch=1, time=100))
 
 
 def test_numbers_as_people_read_them():

@@ -1,12 +1,12 @@
 """Random cells through the whole road, on the kernels of every schedule they have, in Triton's interpreter."""
 
 import pytest
+from along import stretches
 from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 from random_cells import Call, Trial, calls, cells, check, chunks, found_cases, linear_cells
 
 from rnngen.errors import ModelError
-from rnngen.runtime.choose import choose
 from rnngen.runtime.schedules import cooperative
 
 FOUND = {name: (text, call) for name, text, call in found_cases()}
@@ -14,11 +14,12 @@ FOUND = {name: (text, call) for name, text, call in found_cases()}
 
 @pytest.fixture(autouse=True)
 def _narrow_slices(monkeypatch):
-    """Of 8 units, so that cells as narrow as these have several."""
+    """Of 8 units, so that cells as narrow as these have several; and of a long enough scan two or three stretches of
+    time, each with a chunk or two of its own.
+    """
     monkeypatch.setattr(cooperative, "SLICES", (8,))
-    choose.cache_clear()
-    yield
-    choose.cache_clear()
+    with stretches(lambda time: 1 + time % 3):
+        yield
 
 
 def check_schedules(trial: Trial, call: Call) -> None:

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from rnngen.cli import main
 from rnngen.runtime.choose import choose
 from rnngen.runtime.machine import MACHINES, row_of
-from rnngen.runtime.plan import Across, Facts, NotPossible, Sizes
-from rnngen.runtime.schedules import SCHEDULES
+from rnngen.runtime.plan import Across, Along, Facts, NotPossible, Sizes
+from rnngen.runtime.schedules import SCHEDULES, linear
 from rnngen.runtime.schedules.resident import shared_bytes
 
 LSTM = Facts(across=(Across("matmul", 4),), streams=(4,), outputs=(1, 5), levels=1)
@@ -150,6 +150,42 @@ def test_a_tile_of_a_linear_scan_fits_the_registers(facts, itemsize, block, warp
     choice = choose(facts, Sizes(16, 64, 1, itemsize), MACHINES["sm_90"], "linear")
     assert (choice.constants["CHUNK"], choice.constants["BLOCK"]) == (128, block)
     assert choice.options["num_warps"] == warps
+
+
+IN_ROUNDS = Facts(streams=(2,), linear=True, rounds=1)
+
+
+def along(batch: int, hidden: int, facts: Facts = IN_ROUNDS, **options: bool) -> Along:
+    return choose(facts, Sizes(batch, hidden, 1, 2, **options), MACHINES["sm_90"], "linear").along
+
+
+def test_stretches_of_time_fill_a_machine_that_units_leave_empty():
+    assert (along(1, 256).most, along(16, 256).most, along(16, 4096).most) == (24, 1, 1)
+    assert along(1, 16).most == linear.MOST_STRETCHES
+    found = along(1, 256)
+    assert (found.stretches(16384), found.steps(16384), found.launches(16384)) == (22, 768, 2)
+    assert (along(16, 256).stretches(10**6), along(16, 256).launches(10**6)) == (1, 1)
+    # Two programs along time scan everything once more than one does, and gain next to nothing.
+    assert (along(3, 1024).most, along(3, 1024).stretches(10**6)) == (2, 1)
+
+
+@pytest.mark.parametrize("hidden", [16, 64, 256, 1024])
+@pytest.mark.parametrize("facts", [Facts(linear=True, rounds=rounds, totals=2) for rounds in (1, 3)])
+def test_stretches_are_chosen_where_they_are_faster(hidden, facts):
+    found = along(1, hidden, facts)
+    for time in (0, 1, 127, 128, 129, 1000, 2048, 5000, 16384, 100_003, 10**6):
+        stretches, steps = found.stretches(time), found.steps(time)
+        assert stretches == 1 or (stretches - 1) * steps < time <= stretches * steps
+        assert steps % 128 == 0 and 1 <= stretches <= found.most
+        assert found.total_us(time) <= -(-time // 128) * found.chunk_us
+        assert stretches == 1 or time >= 1024, "a launch more costs as much as a scan that short"
+    assert found.stretches(10**6) > 1
+
+
+def test_the_gradient_of_what_resets_return_to_is_added_up_as_well():
+    facts = Facts(backwards=True, streams=(2, 1), linear=True, rounds=1, totals=1)
+    assert (along(1, 64, facts).begins, along(1, 64, facts, resets=True).begins) == (False, True)
+    assert [along(1, 64, facts, resets=resets).launches(10**5) for resets in (False, True)] == [4, 6]
 
 
 def test_what_does_not_fit_is_refused_with_both_sizes():

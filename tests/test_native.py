@@ -211,6 +211,41 @@ def test_bits_do_not_depend_on_threads_nor_on_the_batch(name, dtype, layer_of, n
         assert torch.equal(layer(x[:, row : row + 1])[0][:, 0], found[0][0][:, row])
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, torch.float32) for name in ("mingru", "indrnn", "rwkv4")] + [("mingru", torch.float64)],
+    ids=str,
+)
+def test_bits_do_not_depend_on_threads_that_divide_units(name, dtype, layer_of, native, threads):
+    """Of fewer sequences than threads each has some of the units: 64 or 128 of them, and the last one fewer."""
+    width = 213
+    torch.manual_seed(0)
+    layer = layer_of(name)(width, width, dtype=dtype)
+    x = torch.randn(700, 2, width, dtype=dtype)
+    flags = torch.zeros(700, 2, dtype=torch.bool)
+    flags[[0, 500, 501, 699], [0, 1, 1, 0]] = True
+    first = tuple(torch.randn(1, 2, width, dtype=dtype, requires_grad=True) for _ in layer.cell.states)
+    lengths = torch.tensor([700, 400])
+
+    def run(x):
+        padded = pack_padded_sequence(x, lengths)
+        packed = layer(padded, None)
+        begun = layer(x, None, resets=flags, reset_to=first if len(first) > 1 else first[0])
+        return torch.cat([packed[0].data.flatten(), begun[0].flatten()]), packed[1]
+
+    found = []
+    for number in (1, 3, 4, 8):
+        threads(number)
+        found.append(answers(run, x, [*layer.parameters(), *first]))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+    with torch.no_grad():
+        threads(8)
+        divided = layer(x[:, :1])[0]
+        threads(1)
+        assert torch.equal(divided, layer(x[:, :1])[0])
+
+
 @pytest.mark.parametrize("name", ["layer_norm_lstm", "dreamer_gru"])
 def test_a_few_rows_at_a_time(name, layer_of, native):
     """Where sums lie between stages, those take 8 rows, then 8, then the last three."""

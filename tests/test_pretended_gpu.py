@@ -223,6 +223,45 @@ def test_a_batch_beyond_what_the_second_dimension_of_a_grid_counts(card):
     assert not gpu.faults
 
 
+@pytest.mark.parametrize("card", ["H100", "A100", "B200", "MI300X"])
+@pytest.mark.parametrize("resets", [False, True], ids=["", "resets"])
+def test_a_long_sequence_over_few_units_fills_the_card(card, resets):
+    """A linear scan of one sequence over 256 units: 16 programs, or 22 times as many along time on an H100."""
+    time, hidden, processors = 16384, 256, CARDS[card].processors
+    with pretended(CARDS[card], meta=True) as gpu:
+        for cell in ("mingru", "indrnn"):
+            layer = layer_class(cell)(1, hidden, device="cuda", dtype=torch.bfloat16)
+            x = torch.empty(time, 1, 1, device="cuda", dtype=torch.bfloat16)
+            flags = torch.empty(time, 1, device="cuda", dtype=torch.bool) if resets else None
+            layer(x, resets=flags)[0].sum().backward()
+    assert not gpu.faults
+    found = [one for one in gpu.launches if "linear" in one.kernel]
+    sweeps = ("mingru_forward", "mingru_adjoint", "indrnn_adjoint")
+    assert [one.kernel for one in found] == [f"{sweep}_linear" for sweep in sweeps for _ in range(2)]
+    assert [one.constants["ROUND"] for one in found] == [0, 1] * 3
+    for one in found:
+        batch, blocks, stretches = one.grid
+        assert (batch, blocks * one.constants["BLOCK"]) == (1, hidden)
+        assert blocks <= processors / 6 and 1.5 * processors < batch * blocks * stretches <= 3 * processors
+        maps = one.arguments["h_maps_ptr" if "forward" in one.kernel else "d_h_maps_ptr"]
+        assert (maps.shape, maps.dtype) == ((stretches, 3, 1, hidden), torch.float32)
+        assert one.arguments["T"] == time
+    last = found[-1].arguments
+    assert (last["d_h_last_ptr"].shape, last["d_h_last_ptr"].dtype) == ((1, hidden), torch.bfloat16)
+    summed = ["d_weight_hh_last_ptr", *(["first_ptr"] if resets else [])]
+    for name in summed:
+        assert (last[name].shape, last[name].dtype) == ((found[-1].grid[2], 1, hidden), torch.float32)
+
+
+def test_a_short_sequence_and_a_full_card_have_one_program_along_time():
+    with pretended(CARDS["H100"], meta=True) as gpu:
+        for time, batch in ((1024, 1), (16384, 16)):
+            layer = layer_class("mingru")(1, 512, device="cuda")
+            layer(torch.empty(time, batch, 1, device="cuda"))[0].sum().backward()
+    assert [one.grid for one in gpu.launches] == [(1, 32, 1)] * 2 + [(16, 32, 1)] * 2
+    assert all(one.constants["ROUND"] == 1 and one.arguments.get("h_maps_ptr") is None for one in gpu.launches)
+
+
 def test_autocast_on_a_card():
     with pretended(CARDS["H100"]) as gpu, torch.autocast("cuda", dtype=torch.bfloat16):
         y, _ = layer_class("lstm")(INPUTS, WIDTH, device="cuda")(torch.randn(2, 3, INPUTS, device="cuda"))

@@ -13,13 +13,14 @@ from rnngen.emit.c.spelling import FUNCTIONS, KEYWORDS
 _INCLUDE = '#include "rnngen.h"'
 _TYPES = frozenset("REAL int int32_t int64_t void".split())
 _RECORDS = frozenset("call product scan".split())  # that rnngen.h has as a struct
-_OF_RECORDS = frozenset("T B heads backwards sizes call tensors products".split())
+_OF_RECORDS = frozenset("T B heads backwards sizes call tensors products from to".split())
 _CONTROL = frozenset("if for return".split())
 _WORDS = _TYPES | _CONTROL | frozenset("const restrict struct else NULL FEW".split())  # of a body
 # What the templates call of rnngen.h; the rest is what operations are spelled with.
 OF_TEMPLATES = frozenset(
     """
-    EACH at begin begun boundary counts cut dense dense_transposed headed headed_transposed put run taken tensors_of
+    EACH EACH_OF at begin begun boundary counts cut cut_units dense dense_transposed headed headed_transposed put
+    put_units run taken tensors_of
     """.split()
 )
 OF_HEADER = OF_TEMPLATES | FUNCTIONS
@@ -38,7 +39,7 @@ _PARAMETER = rf"(?:const )?(?:REAL|int|int64_t|{_RECORD}) (?:\* )?(?:restrict )?
 _HEAD = re.compile(rf"(?:static (?:inline )?void|int) (\w+) \( {_PARAMETER}(?: , {_PARAMETER})* \)")
 _PARAMETERS = re.compile(rf"(?<=[(,] ){_PARAMETER}(?= [,)])")
 _DECLARED = re.compile(rf"(?:\b(?:REAL|int|int32_t|int64_t|const|{_RECORD})|\*|,) (\w+)(?= (?:\[ [0-9]* ?\] )?= )")
-_COUNTED = re.compile(r"\bEACH \( (\w+) ,")
+_COUNTED = re.compile(r"\bEACH(?:_OF)? \( (\w+) ,")
 _PASSED = ["run", "(", "&", "scan", ","]  # stands before a function that is not called
 
 _Token = tuple[str, int]  # with its line

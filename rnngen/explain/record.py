@@ -11,6 +11,7 @@ from rnngen.explain.report import Candidate, Explained, Sweep
 from rnngen.explain.scans import Scan
 from rnngen.explain.text import total_ms
 from rnngen.runtime.memory import EVERY
+from rnngen.runtime.plan import Along
 
 
 def as_record(explained: Explained) -> dict[str, Any]:
@@ -85,6 +86,16 @@ def _candidate(candidate: Candidate, time: int | None) -> dict[str, Any]:
         "constants": dict(plan.constants) if plan else None,
         "options": dict(plan.options) if plan else None,
         "footprint": asdict(plan.footprint) if plan and plan.footprint else None,
+        "along": _along(plan.along, time) if plan and plan.along else None,
+    }
+
+
+def _along(along: Along, time: int | None) -> dict[str, Any]:
+    return {
+        "most_stretches": along.most,
+        "stretches": along.stretches(time) if time else None,
+        "steps": along.steps(time) if time else None,
+        "launches": along.launches(time) if time else None,
     }
 
 

@@ -88,7 +88,7 @@ def explain_model(
 def _sweep(scan: Scan, direction: str, chain: Chain, machine: Machine | None, dtype: str) -> Sweep:
     work = work_of(chain, scan.sizes)
     if machine is None:
-        return Sweep(direction, work, None, (_on_a_cpu(dtype),), "", ())
+        return Sweep(direction, work, None, (_on_a_cpu(chain, dtype),), "", ())
     wanted = scan.wanted(chain)
     now = chosen(chain, scan.sizes, machine, wanted).schedule
     mark = "chosen" if wanted == "auto" else "named"
@@ -102,12 +102,13 @@ def _sweep(scan: Scan, direction: str, chain: Chain, machine: Machine | None, dt
     return Sweep(direction, work, floor, tuple(candidates), trouble, changes)
 
 
-def _on_a_cpu(dtype: str) -> Candidate:
+def _on_a_cpu(chain: Chain, dtype: str) -> Candidate:
     """There is no choice: native code has one loop, and what it cannot do torch does."""
     if ITEM_SIZES[dtype] < 4:
         return Candidate("torch", "chosen", None, f"there is no native code in {dtype}: torch runs step after step")
     (name,) = TARGETS[CPU].schedules
-    return Candidate(name, "chosen", None, "the only one: step after step, each thread with a part of the batch")
+    part = "part of the batch" if chain.across else "part of the batch, or of the units"
+    return Candidate(name, "chosen", None, f"the only one: step after step, each thread with a {part}")
 
 
 def microseconds(time: float) -> str:

@@ -8,7 +8,7 @@ from rnngen.explain.report import Explained, Sweep, microseconds
 from rnngen.explain.scans import Scan
 from rnngen.runtime.machine import Machine
 from rnngen.runtime.memory import EVERY, KINDS
-from rnngen.runtime.plan import Footprint, Plan
+from rnngen.runtime.plan import Along, Footprint, Plan
 
 _INDENT = " " * 24  # what stands below a reason
 _WHERE = {
@@ -36,6 +36,8 @@ def _lines(explained: Explained, scan: Scan, sweeps: tuple[Sweep, ...]) -> Itera
             yield f"    {candidate.name:12}{candidate.mark:8}{candidate.reason}{_total(candidate.plan, explained.time)}"
             if candidate.plan and candidate.plan.footprint and explained.machine:
                 yield from (_INDENT + line for line in _footprint(candidate.plan.footprint, explained.machine))
+            if candidate.plan and candidate.plan.along:
+                yield from (_INDENT + line for line in _along(candidate.plan.along, explained.time))
         if sweep.trouble:
             yield f"    {sweep.trouble}"
         yield from (f"    {_change(change)}" for change in sweep.changes)
@@ -87,6 +89,8 @@ def _total(plan: Plan | None, time: int | None) -> str:
 
 def total_ms(plan: Plan, time: int) -> float:
     """Of a sequence; a schedule that takes several steps at a time takes as long for a part of these."""
+    if plan.along:
+        return plan.along.total_us(time) / 1000
     at_a_time = plan.footprint.tile.get("steps", 1) if plan.footprint else 1
     return plan.time * -(-time // at_a_time) * at_a_time / 1000
 
@@ -101,6 +105,17 @@ def _footprint(footprint: Footprint, machine: Machine) -> Iterator[str]:
         yield f"through memory: {size(footprint.moved_bytes)} a step, weights and states among them"
     launches = f"{_plural(footprint.launches, 'launch')} a step" if footprint.launches else "one launch"
     yield f"{launches}, {_plural(footprint.exchanges, 'exchange') if footprint.exchanges else 'no exchange'}"
+
+
+def _along(along: Along, time: int | None) -> Iterator[str]:
+    """How the steps of a sequence are divided among programs, nothing where they are not."""
+    if time and along.stretches(time) > 1:
+        yield (
+            f"along time: {_plural(along.stretches(time), 'stretch')} of {_plural(along.steps(time), 'step')}, "
+            f"{_plural(along.launches(time), 'launch')}"
+        )
+    elif not time and along.most > 1:
+        yield f"along time: {_plural(along.most, 'stretch')} of a long sequence at once"
 
 
 def _held(footprint: Footprint, machine: Machine) -> str:

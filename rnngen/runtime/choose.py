@@ -24,7 +24,8 @@ def choose(facts: Facts, sizes: Sizes, machine: Machine, wanted: str = "auto") -
         reason = reasons.get(wanted, f"there is no such schedule; there are {', '.join(SCHEDULES)}")
         raise NotPossible(f"The schedule '{wanted}' cannot run here: {reason}.")
     name = wanted if wanted != "auto" else fastest(plans)
-    return Choice(name, plans[name].constants, plans[name].options, reasons)
+    chosen = plans[name]
+    return Choice(name, chosen.constants, chosen.options, reasons, chosen.along)
 
 
 def answers_of(facts: Facts, sizes: Sizes, machine: Machine) -> dict[str, Plan | str]:
@@ -37,7 +38,13 @@ def plan_of(name: str, facts: Facts, sizes: Sizes, machine: Machine) -> Plan | s
     what was measured on the machine.
     """
     found = SCHEDULES[name].plan(facts, sizes, machine)
-    return found if isinstance(found, str) else replace(found, time=found.time * machine.factor(name))
+    if isinstance(found, str):
+        return found
+    factor = machine.factor(name)
+    along = found.along
+    if along:
+        along = replace(along, chunk_us=along.chunk_us * factor, map_us=along.map_us * factor)
+    return replace(found, time=found.time * factor, along=along)
 
 
 def fastest(plans: Mapping[str, Plan]) -> str:

@@ -4,6 +4,13 @@ the batch. Rows of a tile are steps in the order of the scan; a row of a tensor 
 
 from rnngen.runtime.language import tl, triton
 from rnngen.runtime.steps import step_at
+from rnngen.runtime.units import load_units, store_units
+
+
+@triton.jit
+def chunks_of(begin, end, CHUNK: tl.constexpr):
+    """How many chunks hold the steps from `begin` up to `end`."""
+    return tl.cdiv(end - begin, CHUNK)
 
 
 @triton.jit
@@ -36,23 +43,22 @@ def store_chunk(pointer, tiles, row, inside, unit, block: tl.constexpr, total: t
 
 
 @triton.jit
-def first_chunks(pointer, state_ptr, begin, T, B, batch, unit, second, width: tl.constexpr, CHUNK: tl.constexpr,
+def first_chunks(pointer, state, start, begin, T, B, batch, unit, second, width: tl.constexpr, CHUNK: tl.constexpr,
                  BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
-    """A state's first value at the steps before `begin`, which are not run."""
-    state = tl.load(state_ptr + batch * width + unit, mask=unit < width, other=0.0)
-    _store_steps(pointer, state, 1, 0, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+    """A state's first value at the steps from `start` up to `begin`, which are not run."""
+    _store_steps(pointer, state, 1, start, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
 
 
 @triton.jit
-def fill_chunks(pointer, state, total: tl.constexpr, begin, end, T, B, batch, unit, second, width: tl.constexpr,
-                CHUNK: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
-    """A state's last value at the steps from `end` on; where it is None zeros, and before `begin` too."""
+def fill_chunks(pointer, state, total: tl.constexpr, start, begin, end, stop, T, B, batch, unit, second,
+                width: tl.constexpr, CHUNK: tl.constexpr, BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """A state's last value at the steps from `end` up to `stop`; where it is None zeros, and before `begin` too."""
     if state is None:
         zeros = tl.zeros_like(unit).to(pointer.dtype.element_ty)
-        _store_steps(pointer, zeros, total, 0, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
-        _store_steps(pointer, zeros, total, end, T, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+        _store_steps(pointer, zeros, total, start, begin, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+        _store_steps(pointer, zeros, total, end, stop, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
     else:
-        _store_steps(pointer, state, total, end, T, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
+        _store_steps(pointer, state, total, end, stop, T, B, batch, unit, second, width, CHUNK, BACKWARDS, BOTH)
 
 
 @triton.jit
@@ -101,17 +107,27 @@ def old_values(h, a, b, reset, first, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
     in the loop has the layout of that: a step of a minGRU takes 5.1 instructions on sm_90, and 9 without.
     """
     step = tl.broadcast_to(tl.arange(0, CHUNK)[:, None], [CHUNK, BLOCK])
-    a, b = tl.broadcast_to(a, [CHUNK, BLOCK]), tl.broadcast_to(b, [CHUNK, BLOCK])
+    begun, a, b = scanned(a, b, reset, first, CHUNK, BLOCK)
     if reset is None:
-        a, b = tl.associative_scan((a, b), 0, composed)
         new = a * h + b
     else:
-        b = tl.where(reset > 0, 0.0 if first is None else a * first + b, b)
-        begun = tl.broadcast_to(reset, [CHUNK, BLOCK])
-        begun, a, b = tl.associative_scan((begun, a, b), 0, composed_anew)
         new = tl.where(begun > 0, b, a * h + b)
     old = tl.where(step == 0, h, tl.gather(new, tl.maximum(step - 1, 0), 0))
     return old if reset is None or first is None else tl.where(reset > 0, first, old)
+
+
+@triton.jit
+def scanned(a, b, reset, first, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+    """Of each step of a chunk all steps up to it as one: whether any began anew, a and b. Without resets the first is
+    nothing to read.
+    """
+    a, b = tl.broadcast_to(a, [CHUNK, BLOCK]), tl.broadcast_to(b, [CHUNK, BLOCK])
+    if reset is None:
+        a, b = tl.associative_scan((a, b), 0, composed)
+        return a, a, b
+    else:
+        b = tl.where(reset > 0, 0.0 if first is None else a * first + b, b)
+        return tl.associative_scan((tl.broadcast_to(reset, [CHUNK, BLOCK]), a, b), 0, composed_anew)
 
 
 @triton.jit
@@ -124,3 +140,113 @@ def summed(reset, tile):
 def row_at(tile, step, which):
     """The row of one step."""
     return tl.sum(tl.where(step == which, tile, 0.0), 0)[None, :]
+
+
+# Stretches of time: programs of the third dimension of a grid have some chunks each. What a stretch makes of a state is
+# a step as well, whether it began anew, a and b: a map. The maps of all stretches lie in memory as (stretch, 3, batch,
+# width), in the type of the accumulators.
+
+
+@triton.jit
+def stretch_of(maps_ptr, T, CHUNK: tl.constexpr):
+    """The first step, in the order of the scan, of a program's stretch, and the one behind it; all without maps."""
+    if maps_ptr is None:
+        return 0, T
+    else:
+        most = tl.cdiv(tl.cdiv(T, CHUNK), tl.num_programs(2)) * CHUNK
+        start = tl.minimum(tl.program_id(2) * most, T)
+        steps = tl.minimum(T - start, most)
+        tl.assume(steps <= T)  # for who reads what was compiled, as in `counted_of`
+        return start, start + steps
+
+
+@triton.jit
+def no_step(shape: tl.constexpr, ACC: tl.constexpr):
+    """Maps of no step at all."""
+    return tl.zeros(shape, ACC), tl.full(shape, 1, ACC), tl.zeros(shape, ACC)
+
+
+@triton.jit
+def with_step(anew, a, b, a_step, b_step, reset, first, inside):
+    """Maps with one step more behind each, of which there may be none. For what these are see `old_values`.
+
+    Where nothing but maps is asked for, rows of a tile are not steps one behind another: each has a part of the stretch
+    to itself, and what its steps make is known without a scan. A step of a minGRU takes 9 cycles on sm_90 then, by the
+    estimate, and 22 by scans of chunks; with a mask or resets 9 - 10, and 35 - 55.
+    """
+    if reset is not None:
+        b_step = tl.where(reset > 0, 0.0 if first is None else a_step * first + b_step, b_step)
+    a_step, b_step = tl.where(inside, a_step, 1.0), tl.where(inside, b_step, 0.0)
+    if reset is None:
+        a, b = composed(a, b, a_step, b_step)
+        return anew, a, b
+    else:
+        return composed_anew(anew, a, b, reset.to(a.dtype), a_step, b_step)
+
+
+@triton.jit
+def applied(a, b, h):
+    """a * h + b, where a may have overflowed over many steps: what is zero before them is b behind them."""
+    return tl.where(h == 0, b, a * h + b)
+
+
+@triton.jit
+def joined(anew1, a1, b1, anew2, a2, b2):
+    """Two maps of many steps as one."""
+    a, b = tl.where(anew2 > 0, a2, applied(a2, 0.0, a1)), tl.where(anew2 > 0, b2, applied(a2, b2, b1))
+    return tl.maximum(anew1, anew2), a, b
+
+
+@triton.jit
+def of_rows(anew, a, b, CHUNK: tl.constexpr):
+    """The map of all rows of a tile, in their order."""
+    step = tl.arange(0, CHUNK)[:, None]
+    anew, a, b = tl.associative_scan((anew, a, b), 0, joined)
+    return row_at(anew, step, CHUNK - 1), row_at(a, step, CHUNK - 1), row_at(b, step, CHUNK - 1)
+
+
+@triton.jit
+def with_chunk(anew, a, b, a_chunk, b_chunk, reset, first, step, last, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+    """A map with the steps of a chunk behind it, up to the step `last`. For what these are see `old_values`."""
+    begun, a_chunk, b_chunk = scanned(a_chunk, b_chunk, reset, first, CHUNK, BLOCK)
+    a_chunk, b_chunk = row_at(a_chunk, step, last), row_at(b_chunk, step, last)
+    if reset is None:
+        a, b = composed(a, b, a_chunk, b_chunk)
+        return anew, a, b
+    else:
+        return composed_anew(anew, a, b, row_at(begun.to(a.dtype), step, last), a_chunk, b_chunk)
+
+
+@triton.jit
+def store_map(pointer, anew, a, b, B, batch, unit, width: tl.constexpr):
+    """The map of a program's stretch."""
+    rows = tl.cast(B, tl.int64)
+    row = tl.program_id(2) * 3 * rows + batch
+    store_units(pointer, (anew,), row, unit, 0, 1, width)
+    store_units(pointer, (a,), row + rows, unit, 0, 1, width)
+    store_units(pointer, (b,), row + 2 * rows, unit, 0, 1, width)
+
+
+@triton.jit
+def before_stretch(h, pointer, resets_ptr, B, batch, unit, width: tl.constexpr):
+    """A state before a program's stretch, of what it is before the first one: the stretches in between in their order.
+
+    Their maps are loaded some at a time, so that memory is not waited for at each.
+    """
+    rows = tl.cast(B, tl.int64)
+    for stretch in tl.range(0, tl.program_id(2), num_stages=1, loop_unroll_factor=8):
+        row = stretch * 3 * rows + batch
+        (a,) = load_units(pointer, row + rows, unit, 0, 1, 1, width, h.dtype)
+        (b,) = load_units(pointer, row + 2 * rows, unit, 0, 1, 1, width, h.dtype)
+        if resets_ptr is None:
+            h = applied(a, b, h)
+        else:
+            (anew,) = load_units(pointer, row, unit, 0, 1, 1, width, h.dtype)
+            h = tl.where(anew > 0, b, applied(a, b, h))
+    return h
+
+
+@triton.jit
+def of_stretch(total):
+    """What a sum over time begins with in a program's stretch: in the first with what is there, in others with zero."""
+    return tl.where(tl.program_id(2) > 0, 0.0, total)

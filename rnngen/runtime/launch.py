@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -122,6 +122,25 @@ class Arguments:
         """Room for one block of every element of the batch, in the type of the accumulators: (batch, width)."""
         return self.states[0].new_empty(self.batch, self._units(width), dtype=self.accumulator)
 
+    def maps(self, stretches: int, states: int) -> list[Tensor]:
+        """Room for what each stretch of time makes of the first states, (stretches, 3, batch, width) for each of them,
+        in the type of the accumulators.
+        """
+        shapes = ((stretches, 3, *state.shape) for state in self.states[:states])
+        return [self.states[0].new_empty(shape, dtype=self.accumulator) for shape in shapes]
+
+    @contextmanager
+    def in_parts(self, stretches: int, totals: int, begins: bool) -> Iterator["Arguments"]:
+        """Within it the sweep with room for a part of each stretch, (stretches, batch, width), in the place of its
+        last states `totals`, and where `begins` in that of `first`. Behind it the parts of each are added up.
+        """
+        whole = [*self.last[len(self.last) - totals :], *([self.first] if begins and self.first is not None else [])]
+        parts = [tensor.new_empty((stretches, *tensor.shape), dtype=self.accumulator) for tensor in whole]
+        last = [*self.last[: len(self.last) - totals], *parts[:totals]]
+        yield replace(self, last=last, first=parts[totals] if len(parts) > totals else self.first)
+        for tensor, found in zip(whole, parts, strict=True):
+            tensor.copy_(found.sum(0))
+
     def exchange(self, room: Mapping[str, int], counters: int) -> list[Tensor]:
         """Memory through which the programs of a launch exchange what they compute: a tensor for each kind that is not
         empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0. So
@@ -139,7 +158,7 @@ class Arguments:
     def launch(
         self,
         kernel: Kernel,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         choice: Choice,
         tensors: Sequence[Tensor | None],
         time: int,
@@ -161,7 +180,7 @@ class Arguments:
     def bound(
         self,
         kernel: Kernel,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         choice: Choice,
         tensors: Sequence[Tensor | None],
         **constants: int | bool | str,
@@ -182,7 +201,7 @@ class Arguments:
             made = self.launch(kernel, grid, choice, tensors, step, **constants)
             if made is not None:
                 rest = self.batch, *(named[name] for name in kernel.arg_names[len(tensors) + 2 :])
-                again = again_launched(made[(*grid, 1)], tensors, rest)
+                again = again_launched(made[(*grid, 1)[:3]], tensors, rest)
 
         return run
 

@@ -42,7 +42,8 @@ class Facts:
     backwards: whether it is an adjoint. streams, outputs: of each tensor that a step reads and writes, its blocks that
     are vectors. numbers: how many numbers it reads. levels: how many in a row of `across` depend on one another.
     dimensions: those that a value of it has. uneven: whether its states have several. linear: whether every state's new
-    value is a * old + b, with an a and a b that are known before it.
+    value is a * old + b, with an a and a b that are known before it. rounds: how often in a row states of such a scan
+    wait for others; totals: how many more it has that are sums over time.
     """
 
     backwards: bool = False
@@ -54,6 +55,8 @@ class Facts:
     dimensions: tuple[str, ...] = ("hidden",)
     uneven: bool = False
     linear: bool = False
+    rounds: int = 0
+    totals: int = 0
 
     @property
     def products(self) -> tuple[Across, ...]:
@@ -126,29 +129,84 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Along:
+    """How the steps of a sequence may be divided among programs; how many these are its length decides.
+
+    chunk: the steps that a program takes at once, chunk_us: for how long; map_us: for how long where it only finds what
+    they make of the states of the first round; memory_us: how long memory takes for them, however many programs there
+    are. most: the stretches that the machine has room for beside one another.
+    rounds, totals: as in `Facts`. begins: whether the gradient of what resets return to is a sum over time as well.
+    launch_us: of one more launch.
+    """
+
+    chunk: int
+    chunk_us: float
+    map_us: float
+    memory_us: float
+    most: int
+    rounds: int
+    totals: int
+    begins: bool
+    launch_us: float
+
+    def stretches(self, time: int) -> int:
+        """How many stretches a sequence is divided into, none of them empty; 1 unless that takes a fifth off, which is
+        as far as the estimates can be trusted.
+        """
+        chunks = -(-time // self.chunk)
+        each = -(-chunks // self.most)
+        return -(-chunks // each) if self._apart(each, chunks) < 0.8 * chunks * self.chunk_us else 1
+
+    def steps(self, time: int) -> int:
+        """How many each of them has, but for the last one."""
+        return -(-time // (self.stretches(time) * self.chunk)) * self.chunk
+
+    def launches(self, time: int) -> int:
+        """How many there are for a sequence. All steps are run once for each round, and once more."""
+        sums = self.totals + self.begins  # each is added up, and copied
+        return 1 if self.stretches(time) == 1 else 1 + self.rounds + 2 * sums
+
+    def total_us(self, time: int) -> float:
+        """How long a sequence takes, by the estimates."""
+        chunks = -(-time // self.chunk)
+        if self.stretches(time) == 1:
+            return chunks * self.chunk_us
+        return self._apart(self.steps(time) // self.chunk, chunks)
+
+    def _apart(self, each: int, chunks: int) -> float:
+        """The time of all chunks in stretches of `each`."""
+        memory = chunks * self.memory_us
+        time = max(each * self.map_us, memory) + self.rounds * max(each * self.chunk_us, memory)
+        return time + (self.rounds + 2 * (self.totals + self.begins)) * self.launch_us
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a schedule would run a call: microseconds a step, estimated; the constants of its kernel; launch options.
 
-    footprint: what that takes of the machine, None where the schedule does not say.
+    footprint: what that takes of the machine, None where the schedule does not say. along: how the steps of a long
+    sequence are divided among programs, None where they are not; `time` is that of a step of one program then.
     """
 
     time: float
     constants: Mapping[str, int | bool]
     options: Mapping[str, int]
     footprint: Footprint | None = None
+    along: Along | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A schedule, the constants of its kernel and the options of its launch, by Triton's names.
 
-    reasons: what speaks for or against every schedule.
+    reasons: what speaks for or against every schedule. along: as in a plan.
     """
 
     schedule: str
     constants: Mapping[str, int | bool]
     options: Mapping[str, int]
     reasons: Mapping[str, str] = field(default_factory=dict)
+    along: Along | None = None
 
 
 def letter_of(dimension: str) -> str:
@@ -178,7 +236,7 @@ class Kernel(Protocol):
     __name__: str
     arg_names: list[str]
 
-    def __getitem__(self, grid: tuple[int, int]) -> Callable[..., object]:
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., object]:
         """What launches as many programs as the grid has."""
 
 
@@ -225,6 +283,20 @@ class Run(Protocol):
     def tensors(self) -> Sequence[Tensor | None]:
         """Every tensor in the order of a kernel's arguments; None for a mask that is not there."""
 
+    def maps(self, stretches: int, states: int) -> Sequence[Tensor]:
+        """Room for what each stretch of time makes of the first states, (stretches, 3, batch, width) for each of them,
+        in the type of the accumulators.
+        """
+
+    def in_parts(self, stretches: int, totals: int, begins: bool) -> AbstractContextManager[Run]:
+        """Within it the sweep with room for a part of each stretch, (stretches, batch, width), in the place of its
+        last states `totals`, and where `begins` in that of `first`. Behind it the parts of each are added up.
+        """
+
+    @property
+    def states(self) -> Sequence[Tensor]:
+        """The states before the first step."""
+
     def exchange(self, room: Mapping[str, int], counters: int) -> Sequence[Tensor]:
         """Memory through which the programs of a launch exchange what they compute: a tensor for each kind that is not
         empty, "numbers" in the type of the accumulators and others in that of the tensors, and counters that are 0.
@@ -233,7 +305,7 @@ class Run(Protocol):
     def launch(
         self,
         kernel: Kernel,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         choice: Choice,
         tensors: Sequence[Tensor | None],
         time: int,
@@ -247,7 +319,7 @@ class Run(Protocol):
     def bound(
         self,
         kernel: Kernel,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         choice: Choice,
         tensors: Sequence[Tensor | None],
         **constants: int | bool | str,

@@ -33,28 +33,36 @@ def counted(pointer, resets_ptr, T, B, row_0, left, second, BB: tl.constexpr, CH
     A program runs these steps and no others: up to its own longest sequence, not to that of the batch. With resets it
     runs all, since a state may begin anew at any.
     """
+    return counted_of(pointer, resets_ptr, 0, T, T, B, row_0, left, second, BB, CHUNK, BACKWARDS, BOTH)
+
+
+@triton.jit
+def counted_of(pointer, resets_ptr, start, stop, T, B, row_0, left, second, BB: tl.constexpr, CHUNK: tl.constexpr,
+               BACKWARDS: tl.constexpr, BOTH: tl.constexpr):  # fmt: skip
+    """The same of the steps from `start` up to `stop`: chunks begin at `start`, and twice that if none counts."""
     if pointer is None or resets_ptr is not None:
-        return 0, T
+        return start, stop
     else:
         # Steps that are read at once: so many that memory is seldom waited for, by one warp as by several.
         SPAN: tl.constexpr = 512 // BB if CHUNK == 1 else 8 * CHUNK
+        steps = stop - start
         step, batch = tl.arange(0, SPAN)[:, None], tl.arange(0, BB)[None, :]
         ahead, passed = tl.zeros([SPAN, BB], tl.int32), tl.zeros([SPAN, BB], tl.int32)
-        for first in tl.range(0, T, SPAN, num_stages=1):
+        for first in tl.range(0, steps, SPAN, num_stages=1):
             count = first + step
-            row = step_at(count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
-            valid = tl.load(pointer + row + batch, mask=(count < T) & (batch < left), other=0)
-            ahead = tl.where(valid > 0, tl.maximum(ahead, T - count), ahead)
+            row = step_at(start + count, T, second, BACKWARDS, BOTH) * tl.cast(B, tl.int64) + row_0
+            valid = tl.load(pointer + row + batch, mask=(count < steps) & (batch < left), other=0)
+            ahead = tl.where(valid > 0, tl.maximum(ahead, steps - count), ahead)
             passed = tl.where(valid > 0, count + 1, passed)
         most, end = tl.max(ahead), tl.max(passed)
         # All that is known of them before a kernel runs: who reads what was compiled finds the longest loop by it.
         tl.assume(most <= T)
         tl.assume(end <= T)
-        begin = tl.minimum(T - most, end)
+        begin = tl.minimum(steps - most, end)
         if CHUNK > 1:
             begin = begin // CHUNK * CHUNK
-            end = tl.minimum(begin + tl.cdiv(end - begin, CHUNK) * CHUNK, T)
-        return begin, end
+            end = tl.minimum(begin + tl.cdiv(end - begin, CHUNK) * CHUNK, steps)
+        return start + begin, start + end
 
 
 @triton.jit

@@ -63,12 +63,12 @@ _MACROS = """
     WCONTINUED WNOWAIT linux unix i386 mips sparc sun vax arm ppc PPC
 """
 _OF_HEADER = """
-    REAL R EACH EVERY FEW THREAD LANES PANEL ABREAST REGISTERS VECTOR_BYTES KERNEL TILES HALVES FOLDED FUNCTION
-    BY_WIDTH JOINED OF_16 RNNGEN_FUNCTIONS_H
-    int32_t int64_t at begin begun boundary counts cut dense dense_transposed headed headed_transposed multiply put run
-    taken tensors_of
+    REAL R EACH EACH_OF EVERY FEW THREAD UNITS LANES PANEL ABREAST REGISTERS VECTOR_BYTES KERNEL TILES HALVES
+    FOLDED FUNCTION BY_WIDTH JOINED OF_16 RNNGEN_FUNCTIONS_H
+    int32_t int64_t at begin begun boundary counts cut cut_units dense dense_transposed headed headed_transposed
+    multiply put put_units run taken tensors_of
 """
-_OF_TEMPLATES = "T B H I heads tensors products scan call first rows row few end r n t j room resets given"
+_OF_TEMPLATES = "T B H I heads tensors products scan call first rows row few end r n t j room resets given from to"
 
 SPELLING = Spelling(
     target="c",

@@ -79,6 +79,11 @@ class StageText:
     given: tuple[str, ...]
     loops: tuple[LoopText, ...]
 
+    def of_units(self) -> "StageText":
+        """For some of the units."""
+        arguments = ("int64_t from", "int64_t to", *self.arguments)
+        return replace(self, arguments=arguments, given=("from", "to", *self.given))
+
 
 @dataclass(frozen=True, slots=True)
 class PassText:
@@ -162,7 +167,20 @@ class SweepText:
         self._last = len(chain.links) - 1
         self._stored = list(self._stores())
         self._stages = tuple(map(self._stage, range(len(chain.links))))
+        if width := self._width_of_units():
+            self._stages = tuple(stage and stage.of_units() for stage in self._stages)
+        self.by_units = width  # the units that threads can divide among themselves, "" if they cannot
         self.passes = tuple(self._passes())
+
+    def _width_of_units(self) -> str:
+        """How many units there are of everything that is written, if each is by itself."""
+        stages = [stage for stage in self._stages if stage]
+        widths = {self._letters(store.atom.value) for _, store in self._stored}
+        widths |= {self._letters(state) for state, _ in self.chain.states}
+        loops = [loop for stage in stages for loop in stage.loops]
+        if self.chain.across or len(widths) > 1 or any(loop.near for loop in loops):
+            return ""
+        return widths.pop() if {loop.width for loop in loops} <= {"", *widths} else ""
 
     # Tensors, in the order of `launch.Arguments.tensors`.
 

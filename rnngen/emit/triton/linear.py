@@ -2,8 +2,12 @@
 are scanned next, and the scans over a chunk of time that this makes possible.
 
 A state is a row of units before a chunk and behind it. In between it is a tile, its old value at every step.
+
+Where several programs have a stretch of time each, a launch for every round gives the maps of its states, from stretch
+to stretch, and one behind the last of them computes everything. A sum over time, which nothing asks for, has no map.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,22 +17,48 @@ from rnngen.emit.triton.sweep import CallText, LoadText, ResetsText, SweepText
 
 
 @dataclass(frozen=True, slots=True)
+class MapText:
+    """What a stretch of time makes of a state. pointer: to that of all stretches. parts: whether it began anew, a and
+    b.
+    """
+
+    pointer: str
+    parts: tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class AffineText:
-    """A state, and the a and the b of its steps. flag, first: of its resets, "None" where they do not reach it."""
+    """A state, and the a and the b of its steps. flag, first: of its resets, "None" where they do not reach it. map:
+    None for a sum over time.
+    """
 
     state: str
     a: str
     b: str
     flag: str
     first: str
+    width: str
+    map: MapText | None
+
+    @property
+    def new(self) -> str:
+        """Its new value, where it is its old one at every step."""
+        return f"{self.a} * {self.state} + {self.b}"
 
 
 @dataclass(frozen=True, slots=True)
 class RoundText:
-    """States that are scanned next. call: of the function for their a and b, if there is anything to compute."""
+    """States that are scanned next. call: of the function for their a and b, if there is anything to compute. number:
+    of the rounds with maps before it. mapped: its states that have one.
+    """
 
     call: CallText | None
     states: tuple[AffineText, ...]
+    number: int
+
+    @property
+    def mapped(self) -> tuple[AffineText, ...]:
+        return tuple(state for state in self.states if state.map)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +94,55 @@ class LinearText(SweepText):
 
     @cached_property
     def rounds(self) -> tuple[RoundText, ...]:
-        return tuple(
-            RoundText(
-                text.call(0),
-                tuple(
-                    AffineText(self.names[s.state], text.text(s.a), text.text(s.b), *self._returned(s.state))
-                    for s in found.states
-                ),
+        made: list[RoundText] = []
+        for found, text in self._parts:
+            states = tuple(
+                AffineText(
+                    self.names[s.state],
+                    text.text(s.a),
+                    text.text(s.b),
+                    *self._returned(s.state),
+                    self.width(s.state),
+                    self.maps.get(s.state),
+                )
+                for s in found.states
             )
-            for found, text in self._parts
-        )
+            made.append(RoundText(text.call(0), states, sum(bool(one.mapped) for one in made)))
+        return tuple(made)
+
+    @cached_property
+    def maps(self) -> Mapping[str, MapText]:
+        """Of each state that is no sum over time, in their order."""
+        return {state: self._map(state) for state in self.chain.returned}
+
+    def _map(self, state: str) -> MapText:
+        name = self.names[state]
+        anew, a, b = (self.names.made(("map", state, part), f"{name}_{part}") for part in ("anew", "times", "plus"))
+        return MapText(self.names.made(("map", state), f"{name}_maps_ptr"), (anew, a, b))
+
+    @property
+    def some_maps(self) -> str:
+        """A pointer that is None where one program has all steps."""
+        return next(iter(self.maps.values())).pointer
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """The states that are sums over time."""
+        return tuple(self.names[state] for state, _ in self.chain.states if state not in self.maps)
+
+    @cached_property
+    def pointers(self) -> tuple[str, ...]:
+        """With those to maps."""
+        return (*super().pointers, *(found.pointer for found in self.maps.values()))
+
+    @cached_property
+    def wide(self) -> tuple[str, ...]:
+        return (*super().wide, *(found.pointer for found in self.maps.values()))
+
+    @property
+    def in_parts(self) -> tuple[str, ...]:
+        """The pointers to it where every stretch has a part of what is summed over time."""
+        return (*self.wide, *(state.last for state in self.states if state.name in self.totals))
 
     def _returned(self, state: str) -> tuple[str, str]:
         """How resets reach a state: before a step forwards, and behind one of an adjoint, where they set it to zero."""

@@ -33,9 +33,11 @@ SPELLING = Spelling(
     filled="tl.zeros_like({0}) + {1}",
     reserved=frozenset(
         "F nn tl torch triton sigmoid tanh log1p remainder kept or_zero begun cut expand step_at step_before boundary "
-        "counted load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors "
+        "counted counted_of load_row load_tiles store_tiles load_units store_units units_of load_scalars load_vectors "
         "load_matrices load_transposed multiply multiply_transposed load_numbers store_numbers fill_numbers sum_tiles "
         "largest_tiles sum_units largest_units load_chunk load_flags store_chunk widened old_values summed row_at "
+        "stretch_of chunks_of no_step with_step of_rows with_chunk store_map before_stretch of_stretch ROUND ONWARD "
+        "stop chunks batch_part "
         "arrive await_others member step_after load_ahead tiles_of send_tile send_sums send_numbers store_slice "
         "load_rows load_columns receive_tiles multiply_rows receive_sums add_sums receive_numbers first_tiles "
         "fill_tiles first_units fill_units first_chunks fill_chunks T B H I D HEADS BD BB BLOCK CHUNK KU KT SLICES "

@@ -35,7 +35,8 @@ typedef REAL vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 /* A loop over the units of a row, whose iterations do not depend on one another. */
-#define EACH(unit, width) _Pragma("omp simd") for (int64_t unit = 0; unit < (width); unit++)
+#define EACH(unit, width) EACH_OF(unit, 0, width)
+#define EACH_OF(unit, from, to) _Pragma("omp simd") for (int64_t unit = (from); unit < (to); unit++)
 #define EVERY _Pragma("GCC unroll 16")
 #define FEW 8 /* rows that go through several stages together: fewer have more overhead, more leave the first cache */
 
@@ -366,6 +367,7 @@ struct scan {
     void *const *tensors;
     struct product *products;
     int count;
+    int64_t from, to; /* the units of a thread, where every unit is by itself */
 };
 
 /* Elements at hand in all steps that are worth a thread, which takes some microseconds to wake. */
@@ -400,6 +402,15 @@ static inline void put(void *into, const REAL *from, int64_t first, int64_t rows
     memcpy((REAL *)into + first * width, from, rows * width * sizeof(REAL));
 }
 
+/* The same of the units of a thread. */
+static inline void put_units(void *into, const REAL *from, int64_t first, int64_t rows, int64_t width,
+    const struct scan *scan)
+{
+    for (int64_t r = 0; r < rows; r++)
+        memcpy((REAL *)into + (first + r) * width + scan->from, from + r * width + scan->from,
+            (scan->to - scan->from) * sizeof(REAL));
+}
+
 /* A row of a tensor, or another place where it is not wanted. */
 static inline REAL *at(REAL *tensor, int64_t row, int64_t width, REAL *unwanted)
 {
@@ -425,28 +436,43 @@ static inline void begun(REAL *state, const int32_t *flags, const REAL *given, i
 }
 
 /* Behind a step of an adjoint: what `begun` has returned before it has the gradient, and the state none. */
-static inline void cut(REAL *state, const int32_t *flags, REAL *given, int64_t total, int64_t rows, int64_t width)
+static inline void cut_units(REAL *state, const int32_t *flags, REAL *given, int64_t total, int64_t rows,
+    int64_t width, int64_t from, int64_t to)
 {
     for (int64_t r = 0; r < rows; r++)
         if (flags[r] > 0)
-            for (int64_t j = 0; j < width; j++) {
+            for (int64_t j = from; j < to; j++) {
                 given[r * total + j] += state[r * width + j];
                 state[r * width + j] = 0;
             }
 }
 
-/* Run `rows` over the batch, by several threads. units: the elements of room that a row needs; once: those that a
-   thread needs; rooms: how many there are in all; work: the elements that a step has at hand for a row. 1 if there is
-   no memory. */
-static int run(const struct scan *scan, rows_function *rows, int64_t units, int64_t once, int rooms, int64_t work)
+static inline void cut(REAL *state, const int32_t *flags, REAL *given, int64_t total, int64_t rows, int64_t width)
 {
-    const int64_t B = scan->call->B;
-    int64_t parts = 1 + scan->call->T * B * work / THREAD;
-    parts = threads_of(parts < B ? parts : B, scan->call->threads);
+    cut_units(state, flags, given, total, rows, width, 0, width);
+}
+
+/* Units that threads divide among themselves: whole cache lines and vectors, so that a unit is computed in the same
+   place of the same loop however many threads there are. Of fewer the loop around them takes as long as they do. */
+#define UNITS 64
+
+/* Run `rows` over the batch, by several threads. units: the elements of room that a row needs; once: those that a
+   thread needs; rooms: how many there are in all; work: the elements that a step has at hand for a row; width: the
+   units of a row where every one is by itself, so that threads that the batch has no row for have some of them, else
+   0. 1 if there is no memory. */
+static int run(const struct scan *scan, rows_function *rows, int64_t units, int64_t once, int rooms, int64_t work,
+    int64_t width)
+{
+    const int64_t B = scan->call->B, threads = scan->call->threads, blocks = (width + UNITS - 1) / UNITS;
+    const int64_t wanted = 1 + scan->call->T * B * work / THREAD;
+    const int64_t shares = threads_of(wanted < B ? wanted : B, threads);
+    const int64_t worth = wanted / shares < blocks ? wanted / shares : blocks;
+    const int64_t slices = width ? threads_of(worth, threads / shares) : 1;
+    const int64_t parts = shares * slices;
     int64_t packed = 0;
     for (int i = 0; i < scan->count; i++)
         packed += rounded(packed_size(&scan->products[i]));
-    const int64_t most = (B + parts - 1) / parts, own = most * rounded(units) + rounded(once) + 16 * rooms;
+    const int64_t most = (B + shares - 1) / shares, own = most * rounded(units) + rounded(once) + 16 * rooms;
     char *memory = malloc((packed + parts * own) * sizeof(REAL) + 64);
     if (!memory)
         return 1;
@@ -457,8 +483,12 @@ static int run(const struct scan *scan, rows_function *rows, int64_t units, int6
 #pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
 #endif
     for (int64_t part = 0; part < parts; part++) {
-        const int64_t first = B * part / parts, end = B * (part + 1) / parts;
-        rows(scan, first, end - first, room + part * own);
+        const int64_t share = part / slices, first = B * share / shares, end = B * (share + 1) / shares;
+        const int64_t slice = part % slices, to = blocks * (slice + 1) / slices * UNITS;
+        struct scan of_part = *scan;
+        of_part.from = blocks * slice / slices * UNITS;
+        of_part.to = to < width ? to : width;
+        rows(&of_part, first, end - first, room + part * own);
     }
     free(memory);
     return 0;

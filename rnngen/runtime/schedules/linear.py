@@ -1,11 +1,28 @@
 """linear: every state's new value is a * old + b, so that steps need not wait for one another. A program for a block of
 units of one element of the batch runs over the sequence by chunks, and scans each chunk in the logarithm of its steps.
+
+Where these programs leave most of the machine idle and the sequence is long, it is divided into stretches, each with
+programs of its own. What a stretch makes of a state is a * old + b as well: a first launch finds these maps, and in a
+second one every program applies those of the stretches before its own, in their order, and then runs its stretch from
+there. States that wait for others have a launch of their own in between. The bits of a result depend on the number of
+stretches, and so on nothing but sizes and machine.
 """
 
 import math
 
 from rnngen.runtime.machine import Machine
-from rnngen.runtime.plan import MOST_PROGRAMS, Choice, Facts, Footprint, Kernel, Plan, Run, Sizes, streamed_bytes
+from rnngen.runtime.plan import (
+    MOST_PROGRAMS,
+    Along,
+    Choice,
+    Facts,
+    Footprint,
+    Kernel,
+    Plan,
+    Run,
+    Sizes,
+    streamed_bytes,
+)
 
 
 def refusal(facts: Facts) -> str:
@@ -35,9 +52,21 @@ def plan(facts: Facts, sizes: Sizes, machine: Machine) -> Plan | str:
     at_once = machine.processors * 3
     waves = -(-programs // at_once)
     # A step of a sequence that is much longer than a chunk; one that is shorter takes as long as a chunk, under 2 us.
-    time = max(waves * 25 / machine.clock_ghz / 1000, streamed_bytes(facts, sizes) / machine.memory_gb_s / 1000)
+    memory = streamed_bytes(facts, sizes) / machine.memory_gb_s / 1000
+    time = max(waves * 25 / machine.clock_ghz / 1000, memory)
     footprint = Footprint(programs, at_once, {"units": block, "sequences": 1, "steps": CHUNK})
-    return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps}, footprint)
+    along = Along(
+        chunk=CHUNK,
+        chunk_us=CHUNK * time,
+        map_us=CHUNK * 9 / machine.clock_ghz / 1000,
+        memory_us=CHUNK * memory,
+        most=max(1, min(at_once // programs, MOST_STRETCHES)),
+        rounds=facts.rounds,
+        totals=facts.totals,
+        begins=facts.backwards and sizes.resets,
+        launch_us=LAUNCH_US,
+    )
+    return Plan(time, {"CHUNK": CHUNK, "BLOCK": block}, {"num_warps": warps}, footprint, along)
 
 
 # The constants, from compiling minGRU, the adjoint of an IndRNN and cells of the tests for sm_80, sm_90, sm_100, sm_120
@@ -62,7 +91,26 @@ _BLOCK = {2: 16, 4: 16, 8: 8}
 _WARPS = ((6, 4), (8, 8), (math.inf, 16))
 
 
+# A program goes through the maps of all stretches before its own, eight loads at a time.
+MOST_STRETCHES = 64
+
+# What one more launch costs the host that goes the whole way through Triton's: 16 - 20 us on a core of a CPU server.
+# In a CUDA graph it is less, and the GPU may have been behind anyway: this asks for a sequence that is surely worth it.
+LAUNCH_US = 20.0
+
+
 def launch(kernel: Kernel, scan: Run, choice: Choice) -> None:
-    directions = 2 if scan.both else 1
+    directions, along = 2 if scan.both else 1, choice.along
+    assert along is not None
     grid = (scan.batch, directions * -(-scan.widest // (directions * choice.constants["BLOCK"])))
-    scan.launch(kernel, grid, choice, scan.tensors, scan.time, **scan.letters, BACKWARDS=scan.backwards, BOTH=scan.both)
+    mapped, stretches = len(scan.states) - along.totals, along.stretches(scan.time)
+    ways = {"BACKWARDS": scan.backwards, "BOTH": scan.both}
+    if stretches == 1:
+        tensors = [*scan.tensors, *[None] * mapped]
+        scan.launch(kernel, grid, choice, tensors, scan.time, **scan.letters, ROUND=along.rounds, **ways)
+        return
+    maps = scan.maps(stretches, mapped)
+    with scan.in_parts(stretches, along.totals, along.begins) as parts:
+        tensors = [*parts.tensors, *maps]
+        for number in range(along.rounds + 1):
+            scan.launch(kernel, (*grid, stretches), choice, tensors, scan.time, **scan.letters, ROUND=number, **ways)
