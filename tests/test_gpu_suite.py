@@ -4,7 +4,6 @@ what is fitted to measurements that were planted is what was planted.
 
 import json
 import math
-import os
 import random
 import signal
 import subprocess
@@ -463,4 +462,4 @@ def test_a_calibration_measures_and_fits(dry, monkeypatch, capsys):
         assert calibrate.main(["--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["card"] == "NVIDIA A100-SXM4-40GB" and "calibration" in said.err
-    assert os.listdir(ROOT / "benchmarks" / "results") == ["amd-epyc.jsonl"]
+    assert [path.name for path in (ROOT / "benchmarks" / "results").glob("*.jsonl")] == ["amd-epyc.jsonl"]

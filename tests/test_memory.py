@@ -78,8 +78,10 @@ def answers(layer, time=TIME, *, lengths=(), resets=False, forward=None):
     return own, dict(zip(names, found, strict=True))
 
 
-def assert_agree(got, want, tolerance=1e-12, exact=True):
-    """The forward pass to the last bit, if it is to be exact, gradients to rounding."""
+def assert_agree(got, want, tolerance=1e-12, exact=False):
+    """The forward pass to the last bit, if it is to be exact, gradients to rounding. A product of torch's is not: its
+    bits depend on where its operands lie in memory.
+    """
     (outputs, gradients), (wanted, others) = got, want
     for name, value in wanted.items():
         found = outputs[name]
@@ -428,16 +430,17 @@ def layers_of(module):
 @pytest.mark.parametrize("path", ["torch", "native", "torch, in parts", "native, in parts"])
 @pytest.mark.parametrize("cell", ["lstm", "gru_v3"])
 def test_states_alone(module_of, native_of, monkeypatch, cell, path):
+    exact = "native" in path
     modules = native_of if "native" in path else module_of
     for runtime in (again, node) if "parts" in path else ():
         monkeypatch.setattr(runtime, "AT_ONCE", 70)
     for options in ({"bidirectional": True, "num_layers": 2}, {"reverse": True}, {"last_only": True}, {"proj_size": 2}):
         for save in (None, "every 4"):
             plain, other = pair_of(modules, cell, save, **options)
-            assert_agree(answers(other), answers(plain))
+            assert_agree(answers(other), answers(plain), exact=exact)
             if options.keys() <= {"bidirectional", "num_layers"}:
-                assert_agree(answers(other, lengths=(11, 6, 2)), answers(plain, lengths=(11, 6, 2)))
-                assert_agree(answers(other, resets=True), answers(plain, resets=True))
+                assert_agree(answers(other, lengths=(11, 6, 2)), answers(plain, lengths=(11, 6, 2)), exact=exact)
+                assert_agree(answers(other, resets=True), answers(plain, resets=True), exact=exact)
 
 
 @pytest.mark.slow
@@ -449,7 +452,7 @@ def test_every_kind_of_every_cell(module_of, native_of, cell, path):
         plain, other = pair_of(modules, cell, save)
         for call in ({}, {"lengths": (11, 7, 3), "resets": True}):
             # A compiler of C may contract other products and sums where the loop stores something else.
-            assert_agree(answers(other, **call), answers(plain, **call), exact=path == "torch")
+            assert_agree(answers(other, **call), answers(plain, **call))
     plain, other = alike(type(plain), "every 4", heads=heads_of(LIBRARY[cell]))
     assert_agree(answers(other, lengths=(11, 7, 3), resets=True), answers(plain, lengths=(11, 7, 3), resets=True))
 
@@ -500,9 +503,7 @@ def test_states_alone_under_autocast(module_of):
 def test_states_alone_in_a_compiled_graph_and_under_transforms(module_of):
     torch._dynamo.reset()
     plain, other = pair_of(module_of, "gru_v3")
-    assert_agree(
-        answers(other, forward=torch.compile(other, backend="aot_eager", fullgraph=True)), answers(plain), exact=False
-    )
+    assert_agree(answers(other, forward=torch.compile(other, backend="aot_eager", fullgraph=True)), answers(plain))
     x = torch.randn(2, TIME, BATCH, INPUTS, dtype=torch.float64, requires_grad=True)
     found = [torch.autograd.grad(torch.func.vmap(lambda x, f=f: f(x)[0])(x).sum(), x)[0] for f in (other, plain)]
     torch.testing.assert_close(*found)

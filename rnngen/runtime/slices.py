@@ -204,7 +204,7 @@ def multiply_rows(matrices, loaded, pointer, turn, slot: tl.constexpr, SLOTS: tl
     vector = pointer + (turn % 2 * SLOTS + slot) * (BB * UNITS)
     ROWS: tl.constexpr = P * KU
     HALF: tl.constexpr = matrices[0].dtype.primitive_bitwidth == 16
-    WHOLE: tl.constexpr = ROWS >= FEW or KT < 8 * APART or not (HALF or PRECISION == "ieee")
+    WHOLE: tl.constexpr = ROWS >= FEW or KT < 16 * APART or not (HALF or PRECISION == "ieee")  # a product has 16
     if WHOLE:
         sums = tl.zeros([ROWS, BB], ACC)
     else:
