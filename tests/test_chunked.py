@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from cells import ALL, INVENTED, LIBRARY
+from cells import ALL, INVENTED, LIBRARY, SAMPLE
 from judge import compare
 from pretended_gpu import CARDS, pretended
 from random_cells import in_chunks
@@ -24,9 +24,11 @@ WORK = {"repaired": math.inf, "one by one": 0}
 LONG = 600
 
 
-@pytest.mark.parametrize(
-    ("name", "work"), [*((name, work) for name in LIBRARY for work in WORK), *((name, "repaired") for name in INVENTED)]
-)
+CASES = [(name, "repaired") for name in LIBRARY | INVENTED] + [(name, "one by one") for name in SAMPLE]
+SLOW = [(name, "one by one") for name in LIBRARY if name not in SAMPLE]
+
+
+@pytest.mark.parametrize(("name", "work"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
 def test_every_cell_gives_its_own_answer(name, work, layer_of):
     """Sequences of several lengths, with resets, in both directions: outputs, states, and all gradients in float64."""
     layer = layer_of(name if name in LIBRARY else ALL[name])

@@ -313,7 +313,8 @@ def test_inference_computes_the_same_without_saving(layer_of):
 
 
 def test_a_schedule_that_cannot_run_says_why(layer_of):
-    choices = "schedule must be one of 'auto', 'resident', 'cooperative', 'stepwise' for the cell 'lstm', got"
+    names = "'auto', 'resident', 'cooperative', 'stepwise', 'chunked'"
+    choices = f"schedule must be one of {names} for the cell 'lstm', got"
     for name in ("elementwise", "fast"):
         with pytest.raises(ValueError, match=f"{choices} '{name}'"):
             layer_of("lstm")(3, 20, schedule=name)
