@@ -1,10 +1,10 @@
 """The suite of a CPU: float32, and one thread but for the part `threads`.
 
+chunks    long sequences in chunks, by cells that forget and cells that do not
 threads   two threads beside one
 sizes     LSTM and GRU beside torch.nn's and others', by width and batch
 library   every cell of the library beside nn.LSTM of its size
 length    time by the number of steps
-chunks    long sequences in chunks, by cells that forget and cells that do not
 memory    the same of memory
 first     the time to the first result, in a fresh process
 floor     how fast torch multiplies
@@ -36,7 +36,9 @@ PEERS = ("lstm", "gru")
 
 
 def tasks(wanted: Wanted) -> Iterator[Task]:
-    """Those of two threads come first: XLA has as many threads as there are processors when it begins."""
+    """Those of two threads come before what has XLA in it, which has as many threads as there are processors when it
+    begins.
+    """
     for part in wanted.parts or PARTS:
         yield from PARTS[part](wanted)
 
@@ -118,11 +120,11 @@ def _floor(wanted: Wanted) -> Iterator[Task]:
 
 
 PARTS: dict[str, Callable[[Wanted], Iterator[Task]]] = {
+    "chunks": _chunks,  # before others leave the heap in pieces: then fresh pages take longer than what is computed
     "threads": _threads,
     "sizes": _sizes,
     "library": _library,
     "length": _length,
-    "chunks": _chunks,
     "memory": _memory,
     "first": _first,
     "floor": _floor,

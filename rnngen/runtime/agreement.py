@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_PILOTS = 5  # chunks that tell how fast a cell forgets, and how far rounding takes it
+_PILOTS = 3  # chunks that tell how fast a cell forgets, and how far rounding takes it
 # In the last place. One where states go from step to step in a wider type: there the plain scan rounds no more than
 # what it gives, and four let a gradient in bfloat16 be 5 times as far from float64 as its own is.
 _UNITS, _UNITS_OF_HALF = 4, 1

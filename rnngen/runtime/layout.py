@@ -9,7 +9,7 @@ _WARM_UP = 128  # steps
 _LONGER = 4  # times the warm-up is a chunk at least, so that the warm-up is a fifth of the work at most
 # Chunks times samples that one core runs as fast for each as it can; a warm-up costs less of fewer. An LSTM of 64 units
 # takes 1.04 us a step of one sample on a Zen 5 core, 3.3 of 8 and 6.5 of 16; one of 512 units 55, 158 and 310.
-OF_A_CORE = 16
+OF_A_CORE = 8
 OF_A_PROGRAM = 8  # of a resident kernel, which takes no fewer
 
 
