@@ -416,7 +416,7 @@ def test_without_a_gpu_it_says_so(capsys):
     "arguments, told",
     [
         (["--cells", "lstm", "nosuch"], "--cells: nosuch; 'rnngen cells' lists"),
-        (["--parts", "sizes", "nosuch"], "--parts: nosuch; there are threads, sizes, library, length"),
+        (["--parts", "sizes", "nosuch"], "--parts: nosuch; there are chunks, threads, sizes, library, length"),
         (["--hidden", "0"], "argument --hidden: invalid"),
         (["--suite", "static", "--target", "sm_1"], "--target: sm_1; there are sm_75"),
     ],
