@@ -44,13 +44,13 @@ def drawn(data, strategy, module_of) -> tuple[Trial, Call]:
 
 
 @given(data=st.data())
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, suppress_health_check=list(HealthCheck))
 def test_random_cells(data, module_of):
     check_schedules(*drawn(data, cells(), module_of))
 
 
 @given(data=st.data())
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 def test_random_linear_cells(data, module_of):
     assert "linear" in check(*drawn(data, linear_cells(), module_of))
 
