@@ -44,7 +44,7 @@ def drawn(data, strategy, module_of) -> tuple[Trial, Call]:
 
 
 @given(data=st.data())
-@settings(max_examples=16, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 def test_random_cells(data, module_of):
     check_schedules(*drawn(data, cells(), module_of))
 

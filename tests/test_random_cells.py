@@ -23,7 +23,7 @@ FOUND = {name: (text, call) for name, text, call in found_cases()}
 
 
 @given(data=st.data())
-@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_random_cells(data, module_of):
     text = data.draw(cells())
     call = data.draw(calls(text))
