@@ -18,7 +18,12 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from benchmarks.report.pictures import Theme
 
 KINDS = ("gates", "states", "every")
 UNITS, BATCH = 32, 1
@@ -47,7 +52,10 @@ def main(arguments: Sequence[str]) -> None:
             cells += [f"{answer['peak_mb']:.1f}", f"{answer['ms']:.0f}"]
         print(f"| {steps:,} | {' | '.join(cells)} |", flush=True)
     if given.plot:
-        draw(found, given.plot)
+        from benchmarks.report.pictures import draw_one
+
+        for path in draw_one(given.plot, lambda theme: drawn(found, theme)):
+            print(path)
 
 
 def measured(kind: str, steps: int) -> dict[str, float]:
@@ -84,31 +92,28 @@ def measured(kind: str, steps: int) -> dict[str, float]:
         return {"peak_mb": peak / 1e6, "ms": 1000 * (time.thread_time() - began)}
 
 
-def draw(found: Mapping[str, Mapping[int, float]], name: Path) -> None:
-    """The pictures: memory against steps."""
-    import matplotlib as mpl
+def drawn(found: Mapping[str, Mapping[int, float]], theme: Theme) -> Figure:
+    """Memory against steps."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    from benchmarks.report.pictures import MARKERS, THEMES, _style
+    from benchmarks.report.pictures import MARKERS
 
     colours = dict(zip(KINDS, ("torch.nn", "torch steps", "rnngen"), strict=True))
-    for theme, of_theme in THEMES.items():
-        with mpl.rc_context(_style(of_theme)):
-            figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-            axes = figure.subplots()
-            for kind, points in found.items():
-                style = {"color": of_theme.contenders[colours[kind]], "marker": MARKERS[colours[kind]]}
-                axes.plot(list(points), [max(mb, 0.1) for mb in points.values()], label=f'"{kind}"', **style)
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda steps, _: f"{steps:,.0f}"))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda mb, _: f"{mb:g}"))
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.set_xlabel("steps of a sequence")
-            axes.set_ylabel("MB of a training step")
-            axes.legend()
-            figure.savefig(f"{name}-{theme}.svg", transparent=True, metadata={"Date": None})
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for kind, points in found.items():
+        style = {"color": theme.contenders[colours[kind]], "marker": MARKERS[colours[kind]]}
+        axes.plot(list(points), [max(mb, 0.1) for mb in points.values()], label=f'"{kind}"', **style)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda steps, _: f"{steps:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda mb, _: f"{mb:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("steps of a sequence")
+    axes.set_ylabel("MB of a training step")
+    axes.legend()
+    return figure
 
 
 if __name__ == "__main__":

@@ -381,4 +381,10 @@ LAYER_KEYS = {
     "use_bias": "did you mean 'bias'?",
     "go_backwards": "did you mean 'reverse'?",
     "return_sequences": "without it the output is that of all steps; last_only = true keeps the last alone.",
+    **dict.fromkeys(
+        "chunk chunks chunk_size warm_up warmup".split(), 'it stands in the schedule: schedule = "chunked 512 128".'
+    ),
+    **dict.fromkeys(
+        "checkpoint checkpointing remat every".split(), 'what is kept is chosen by save: save = "every 256".'
+    ),
 }
