@@ -26,7 +26,7 @@ from rnngen import reference
 from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.ir import Program
-from rnngen.runtime import chunked, sweep
+from rnngen.runtime import agreement, chunked, sweep
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
@@ -584,7 +584,8 @@ def in_chunks(most_work: float = math.inf) -> Iterator[None]:
     """Chunks are tried whether a cell forgets or not, and repaired as long as it is no more work than this, in passes;
     then they run one by one.
     """
-    with mock.patch.multiple(chunked, _worth_while=lambda _, layout, fixed: layout, _most_work=lambda _: most_work):
+    tried = mock.patch.object(chunked, "_worth_while", lambda _, layout, fixed: layout)
+    with tried, mock.patch.object(agreement, "most_work", return_value=most_work):
         yield
 
 

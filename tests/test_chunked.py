@@ -350,11 +350,28 @@ def test_vmap(layer_of):
     assert torch.allclose(torch.func.vmap(layer)(x), plain, atol=1e-6)
 
 
-def test_a_second_derivative_is_refused_with_a_way_out(layer_of):
-    layer = forgetting(layer_of("gru"), schedule="chunked 50 40")
-    x = torch.randn(LONG, 2, I, requires_grad=True)
-    with pytest.raises(NotImplementedError, match="take schedule='auto'"):
-        torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+def test_a_second_derivative(native, reverse, layer_of, native_of):
+    """By the torch steps of the whole, of a state that is given too, with resets and lengths."""
+    layer_class = layer_of("gru")
+    if native:
+        layer_class = getattr(native_of("gru"), layer_class.__name__)
+    layer = forgetting(layer_class, reverse=reverse, dtype=torch.float64)
+    x, hx = torch.randn(61, 2, I, dtype=torch.float64), torch.randn(1, 2, 8, dtype=torch.float64)
+    resets = pack_padded_sequence(torch.rand(61, 2, 1) < 0.05, torch.tensor([61, 33]))
+    resets = resets._replace(data=resets.data.squeeze(-1))
+
+    def found(schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        leaves = [one.clone().requires_grad_() for one in (x, hx)]
+        y, state = layer(pack_padded_sequence(leaves[0], torch.tensor([61, 33])), leaves[1], resets=resets)
+        wanted = [*leaves, *layer.parameters()]
+        first = torch.autograd.grad(y.data.pow(3).sum() + state.pow(2).sum(), wanted, create_graph=True)
+        return list(torch.autograd.grad(sum(d.pow(2).sum() for d in first), wanted))
+
+    assert max(errors(found("chunked 12 8"), found("auto"))) < 1e-12
+    assert layer.report()
 
 
 def test_the_capture_of_a_graph_is_refused(layer_of):

@@ -127,7 +127,7 @@ def run(call: Call, tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     return to).
     """
     if not call.save:
-        return _forward(call, tensors)[0]
+        return forward(call, tensors)[0]
     found: tuple[Tensor, ...] = _Node.apply(call, *tensors)  # type: ignore[no-untyped-call]
     return found
 
@@ -146,7 +146,7 @@ def tensors_of(streams: Sequence[Stream]) -> Iterator[Tensor | None]:
             yield stream
 
 
-def _forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], Mapping[int, Tensor]]:
+def forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], Mapping[int, Tensor]]:
     """The outputs, None for those that are not wanted, and the last states; and the projections of `call.read`."""
     streams, states, parameters, (valid, resets, first) = call.apart(tensors)
     which, direction = call.scan.forward, call.direction
@@ -194,6 +194,15 @@ def _has_before(output: Tensor, direction: str) -> bool:
     return whole and output.is_contiguous() and output.storage_offset() == (step if direction == "forwards" else 0)
 
 
+def before_each(output: Tensor, direction: str) -> Tensor | None:
+    """What a state was before each step, of an output that is its new value, where that lies in memory beside it."""
+    if not _has_before(output, direction):
+        return None
+    step = output.stride(0)
+    start = output.storage_offset() + (-step if direction == "forwards" else step)
+    return output.as_strided(output.shape, output.stride(), start)
+
+
 class Part(NamedTuple):
     """The steps from `start` up to `stop`, of `time`."""
 
@@ -234,7 +243,7 @@ def _rows(stream: Stream, part: Part, place: int, whole: Tensor | None) -> Any:
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        results, made = _forward(call, tensors)
+        results, made = forward(call, tensors)
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *(results[place] for place in call.scan.kept.values()), *made.values())
@@ -249,10 +258,10 @@ class _Node(torch.autograd.Function):
         tensors, kept = saved[:count], dict(zip(keys, saved[count:], strict=True))
         if torch.is_grad_enabled() or not native.plain((*tensors, *gradients)):
             return (None, *by_steps(call, tensors, gradients))
-        return (None, *_Gradients(call, tensors, kept, gradients).found(ctx.needs_input_grad[1:]))
+        return (None, *Gradients(call, tensors, kept, gradients).found(ctx.needs_input_grad[1:]))
 
 
-class _Gradients:
+class Gradients:
     """The backward pass of one call. kept: outputs by label, projections by place."""
 
     def __init__(
@@ -269,35 +278,26 @@ class _Gradients:
     def found(self, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
         """Of each tensor that the node was given its gradient, None where it needs none."""
         call, scan, some = self.call, self.scan, self.states[0]
-        which, batch = scan.adjoint, self.batch
         of_streams, of_states, of_parameters, _ = call.apart(needs)
-        used = scan.used(which, self.parameters)
         outputs = {
-            label: None if in_parts else some.new_empty(self.time, batch, row)
+            label: None if in_parts else some.new_empty(self.time, self.batch, row)
             for label, (row, in_parts) in call.gradients.items()
         }
         carried = [
-            some.new_empty(batch, row) if n >= len(of_states) or of_states[n] else self._room(("carried", n), 0, row)
+            some.new_empty(self.batch, row)
+            if n >= len(of_states) or of_states[n]
+            else self._room(("carried", n), 0, row)
             for n, row in enumerate(call.carried)
         ]
-        states: Sequence[Tensor | None] = [*self.ends, *[None] * (len(carried) - len(self.ends))]
         first = None if self.first is None else torch.zeros_like(self.first, memory_format=torch.contiguous_format)
         sums: list[Tensor | None] = [None] * len(self.parameters)
         d_streams: list[Any] = [None] * len(self.streams)
-        backwards = call.direction != "backwards"
-        order = "backwards" if backwards else "forwards"
-        parts = parts_of(self.time, batch * call.widest[1], order, AT_ONCE)
-        for part in parts:
-            inputs = [self._value(name, part) for name in which.inputs]
-            results = {label: self._result(label, output, part) for label, output in outputs.items()}
-            flags = part.of(self.valid), part.of(self.resets, 1), first
-            run_native(which, batch, inputs, flags, states, used, [*results.values(), *carried], backwards, call.sizes)
-            states = carried
+        for part, results, final in self._swept(outputs, call.widest[1], carried, first):
             for n, (label, stream) in enumerate(zip(scan.stream_gradients, self.streams, strict=True)):
                 if label and call.projected[n]:
                     d_streams[n] = self._of_projection(results[label], stream, of_streams[n], d_streams[n], part)
             if any(of_parameters):
-                sums = self._of_parameters(sums, results, carried if part is parts[-1] else None, part)
+                sums = self._of_parameters(sums, results, carried if final else None, part)
         flat: list[Tensor | None] = []
         shapes = scan.forward.inputs.values()
         for label, projected, shape, d in zip(scan.stream_gradients, call.projected, shapes, d_streams, strict=True):
@@ -308,6 +308,38 @@ class _Gradients:
                 flat.append(whole.sum(-1, keepdim=True) if whole is not None and shape == () else whole)
         d_states = (d if need else None for d, need in zip(carried, of_states, strict=False))
         return (*flat, *d_states, *sums, None, None, first)
+
+    def of_states(self) -> list[Tensor]:
+        """The gradients of the states alone."""
+        some = self.states[0]
+        carried = [some.new_empty(self.batch, row) for row in self.call.carried]
+        first = None if self.first is None else torch.zeros_like(self.first, memory_format=torch.contiguous_format)
+        widest = max((row for row, _ in self.call.gradients.values()), default=0)
+        for _ in self._swept(dict.fromkeys(self.call.gradients), widest, carried, first):
+            pass
+        return carried[: len(self.states)]
+
+    def _swept(
+        self, outputs: Mapping[str, Tensor | None], widest: int, carried: Sequence[Tensor], first: Tensor | None
+    ) -> Iterator[tuple[Part, dict[str, Tensor], bool]]:
+        """Run the adjoint, as many steps at a time as fit, and give what it makes of them; and whether they are the
+        last ones. outputs: those for all steps, None for what is there for some alone, of `widest` elements a row at
+        most. They are filled, and `carried`, and `first`, which is added to.
+        """
+        call, which = self.call, self.scan.adjoint
+        used = self.scan.used(which, self.parameters)
+        states: Sequence[Tensor | None] = [*self.ends, *[None] * (len(carried) - len(self.ends))]
+        backwards = call.direction != "backwards"
+        order = "backwards" if backwards else "forwards"
+        parts = parts_of(self.time, self.batch * widest, order, AT_ONCE)
+        for part in parts:
+            inputs = [self._value(name, part) for name in which.inputs]
+            results = {label: self._result(label, output, part) for label, output in outputs.items()}
+            flags = part.of(self.valid), part.of(self.resets, 1), first
+            into = [*results.values(), *carried]
+            run_native(which, self.batch, inputs, flags, states, used, into, backwards, call.sizes)
+            states = carried
+            yield part, results, part is parts[-1]
 
     def _room(self, of: object, steps: int, row: int) -> Tensor:
         """Memory for so many steps, or for a state if there are none."""
@@ -332,10 +364,10 @@ class _Gradients:
 
     def _before(self, label: str, state: str) -> Tensor:
         output = self.kept[label]
-        if label in self.scan.shifted and self.first is None and _has_before(output, self.call.direction):
-            step = output.stride(0)
-            start = output.storage_offset() + (-step if self.call.direction == "forwards" else step)
-            return output.as_strided(output.shape, output.stride(), start)
+        if label in self.scan.shifted and self.first is None:
+            beside = before_each(output, self.call.direction)
+            if beside is not None:
+                return beside
         if label not in self._previous:
             place = list(self.scan.forward.states).index(state)
             widths = [one.shape[-1] for one in self.states]

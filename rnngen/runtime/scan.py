@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rnngen.runtime import agreement, chunked
+from rnngen.runtime import agreement, chunked, side_by_side
 from rnngen.runtime.again import again
 from rnngen.runtime.choose import choose
 from rnngen.runtime.launch import accumulator_of, has_kernels, machine_of
 from rnngen.runtime.layout import is_chunked
 from rnngen.runtime.linear import Projection
 from rnngen.runtime.native import has_products, plain
-from rnngen.runtime.node import Call, by_steps, run, tensors_of, wants_gradient
+from rnngen.runtime.node import Call, run, tensors_of, wants_gradient
 from rnngen.runtime.plan import SAVED_NUMBERS, NotPossible, Sizes, is_saved
 from rnngen.runtime.seal import edition
+from rnngen.runtime.side_by_side import run_node
 from rnngen.runtime.sweep import (
     Given,
     Sweep,
@@ -123,17 +124,17 @@ class Scan:
         if is_chunked(schedule):
             if both:
                 raise ValueError(f"'{self._cell}': chunks are of one direction, so both cannot run at once")
-            whole = chunked.Call(self, streams, states, parameters, valid, resets, first, reverse, last_only)
+            whole = side_by_side.Call(self, streams, states, parameters, valid, resets, first, reverse, last_only)
             return chunked.run_in_chunks(whole, schedule)
         direction = "both" if both else "backwards" if reverse else "forwards"
-        cut = chunked.is_cut(schedule)
-        if not both and not cut and (resets is None) == (first is None):
+        cut = side_by_side.is_cut(schedule)
+        if not both and (resets is None) == (first is None):
             begin = None if first is None else torch.cat(list(first), -1)
             every = [*tensors_of(streams), *states, *parameters, valid, resets, begin]
             if self._is_plain(every, states[0]):
                 save = wants_gradient(every)
                 call = Call.of(self, streams, states, parameters, direction, save, save or not last_only)
-                return self._found(run(call, every), last_only)
+                return self._found(run_node(call, every, schedule) if cut else run(call, every), last_only)
         if not cut and (resets is None) == (first is None):
             masks = (valid, resets, None if first is None else torch.cat(list(first), -1))
             results = again(self, streams, states, parameters, masks, direction, schedule)
@@ -279,7 +280,7 @@ class Scan:
         results = self._forward_outputs(*args)
         given = Given(streams, valid, resets, first, states, self.used(self.forward, parameters))
         save, keep, schedule = flags
-        chunked.run(self.forward, given, results, direction, schedule, self._states, save, keep)
+        side_by_side.run(self.forward, given, results, direction, schedule, self._states, save, keep)
         return results
 
     def _empty_outputs(
@@ -322,7 +323,7 @@ class Scan:
         states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
         wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
         given = Given(inputs, valid, resets, wide, states, used)
-        chunked.run(self.adjoint, given, results, direction, schedule, self._states)
+        side_by_side.run(self.adjoint, given, results, direction, schedule, self._states)
         return (*results, first if wide is None else first.copy_(wide))
 
     # Autograd. ctx: torch's, with what is kept on it.
@@ -339,10 +340,10 @@ class Scan:
         kept |= {("output", label): value for label, value in zip(self.forward.outputs, outputs, strict=False)}
         wanted = {source[:2] for source in self.sources.values()}
         wanted |= {("output", source[1]) for source in self.sources.values() if source[0] == "previous"}
-        ctx.differentiable = not (uses_kernels(streams[0]) or chunked.is_cut(ctx.schedule))
+        ctx.differentiable = not uses_kernels(streams[0])
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
         ctx.reports = agreement.reported()
-        begun = chunked.starts_of(states, output[len(outputs) :], ctx.direction, ctx.schedule)
+        begun = side_by_side.starts_of(states, output[len(outputs) :], ctx.direction, ctx.schedule)
         ctx.save_for_backward(*(kept[key] for key in ctx.kept), *begun, *parameters, valid, resets, first)
 
     def _backward(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -352,12 +353,11 @@ class Scan:
         states = saved[count : count + self._states]
         parameters = saved[count + self._states :]
         flags = (None, None, None, None)
-        if torch.is_grad_enabled() and chunked.is_cut(ctx.schedule):
-            raise NotImplementedError(f"'{self._cell}' has no second derivative in chunks; take schedule='auto'")
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
             call = Call(self, (False,) * len(streams), ctx.direction, True, True, ctx.sizes)
-            return (*by_steps(call, (*streams, *states, *parameters, valid, resets, begin), gradients), *flags)
+            tensors = (*streams, *states, *parameters, valid, resets, begin)
+            return (*side_by_side.by_steps(call, ctx.schedule, tensors, gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))
         values: dict[str, Tensor] = {}
@@ -432,7 +432,7 @@ class Scan:
                 members.append(operator(*(a if d is None else a.select(d, member) for a, d in pairs)))
             return tuple(torch.stack(results) for results in zip(*members, strict=False)), (0,) * len(members[0])
 
-        count = chunked.chunks_of(flags[-1])  # chunks of all samples stand before those of the next
+        count = side_by_side.chunks_of(flags[-1])  # chunks of all samples stand before those of the next
 
         def folded(tensor: Tensor, dim: int | None, at: int) -> Tensor:
             moved = (
