@@ -220,6 +220,70 @@ def test_a_chunk_that_is_not_right_is_seen(layer_of):
     assert min(errors(found, plain)) > 1e-3
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reverse, layer_of, native_of):
+    """What is left of it at the ends of chunks is not held against itself: it is added to what was large. One sample is
+    shorter, so its loss comes within a chunk.
+    """
+    layer_class = layer_of("lstm")
+    if native:
+        layer_class = getattr(native_of("lstm"), layer_class.__name__)
+    layer = forgetting(layer_class, reverse=reverse)
+    lengths = torch.tensor([LONG, 433])
+    last = torch.zeros(2, dtype=torch.long) if reverse else lengths - 1
+    x = torch.randn(LONG, 2, I)
+
+    def found(schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        leaf = x.clone().requires_grad_()
+        y, _ = layer(pack_padded_sequence(leaf, lengths))
+        rows, _ = pad_packed_sequence(y)
+        loss = rows[last, torch.arange(2)].square().sum()
+        return list(torch.autograd.grad(loss, [leaf, *layer.parameters()]))
+
+    assert max(errors(found("chunked 50 40"), found("auto"))) < 2e-6
+    assert layer.report() == [Report("forward", 12, 50, 40), Report("adjoint", 12, 50, 40)]
+
+
+def test_what_is_no_number_is_of_its_own_sample(layer_of):
+    """Others run side by side; what was no number runs no more often than its chunks."""
+    layer = forgetting(layer_of("lstm"))
+    x = torch.randn(LONG, 3, I)
+    x[333, 1] = math.nan
+    plain, _ = layer(x)
+    layer.schedule = "chunked 50 40"
+    found, _ = layer(x)
+    assert torch.equal(plain.isnan(), found.isnan())
+    assert torch.allclose(plain, found, atol=1e-6, equal_nan=True)
+    (report,) = layer.report()
+    # What comes after chunk 6 knows of it by its warm-up, the four behind by what they follow.
+    assert report == Report("forward", 12, 50, 40, step_by_step=4)
+
+
+def test_what_is_remembered_for_a_while_alone_runs_again(layer_of):
+    """Of a cell that keeps what it has for three chunks, and forgets within a few steps elsewhere, those two that
+    follow on chunks without an end of it.
+    """
+    text = """
+name = "latch"
+states = ["h"]
+inputs = { keep = { shape = [] } }
+step = "h' = keep * h + W @ x"
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+"""
+    torch.manual_seed(0)
+    layer = layer_of(text)(I, 4)
+    x, keep = torch.randn(LONG, 1, I), torch.full((LONG, 1), 0.1)
+    keep[180:330] = 1.0
+    plain, _ = layer(x, keep=keep)
+    layer.schedule = "chunked 50 40"
+    found, _ = layer(x, keep=keep)
+    assert torch.allclose(plain, found, rtol=1e-5, atol=1e-5)
+    assert layer.report() == [Report("forward", 12, 50, 40, step_by_step=2)]
+
+
 def test_padding_takes_its_start_as_it_is(layer_of):
     """Whole chunks of it forget nothing, and pass on what they get: the last state is that of the last step."""
     layer = forgetting(layer_of("lstm"))

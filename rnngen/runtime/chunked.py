@@ -81,9 +81,9 @@ def run_in_chunks(call: Call, schedule: str) -> Found:
     if is_watched() or wants_gradient(tensors):
         found, last = side_by_side.run(named(count, layout.warm_up))
     else:
-        runs = OfCall(side_by_side, layout.warm_up)
+        runs = OfCall(side_by_side)
         sizes = (count, layout.steps, layout.warm_up)
-        Chunks(runs, side_by_side.states, *sizes, reverse, adjoint=False).run()
+        Chunks(runs, side_by_side.states, *sizes, reverse).run()
         found, last = runs.outputs, tuple(runs.ends)
     ends = slice(batch) if reverse else slice((count - 1) * batch, None)
     last = tuple(state[ends] for state in last)

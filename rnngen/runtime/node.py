@@ -262,10 +262,17 @@ class _Node(torch.autograd.Function):
 
 
 class Gradients:
-    """The backward pass of one call. kept: outputs by label, projections by place."""
+    """The backward pass of one call. kept: outputs by label, projections by place. previous: of some outputs what they
+    were one step earlier, by label; the others are found.
+    """
 
     def __init__(
-        self, call: Call, tensors: Sequence[Any], kept: dict[str | int, Tensor], gradients: Sequence[Tensor | None]
+        self,
+        call: Call,
+        tensors: Sequence[Any],
+        kept: dict[str | int, Tensor],
+        gradients: Sequence[Tensor | None],
+        previous: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.call, self.scan, self.kept = call, call.scan, kept
         self.streams, self.states, self.parameters, (self.valid, self.resets, self.first) = call.apart(tensors)
@@ -273,7 +280,7 @@ class Gradients:
         self.incoming = dict(zip(self.scan.forward.outputs, gradients, strict=False))
         self.ends = gradients[count:]
         self.time, self.batch = _time(self.streams[0]), self.states[0].shape[0]
-        self._previous: dict[str, Tensor] = {}
+        self._previous = dict(previous or {})
 
     def found(self, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
         """Of each tensor that the node was given its gradient, None where it needs none."""
@@ -355,25 +362,28 @@ class Gradients:
         if kind == "output":
             return part.of(self.kept[where[0]])
         if kind == "previous":
-            return part.of(self._before(*where))
+            return part.of(self.before(*where))
         come = self.incoming[where[0]]
         if come is not None:
             return part.of(come)
         row = row_of(self.scan.forward.outputs[where[0]], self.call.sizes)
         return self._room(("gradient", where[0]), part.stop - part.start, row).zero_()
 
-    def _before(self, label: str, state: str) -> Tensor:
+    def before(self, label: str, state: str) -> Tensor:
+        """What an output, the new value of a state, was one step earlier."""
+        found = self._previous.get(label)
+        if found is not None:
+            return found
         output = self.kept[label]
         if label in self.scan.shifted and self.first is None:
-            beside = before_each(output, self.call.direction)
-            if beside is not None:
-                return beside
-        if label not in self._previous:
+            found = before_each(output, self.call.direction)
+        if found is None:
             place = list(self.scan.forward.states).index(state)
             widths = [one.shape[-1] for one in self.states]
             first = None if self.first is None else self.first.split(widths, -1)[place]
-            self._previous[label] = previous(output, self.states[place], self.call.direction, self.resets, first)
-        return self._previous[label]
+            found = previous(output, self.states[place], self.call.direction, self.resets, first)
+        self._previous[label] = found
+        return found
 
     def _result(self, label: str, output: Tensor | None, part: Part) -> Any:
         if output is not None:

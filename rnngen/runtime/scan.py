@@ -280,7 +280,7 @@ class Scan:
         results = self._forward_outputs(*args)
         given = Given(streams, valid, resets, first, states, self.used(self.forward, parameters))
         save, keep, schedule = flags
-        side_by_side.run(self.forward, given, results, direction, schedule, self._states, save, keep)
+        side_by_side.run(self.forward, given, results, direction, schedule, self._states, (), save, keep)
         return results
 
     def _empty_outputs(
@@ -323,7 +323,8 @@ class Scan:
         states = [*states, *(states[0].new_zeros(states[0].shape[0], row_of(shape, sizes)) for shape in accumulators)]
         wide = None if resets is None else torch.zeros_like(first, dtype=accumulator_of(first.dtype))
         given = Given(inputs, valid, resets, wide, states, used)
-        side_by_side.run(self.adjoint, given, results, direction, schedule, self._states)
+        come = [place for place, name in enumerate(self.adjoint.inputs) if self.sources[name][0] == "gradient"]
+        side_by_side.run(self.adjoint, given, results, direction, schedule, self._states, come)
         return (*results, first if wide is None else first.copy_(wide))
 
     # Autograd. ctx: torch's, with what is kept on it.

@@ -4,6 +4,7 @@ sweep of the operators. Rows are as `agreement` has them, and tensors over time 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,32 @@ class Some:
 
 
 @dataclass(frozen=True)
+class OneOfEach:
+    """One step of each row."""
+
+    steps: Tensor
+
+    @classmethod
+    def of_most(cls, incoming: Sequence[Tensor], valid: Tensor | None) -> OneOfEach:
+        """Those where most comes in: (time, rows, width) each."""
+        sizes = [torch.linalg.vector_norm(one, math.inf, -1) for one in incoming]
+        most = torch.stack(sizes).amax(0)
+        return cls((most if valid is None else most * (valid.squeeze(-1) > 0)).argmax(0))
+
+    def over_time(self, whole: Any) -> Any:
+        """Those of a tensor over time."""
+        return whole if whole is None else whole.take_along_dim(self.steps[None, :, None], 0)
+
+    def between(self, resets: Any) -> Any:
+        """Those of resets."""
+        return resets if resets is None else torch.cat((self.over_time(resets[:-1]), self.over_time(resets[1:])))
+
+    def of_each(self, one: Any) -> Any:
+        """What there is one of for each row."""
+        return one
+
+
+@dataclass(frozen=True)
 class Call:
     """What `Scan.__call__` is asked; places and schedule are settled."""
 
@@ -165,7 +192,6 @@ class OfCall:
     """The chunks of a call. call: over chunks. outputs: what `run` gives of each step, (steps, rows, width)."""
 
     call: Call
-    warm_up: int
     outputs: list[Tensor] = field(init=False)
     ends: Sequence[Tensor] = field(init=False)
 
@@ -173,8 +199,8 @@ class OfCall:
     def valid(self) -> Tensor | None:
         return self.call.valid
 
-    def last_steps(self, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        some = Some.at(self.call.time, self.warm_up, self.call.reverse, rows)
+    def last_steps(self, count: int, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        some = Some.at(self.call.time, count, self.call.reverse, rows)
         return replace(self.call.picked(some, states), last_only=True).run()[1]
 
     def whole(self, states: Sequence[Tensor]) -> None:
@@ -253,9 +279,9 @@ class _Node(torch.autograd.Function):
         begins = None if first is None else [first]
         call = Call(common.scan, streams, states, parameters, valid, resets, begins, backwards, last_only=False)
         count, warm_up = _sizes(schedule)
-        runs = _OfNode(call, warm_up, common)
+        runs = _OfNode(call, common)
         sizes = (count, call.time, warm_up)
-        Chunks(runs, states, *sizes, backwards, adjoint=False).run()
+        Chunks(runs, states, *sizes, backwards).run()
         results = runs.results
         begun = [shifted(*pair, count, backwards) for pair in zip(states, runs.ends, strict=True)]
         ctx.common, ctx.schedule, ctx.reports = common, schedule, agreement.reported()
@@ -277,12 +303,12 @@ class _Node(torch.autograd.Function):
         given = Gradients(common, tensors, dict(zip(keys, kept, strict=True)), gradients)
         streams, states, *others = common.apart(ctx.needs_input_grad[2:])
         needs = [*tensors_of(streams), *[True] * len(states), *(need for part in others for need in part)]
-        runs = _OfGradients(given, needs, warm_up)
+        runs = _OfGradients(given, needs)
         pairs = zip(given.ends, given.states, strict=True)
         begin = [torch.zeros_like(state) if d is None else d for d, state in pairs]
         sizes = (count, given.time, warm_up)
         with agreement.reporting(ctx.reports):
-            chunks = Chunks(runs, begin, *sizes, runs.backwards, adjoint=True)
+            chunks = Chunks(runs, begin, *sizes, runs.backwards, runs.peaks)
             starts = chunks.run()
         return (None, None, *runs.settled(starts))
 
@@ -305,8 +331,8 @@ class _OfNode(OfCall):
             if state is not None and (before := node.before_each(output, self.common.direction)) is not None:
                 before[-1 if self.call.reverse else 0].index_copy_(0, rows, states[state])
 
-    def last_steps(self, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        call = self.call.picked(Some.at(self.call.time, self.warm_up, self.call.reverse, rows), states)
+    def last_steps(self, count: int, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        call = self.call.picked(Some.at(self.call.time, count, self.call.reverse, rows), states)
         common = node.Call.of(
             call.scan, call.streams, call.states, call.parameters, self.common.direction, save=False, keep=False
         )
@@ -335,7 +361,6 @@ class _OfGradients:
 
     given: Gradients
     needs: Sequence[bool]
-    warm_up: int
     found: tuple[Tensor | None, ...] = ()
     ends: Sequence[Tensor] = ()
     is_settled: bool = False
@@ -349,8 +374,8 @@ class _OfGradients:
         valid: Tensor | None = self.given.valid
         return valid
 
-    def last_steps(self, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        some = Some.at(self.given.time, self.warm_up, self.backwards, rows)
+    def last_steps(self, count: int, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        some = Some.at(self.given.time, count, self.backwards, rows)
         return self._picked(some, states).of_states()
 
     def whole(self, states: Sequence[Tensor]) -> None:
@@ -363,13 +388,19 @@ class _OfGradients:
             into.index_copy_(0, rows, new)
         self.is_settled = False
 
+    def peaks(self) -> Sequence[Tensor]:
+        """The states one step from zero, of each row that at which most comes in."""
+        come = [d for d in self.given.incoming.values() if d is not None]
+        zeros = [torch.zeros_like(state) for state in self.given.states]
+        return self._picked(OneOfEach.of_most(come, self.valid), zeros).of_states() if come else zeros
+
     def settled(self, states: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """All gradients, of rows that begin with these states."""
         if not self.is_settled:
             self.whole(states)
         return self.found
 
-    def _picked(self, some: Some, ends: Sequence[Tensor]) -> Gradients:
+    def _picked(self, some: Some | OneOfEach, ends: Sequence[Tensor]) -> Gradients:
         """The backward pass of some of it, from these states."""
         call, given = self.given.call, self.given
         streams = [_of_rows(stream, some.over_time) for stream in given.streams]
@@ -382,7 +413,10 @@ class _OfGradients:
             some.of_each(given.first),
         ]
         kept = {key: some.over_time(one) for key, one in given.kept.items()}
-        return Gradients(call, tensors, kept, (*map(some.over_time, given.incoming.values()), *ends))
+        sources = call.scan.sources.values()
+        before = {where[0]: given.before(*where) for kind, *where in sources if kind == "previous"}
+        previous = {label: some.over_time(rows) for label, rows in before.items()}
+        return Gradients(call, tensors, kept, (*map(some.over_time, given.incoming.values()), *ends), previous)
 
 
 # Of the operators.
@@ -395,22 +429,23 @@ def run(
     direction: str,
     schedule: str,
     carried: int,
+    incoming: Sequence[int] = (),
     save: bool = True,
     keep: bool = True,
 ) -> None:
     """`run_sweep`, where a schedule of the operators may be that of chunks: then all tensors have those of a `Layout`
     for a batch, and the states of the first one in the order of the scan are where it begins. carried: how many of the
-    states go from step to step, and are not sums.
+    states go from step to step, and are not sums. incoming: which of the inputs of an adjoint come from outside.
     """
     if not is_cut(schedule) or not given.states[0].shape[0]:
         run_sweep(which, given, results, direction, schedule, save, keep)
         return
     refuse_capture(results[-1])
     count, warm_up = _sizes(schedule)
-    backwards, adjoint = (direction == "backwards") != which.facts.backwards, which.facts.backwards
-    runs = _OfSweep(which, given, results, direction, backwards, warm_up, carried, save, keep)
+    backwards = (direction == "backwards") != which.facts.backwards
+    runs = _OfSweep(which, given, results, direction, backwards, carried, incoming, save, keep)
     sizes = (count, given.inputs[0].shape[0], warm_up)
-    Chunks(runs, given.states[:carried], *sizes, backwards, adjoint).run()
+    Chunks(runs, given.states[:carried], *sizes, backwards, runs.peaks if which.facts.backwards else None).run()
 
 
 def starts_of(states: Sequence[Tensor], last: Sequence[Tensor], direction: str, schedule: str) -> Sequence[Tensor]:
@@ -430,8 +465,8 @@ class _OfSweep:
     results: Sequence[Tensor]
     direction: str
     backwards: bool
-    warm_up: int
     carried: int
+    incoming: Sequence[int]
     save: bool
     keep: bool
 
@@ -443,16 +478,9 @@ class _OfSweep:
     def valid(self) -> Tensor | None:
         return self.given.valid
 
-    def last_steps(self, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        given = self._picked(Some.at(self.given.inputs[0].shape[0], self.warm_up, self.backwards, rows), states)
-        unwanted, count = self.which.unwanted(False, False), states[0].shape[0]
-        found = [
-            one.new_empty(0 if one.dim() == 1 or label in unwanted else (self.warm_up, count, one.shape[-1]))
-            for label, one in zip(self.which.outputs, self.results, strict=False)
-        ]
-        last = [torch.empty_like(state, memory_format=torch.contiguous_format) for state in given.states]
-        self._sweep(given, [*found, *last], False, False)
-        return last[: self.carried]
+    def last_steps(self, count: int, rows: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        some = Some.at(self.given.inputs[0].shape[0], count, self.backwards, rows)
+        return self._ends_of(self._picked(some, states))
 
     def whole(self, states: Sequence[Tensor]) -> None:
         given = replace(self.given, states=[*states, *self.given.states[self.carried :]])
@@ -470,7 +498,24 @@ class _OfSweep:
         if self.which.facts.backwards and given.first is not None and self.given.first is not None:
             self.given.first.index_copy_(0, rows, given.first)
 
-    def _picked(self, some: Some, states: Sequence[Tensor]) -> Given:
+    def peaks(self) -> Sequence[Tensor]:
+        """The states of an adjoint one step from zero, of each row that at which most comes in."""
+        come = [self.given.inputs[place] for place in self.incoming]
+        zeros = [torch.zeros_like(state) for state in self.given.states[: self.carried]]
+        return self._ends_of(self._picked(OneOfEach.of_most(come, self.valid), zeros)) if come else zeros
+
+    def _ends_of(self, given: Given) -> Sequence[Tensor]:
+        """What a sweep over some of it ends with."""
+        unwanted, (time, rows, _) = self.which.unwanted(False, False), given.inputs[0].shape
+        found = [
+            one.new_empty(0 if one.dim() == 1 or label in unwanted else (time, rows, one.shape[-1]))
+            for label, one in zip(self.which.outputs, self.results, strict=False)
+        ]
+        last = [torch.empty_like(state, memory_format=torch.contiguous_format) for state in given.states]
+        self._sweep(given, [*found, *last], False, False)
+        return last[: self.carried]
+
+    def _picked(self, some: Some | OneOfEach, states: Sequence[Tensor]) -> Given:
         """Some of what it is given, from these states, and what is a sum from zero: an adjoint adds to `first` too."""
         given = self.given
         first = some.of_each(given.first)
