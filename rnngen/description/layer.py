@@ -20,7 +20,7 @@ from rnngen.ir import Parameter
 from rnngen.lag import delay_lines
 from rnngen.library import library
 from rnngen.runtime.drawn import RATES
-from rnngen.runtime.memory import KINDS, Memory, memory_of
+from rnngen.runtime.memory import memory_of
 from rnngen.source import Span
 from rnngen.wrappers import WRAPPERS
 
@@ -48,7 +48,7 @@ def described_layer(
             _check_heads(layer, cell, places, mistakes)
             _check_keys(layer, places, mistakes)
             wrappers = _known_wrappers(layer.wrappers, places, mistakes)
-            save = _described_save(layer, places, mistakes)
+            save = memory_of(layer.save)
             rates = described_rates(layer, layer.wrappers, cell, places, mistakes)
             if cell:
                 _check_bias(layer, cell, places, mistakes)
@@ -123,15 +123,6 @@ def _known_wrappers(names: Sequence[str], places: Places, mistakes: Mistakes) ->
             message = f"There is no wrapper {name!a}."
             mistakes.add("unknown-wrapper", message, places.value("with", number), hints=(hint,))
     return tuple(name for name in names if name in WRAPPERS)
-
-
-def _described_save(layer: LayerTable, places: Places, mistakes: Mistakes) -> Memory:
-    """What the layer keeps; the usual where what it says is nothing that can be kept."""
-    try:
-        return memory_of(layer.save)
-    except ValueError as reason:
-        mistakes.add("wrong-save", f"A layer cannot keep {layer.save!a}.", places.value("save"), hints=(str(reason),))
-        return Memory(KINDS[0])
 
 
 def _check_heads(layer: LayerTable, cell: Cell | None, places: Places, mistakes: Mistakes) -> None:

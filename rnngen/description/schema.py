@@ -27,7 +27,7 @@ from rnngen.description.tables import (
 from rnngen.equations import LARGEST
 from rnngen.library import library
 from rnngen.runtime.drawn import RATES
-from rnngen.runtime.memory import EVERY, KINDS, PATTERN
+from rnngen.runtime.memory import EVERY, KINDS
 from rnngen.wrappers import WRAPPERS
 
 _KEY = re.compile(r"^(\w+): (.*(?:\n    .*)*)", re.MULTILINE)
@@ -107,7 +107,7 @@ def _fill(properties: dict[str, dict[str, Any]]) -> None:
     bound = {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST}
     for name, rate in (("zoneout", probability), ("clip", bound)):
         layer[name]["anyOf"] = [rate, {"type": "object", "additionalProperties": rate}]
-    layer["save"] |= {"pattern": PATTERN, "examples": [*KINDS, EVERY, f"{EVERY} 256"]}
+    layer["save"]["examples"] = [*KINDS, EVERY, f"{EVERY} 256"]
     layer["with"]["items"] = {"enum": list(WRAPPERS)}
     model["layers"]["items"] = _either(*LAYERS.items())
     model["cells"]["additionalProperties"] = _reference(CellTable)

@@ -10,6 +10,7 @@ from rnngen.equations import LARGEST
 from rnngen.runtime.layout import NAME as CHUNKED
 from rnngen.runtime.layout import is_chunked
 from rnngen.runtime.memory import KINDS
+from rnngen.runtime.memory import PATTERN as KEPT
 from rnngen.runtime.schedules import SCHEDULES
 
 SCHEDULE_NAMES = ("auto", *SCHEDULES, CHUNKED)
@@ -189,7 +190,7 @@ class LayerTable(Table):
     drop_connect: float | None = Field(default=None, ge=0, le=1)
     clip: Any = None
     schedule: Schedule = "auto"
-    save: str = KINDS[0]
+    save: Annotated[str, Field(pattern=KEPT)] = KINDS[0]
 
 
 class DropoutTable(Table):

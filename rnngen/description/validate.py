@@ -27,6 +27,7 @@ from rnngen.document import KeyPath, Places
 from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.runtime.layout import NAME as CHUNKED
+from rnngen.runtime.memory import mistake_of
 
 Validated = TypeVar("Validated", bound=Table)
 
@@ -144,6 +145,8 @@ def _add_schema_mistake(
                 hint = 'write "hidden" or "inputs"; the sizes are given when a layer is made.'
             message = f"{subject} must be {context['expected']}."
             mistakes.add("wrong-value", message, span, "not one of these", hints=(hint,))
+        case "string_pattern_mismatch" if key == "save":
+            mistakes.add("wrong-save", f"A layer cannot keep {given!a}.", span, hints=(mistake_of(given),))
         case "string_pattern_mismatch":
             message = f"{subject} has to be like '{CHUNKED} 512 128': the least steps of a chunk, those of its warm-up."
             mistakes.add("wrong-value", message, span, "not that")

@@ -31,19 +31,24 @@ class Memory:
         return (self.kind,) if self.kind not in ("", KINDS[0]) else ()
 
 
+def mistake_of(text: str) -> str | None:
+    """What can be said, where a text says nothing that can be kept."""
+    found = _EVERY.fullmatch(text)
+    if text not in KINDS and found is None:
+        return 'it keeps "gates", "states", "every" or "every N" with a number of steps, as "every 256".'
+    if found and found[1] and not 1 <= int(found[1]) <= MOST_STEPS:
+        return f'the steps of "every N" are from 1 to {MOST_STEPS:,}; "every" alone takes their root.'
+    return None
+
+
 def memory_of(text: str) -> Memory:
     """What a text says. Raises ValueError, whose text says what can be said."""
+    if reason := mistake_of(text):
+        raise ValueError(reason)
     if text in KINDS:
         return Memory(text)
-    found = _EVERY.fullmatch(text)
-    if found is None:
-        raise ValueError('it keeps "gates", "states", "every" or "every N" with a number of steps, as "every 256".')
-    if found[1] is None:
-        return Memory(every=0)
-    steps = int(found[1])
-    if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f'the steps of "every N" are from 1 to {MOST_STEPS:,}; "every" alone takes their root.')
-    return Memory(every=steps)
+    _, _, steps = text.partition(" ")
+    return Memory(every=int(steps or 0))
 
 
 def steps_of(every: int, time: int) -> int:
