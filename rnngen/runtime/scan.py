@@ -345,19 +345,21 @@ class Scan:
         ctx.kept = [key for key in kept if key in wanted or (ctx.differentiable and key[0] == "stream")]
         ctx.reports = agreement.reported()
         begun = side_by_side.starts_of(states, output[len(outputs) :], ctx.direction, ctx.schedule)
-        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *begun, *parameters, valid, resets, first)
+        tensors = (*states, *begun, *parameters, valid, resets, first)
+        ctx.save_for_backward(*(kept[key] for key in ctx.kept), *tensors)
 
     def _backward(self, ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.kept)
         *saved, valid, resets, begin = ctx.saved_tensors
         kept = dict(zip(ctx.kept, saved[:count], strict=False))
-        states = saved[count : count + self._states]
-        parameters = saved[count + self._states :]
+        given = saved[count : count + self._states]
+        states = saved[count + self._states : count + 2 * self._states]
+        parameters = saved[count + 2 * self._states :]
         flags = (None, None, None, None)
         if torch.is_grad_enabled() and ctx.differentiable:
             streams = [kept["stream", name] for name in self.forward.inputs]
             call = Call(self, (False,) * len(streams), ctx.direction, True, True, ctx.sizes)
-            tensors = (*streams, *states, *parameters, valid, resets, begin)
+            tensors = (*streams, *given, *parameters, valid, resets, begin)
             return (*side_by_side.by_steps(call, ctx.schedule, tensors, gradients), *flags)
 
         outputs = dict(zip(self.forward.outputs, gradients, strict=False))

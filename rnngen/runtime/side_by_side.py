@@ -55,10 +55,13 @@ def refuse_capture(some: Tensor) -> None:
         )
 
 
+# Both of operations that torch's older vmap knows too, by which it takes batches of gradients: no flatten.
+
+
 def cut(rows: Tensor, count: int) -> Tensor:
     """Rows over time, (time, batch, width), side by side: (steps, chunks * batch, width)."""
-    chunks: Tensor = rows.unflatten(0, (count, -1))
-    return chunks.transpose(0, 1).flatten(1, 2)
+    time, batch, width = rows.shape
+    return rows.reshape(count, time // count, batch, width).transpose(0, 1).reshape(time // count, count * batch, width)
 
 
 def cut_between(resets: Tensor, count: int) -> Tensor:
@@ -69,8 +72,9 @@ def cut_between(resets: Tensor, count: int) -> Tensor:
 
 def joined(rows: Tensor, count: int) -> Tensor:
     """Rows of chunks, (steps, chunks * batch, width), one behind another: (chunks * steps, batch, width)."""
-    chunks: Tensor = rows.unflatten(1, (count, -1))
-    return chunks.transpose(0, 1).flatten(0, 1)
+    steps, both, width = rows.shape
+    batch = both // count
+    return rows.reshape(steps, count, batch, width).transpose(0, 1).reshape(count * steps, batch, width)
 
 
 @dataclass(frozen=True)
@@ -286,20 +290,21 @@ class _Node(torch.autograd.Function):
         begun = [shifted(*pair, count, backwards) for pair in zip(states, runs.ends, strict=True)]
         ctx.common, ctx.schedule, ctx.reports = common, schedule, agreement.reported()
         ctx.set_materialize_grads(False)
-        saved = [*tensors_of(streams), *begun, *parameters, valid, resets, first]
         kept = [results[place] for place in common.scan.kept.values()]
-        ctx.save_for_backward(*saved, *kept, *runs.made)
+        ctx.save_for_backward(*tensors, *begun, *kept, *runs.made)
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         common: node.Call = ctx.common
         keys: tuple[str | int, ...] = (*common.scan.kept, *common.read)
-        saved = ctx.saved_tensors
-        tensors, kept = saved[: len(saved) - len(keys)], saved[len(saved) - len(keys) :]
+        saved, inputs = ctx.saved_tensors, len(ctx.needs_input_grad) - 2
+        tensors, begun, kept = saved[:inputs], saved[inputs : len(saved) - len(keys)], saved[len(saved) - len(keys) :]
         if torch.is_grad_enabled() or not native.plain((*tensors, *gradients)):
             return (None, None, *by_steps(common, ctx.schedule, tensors, gradients))
         count, warm_up = _sizes(ctx.schedule)
+        streams, _, parameters, masks = common.apart(tensors)
+        tensors = (*tensors_of(streams), *begun, *parameters, *masks)
         given = Gradients(common, tensors, dict(zip(keys, kept, strict=True)), gradients)
         streams, states, *others = common.apart(ctx.needs_input_grad[2:])
         needs = [*tensors_of(streams), *[True] * len(states), *(need for part in others for need in part)]
