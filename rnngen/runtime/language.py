@@ -20,6 +20,9 @@ class _Absent:
     def jit(self, function: Callable[..., object] | None = None, **options: object) -> object:
         return self if function else self.jit
 
+    def constexpr_function(self, function: Callable[..., object]) -> object:
+        return function
+
     def __getitem__(self, grid: object) -> NoReturn:
         raise RuntimeError(MISSING)
 

@@ -165,17 +165,10 @@ def received_tiles(pointer, first: tl.constexpr, MOST: tl.constexpr, WIDTH: tl.c
     return tiles
 
 
-@triton.jit
-def most_units(pointer, TILES: tl.constexpr, KT: tl.constexpr, BB: tl.constexpr):
+@triton.constexpr_function  # what a function under jit returns is no constant in Triton 3.6
+def most_units(bits, tiles, KT, BB):
     """How many units of a vector are in registers at once: as many tiles as 32 registers of 128 threads hold."""
-    ROOM: tl.constexpr = 131072 // pointer.dtype.element_ty.primitive_bitwidth
-    if TILES * KT * BB <= ROOM:
-        units: tl.constexpr = TILES * KT
-    elif KT * BB < ROOM:
-        units: tl.constexpr = ROOM // (KT * BB) * KT
-    else:
-        units: tl.constexpr = KT
-    return units
+    return min(tiles, max(131072 // bits // (KT * BB), 1)) * KT
 
 
 @triton.jit
@@ -183,7 +176,7 @@ def receive_tiles(pointer, turn, slot: tl.constexpr, SLOTS: tl.constexpr, WIDTH:
                   KU: tl.constexpr, KT: tl.constexpr, BB: tl.constexpr):  # fmt: skip
     """The first tiles of a vector, as many as fit the registers."""
     UNITS: tl.constexpr = SLICES * KU
-    MOST: tl.constexpr = most_units(pointer, (WIDTH + KT - 1) // KT, KT, BB)
+    MOST: tl.constexpr = most_units(pointer.dtype.element_ty.primitive_bitwidth, (WIDTH + KT - 1) // KT, KT, BB)
     vector = pointer + (turn % 2 * SLOTS + slot) * (BB * UNITS)
     return received_tiles(vector, 0, MOST, WIDTH, UNITS, KT, BB)
 
@@ -198,7 +191,7 @@ def multiply_rows(matrices, loaded, pointer, turn, slot: tl.constexpr, SLOTS: tl
     matrix instructions a thread has more of each, and reads less: an LSTM of 512 units in float32 7836 and not 15285.
     """
     TILES: tl.constexpr = (WIDTH + KT - 1) // KT
-    MOST: tl.constexpr = most_units(pointer, TILES, KT, BB)
+    MOST: tl.constexpr = most_units(pointer.dtype.element_ty.primitive_bitwidth, TILES, KT, BB)
     UNITS: tl.constexpr = SLICES * KU
     P: tl.constexpr = COUNT if COUNT <= 2 else 4
     vector = pointer + (turn % 2 * SLOTS + slot) * (BB * UNITS)
