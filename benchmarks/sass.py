@@ -237,7 +237,8 @@ def _count(instructions: Iterable[Instruction]) -> Counter[str]:
 
 # Listings.
 
-_SASS_LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
+# Behind the operands some releases of CUDA say what the second word holds, as in "&req={2} ?trans1".
+_SASS_LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)(?:\s+[&?]\S+)*\s*;\s*/\* 0x[0-9a-f]{16} \*/")
 _SASS_SECOND_WORD = re.compile(r"\s*/\* 0x([0-9a-f]{16}) \*/")
 _SASS_TEXT = re.compile(r"(?:\{\s*)?(?P<guard>@!?U?P\w+\s+)?(?P<opcode>[^\s,]+)\s*(?P<operands>.*)")
 _ADDRESS = re.compile(r"(?:^|\s)0x([0-9a-f]+)$")

@@ -14,6 +14,7 @@ from benchmarks.sass import (
     Control,
     Instruction,
     Report,
+    _parse_sass,
     _Warp,
     analyse,
 )
@@ -462,3 +463,20 @@ def test_an_interpreted_kernel_is_refused():
 def test_arguments_that_do_not_match_the_kernel_are_refused(compiled, constants, aligned, fault):
     with pytest.raises(ValueError, match=fault):
         compiled("crowded_scan", "sm_90", aligned=aligned, **constants)
+
+
+def test_a_listing_may_say_what_the_second_words_hold():
+    """As the disassembler does that came with Triton 3.6."""
+    plain, said = (
+        f"        /*0000*/   BSSY.RECONVERGENT B0, 0x30{first};   /* 0x0000000000007945 */\n"
+        "                                                        /* 0x000fe20003800200 */\n"
+        f"        /*0010*/   @P2 BRA 0x0{second};                 /* 0x0000000000c42947 */\n"
+        "                                                        /* 0x000fea0003800000 */\n"
+        f"        /*0020*/   BSYNC.RECONVERGENT B0{first};        /* 0x0000000000007941 */\n"
+        "                                                        /* 0x000fea0003800200 */\n"
+        f"        /*0030*/   EXIT{second};                        /* 0x000000000000794d */\n"
+        "                                                        /* 0x000fea0003800000 */\n"
+        for first, second in (("", ""), ("    &req={2} &wr=0x1    ?WAIT2_END_GROUP", "          ?trans6"))
+    )
+    assert _parse_sass(plain) == _parse_sass(said)
+    assert [line.targets for line in _parse_sass(said)] == [(), (0,), (), ()]
