@@ -483,7 +483,7 @@ def test_chunks_are_as_long_as_there_is_use_for_more(time, batch, at_once):
     assert layout.count <= at_once // batch
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of sizes
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes
 def test_a_trace_is_of_any_length(layer_of):
     layer = forgetting(layer_of("lstm"), schedule="chunked 50 40")
     traced = torch.jit.trace(layer, torch.randn(LONG, 2, I))

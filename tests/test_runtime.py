@@ -593,6 +593,7 @@ def test_half_types(name, layer_of, dtype):
     """Steps are taken in float32: the result differs by the rounding of what goes in and out."""
     layer = new_layer(name, layer_of, dtype)
     full = new_layer(name, layer_of, torch.float32)
+    layer.load_state_dict(full.state_dict())  # not drawn in half precision, where torch 2.11 draws other numbers
     full.load_state_dict(layer.state_dict())
     x = random(T, B, I, dtype=torch.float32).to(dtype)
     got, want = layer(x), full(x.float())
@@ -878,6 +879,7 @@ class Calls(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the check itself looks
 @every_cell
 def test_operators(name, layer):
     """torch's own check of both: schema, fake results, autograd registration, dynamic shapes."""

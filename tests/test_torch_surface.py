@@ -159,7 +159,7 @@ def test_script_says_what_to_do(name, layer_of):
             torch.jit.script(module)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of sizes
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", ["lstm", "mingru"])
 def test_trace(name, layer_of, training):
@@ -200,9 +200,7 @@ def check_trace(module: nn.Module, made_with: tuple, calls: list[tuple]) -> None
         assert_equal(gradients(flat(got), leaves), gradients(flat(want), leaves))
 
 
-ignore_of_trace = pytest.mark.filterwarnings(
-    "ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:dropout"
-)
+ignore_of_trace = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:dropout")
 TRACED = {
     "plain": {},
     "deep": {"num_layers": 2, "bidirectional": True},
