@@ -580,13 +580,15 @@ def test_a_report_has_what_was_measured(written, tmp_path, capsys):
     assert "| H100, bfloat16, batch 16, forward | `resident` to 128; `cooperative` from 144 (resident: heads of" in text
     pictures = sorted(path.name for path in (tmp_path / "out" / "performance").iterdir())
     assert pictures == [
-        f"{name}-{theme}.svg" for name in ("estimates", "length", "library", "sizes") for theme in ("dark", "light")
+        f"{name}-{theme}.svg"
+        for name in ("chunks", "estimates", "length", "library", "sizes")
+        for theme in ("dark", "light")
     ]
     assert all(f"performance/{name}" in text for name in pictures)
     again = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     main(["report", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out")])
     assert {path: path.read_bytes() for path in again} == again
-    assert len(capsys.readouterr().out.splitlines()) == 18
+    assert len(capsys.readouterr().out.splitlines()) == 22
 
 
 def test_the_readme_has_a_few_sizes_with_losses_in_bold(written):

@@ -13,7 +13,7 @@ __all__ = ["NoRow", "texts", "with_part", "write"]
 PAGE = "performance.md"
 PICTURES = "performance"
 ESTIMATES = "estimates"
-PARTS = {"sizes": "sizes", "library": "library", "length": "length"}
+PARTS = {"sizes": "sizes", "library": "library", "length": "length", "chunks": "chunks"}
 """By the name of a picture the part of the suite that it shows."""
 BEGIN, END = "<!-- Written by `python -m benchmarks report`: -->", "<!-- Up to here. -->"
 

@@ -216,4 +216,40 @@ def cells(rows: Rows, theme: Theme) -> Figure:
     return figure
 
 
-PICTURES: dict[str, Callable[[Rows, Theme], Figure]] = {"sizes": sizes, "library": cells, "length": length}
+def chunks(rows: Rows, theme: Theme) -> Figure:
+    """Long sequences in chunks: the time of each layer by the plain scan's, and torch.nn's by it."""
+    every = Rows(row for row in rows.of(part="chunks") if "ratio" in row)
+    layers = every.all("layer")[::-1]
+    figure = Figure(figsize=(9.0, 1.5 + 0.24 * len(layers)), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, (direction, title) in zip(both, {"forward": "inference", "both": "training"}.items(), strict=True):
+        for contender, name, filled in (("rnngen, chunked", "rnngen", True), ("torch.nn", "torch.nn", False)):
+            here = every.of(contender=contender, direction=direction)
+            colour = theme.contenders[name]
+            axes.scatter(
+                [row["ratio"][1] for row in here],
+                [layers.index(row["layer"]) for row in here],
+                s=38,
+                marker=MARKERS[name],
+                facecolor=colour if filled else "none",
+                edgecolor=colour,
+                zorder=4 if filled else 3,
+                label=contender,
+            )
+        axes.axvline(1, color=theme.text, linewidth=1.2, label="rnngen, step by step")
+        axes.set(xscale="log", title=f"{title}, time by the plain scan's")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.tick_params("y", length=0)
+    both[0].set_yticks(range(len(layers)), layers)
+    _legend(figure, list(both), 3)
+    return figure
+
+
+PICTURES: dict[str, Callable[[Rows, Theme], Figure]] = {
+    "sizes": sizes,
+    "library": cells,
+    "length": length,
+    "chunks": chunks,
+}
