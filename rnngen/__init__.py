@@ -19,7 +19,7 @@ A model travels through these files from left to right, and each imports only fr
     chain         a scan's step as stages, with what looks across units between them
     description/  the TOML model, validated: a cell, or a stack of layers
     passes/       resolve infer unpack wrap simplify pack hoist unfold differentiate expand mask save supply
-                  lower cut verify
+                  again lower cut verify
     emit/         values to lines of Triton or torch; records for the templates
     audit         the last look at a generated text
     compile       the whole road on one page

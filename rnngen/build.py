@@ -5,13 +5,13 @@ adding it twice, folds constants and applies the identities below, so that no pa
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
 from itertools import chain, count
 
 from rnngen.across import ACROSS, ShapeConflict, shown
 from rnngen.equations import Expression, parse_expression
-from rnngen.ir import CHOICES, LEAVES, CellGraph, Shape, Value, block_shape, blocks_of
+from rnngen.ir import CHOICES, LEAVES, CellGraph, Shape, Value, block_shape, blocks_of, prune
 from rnngen.matrices import MATRICES
 from rnngen.ops import COMPARISONS, OPS
 
@@ -124,6 +124,41 @@ class Builder:
             if numbers is not None and (result := folded(value.op, numbers)) is not None:
                 return self.constant(result)
         return (rule(self, value, *value.operands) if rule else None) or value
+
+
+def with_sums_of_packs(graph: CellGraph, among: Set[str] | None = None) -> CellGraph:
+    """P[0] + Q[0], P[1] + Q[1] as blocks of P + Q, where that is all that becomes of a product P. among: the values
+    that P and Q may be, all if None.
+    """
+    definitions, to = graph.by_name(), Builder(graph.values)
+    users, only_users = graph.users(), graph.only_users()
+    sums: dict[str, Value] = {}  # the second of the two packs, after which the sum can stand
+    blocks: dict[str, Value] = {}
+    for pack in graph.values:
+        picks = {user.block: user for user in users[pack.name] if user.op == "pick"}
+        if pack.op != "matmul" or (among is not None and pack.name not in among):
+            continue
+        if len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
+            continue
+        adds = {n: user for n, pick in picks.items() if (user := only_users.get(pick.name)) and user.op == "add"}
+        others = [definitions[next(o for o in add.operands if o != picks[n].name)] for n, add in sorted(adds.items())]
+        if {o.op for o in others} != {"pick"} or [o.block for o in others] != list(range(len(picks))):
+            continue
+        if len({o.operands for o in others}) != 1:
+            continue
+        (other,) = others[0].operands
+        if definitions[other].shape != pack.shape or (among is not None and other not in among):
+            continue
+        later = max(pack.name, other, key=list(definitions).index)
+        total = Value(to.fresh(f"{pack.name}_sum"), "add", (other, pack.name), pack.shape)
+        sums[later] = total
+        blocks |= {add.name: replace(add, op="pick", operands=(total.name,), attribute=n) for n, add in adds.items()}
+    values = []
+    for value in graph.values:
+        values.append(blocks.get(value.name, value))
+        if value.name in sums:
+            values.append(sums[value.name])
+    return prune(replace(graph, values=tuple(values)))
 
 
 def renamed(graph: CellGraph, builder: Builder, names: dict[str, str]) -> CellGraph:

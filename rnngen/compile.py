@@ -22,6 +22,7 @@ from rnngen.emit.views import CellView, FileView, ModuleView
 from rnngen.errors import Mistakes, ModelError
 from rnngen.ir import Program
 from rnngen.lag import without_lags
+from rnngen.passes.again import again
 from rnngen.passes.cut import cut
 from rnngen.passes.differentiate import differentiate
 from rnngen.passes.expand import expand
@@ -75,6 +76,7 @@ PASSES: Passes[Chained] = (
     .then(mask)
     .then(save)
     .then(supply)
+    .then(again)
     .then(lower)
     .then(cut)
 )

@@ -166,7 +166,7 @@ class Binding:
 
     kind: "stream" an input of the forward scan, "again" one that is not kept if it can be made once more, "output" one
     of its outputs, "previous" that output one step earlier (a state's old value), "saved" the pack it stored for this
-    purpose, "gradient" the incoming gradient of an output.
+    purpose, "gradient" the incoming gradient of an output, "made" an output of the graph `again`.
     """
 
     leaf: str
@@ -227,7 +227,8 @@ class Split(Packed):
 class Differentiated(Split):
     """stand_ins: by a value of the scan another one that its adjoint may read instead, since they are equal where it
     has a gradient. stream_gradients: for each input of the scan its gradient among the adjoint's outputs, of a number
-    perhaps a vector whose sum over units it is.
+    perhaps a vector whose sum over units it is. again: what is made once more for many steps at once, which the adjoint
+    then reads.
     """
 
     adjoint: CellGraph
@@ -235,9 +236,10 @@ class Differentiated(Split):
     bindings: tuple[Binding, ...]
     stream_gradients: tuple[str | None, ...]
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+    again: CellGraph = field(default_factory=lambda: CellGraph("again", ()))
 
     def graphs(self) -> dict[str, CellGraph]:
-        return {**super().graphs(), "adjoint": self.adjoint, "gradients": self.gradients}
+        return {**super().graphs(), "again": self.again, "adjoint": self.adjoint, "gradients": self.gradients}
 
 
 def blocks_of(shape: Shape) -> int:

@@ -26,7 +26,7 @@ from rnngen import reference
 from rnngen.compile import programs_of
 from rnngen.description import describe
 from rnngen.ir import Program
-from rnngen.runtime import agreement, chunked, sweep
+from rnngen.runtime import again, agreement, chunked, node, sweep
 from rnngen.runtime.language import interpreting
 from rnngen.runtime.plan import NotPossible
 from rnngen.source import Source
@@ -560,6 +560,11 @@ class Trial:
         (program,) = programs_of([cell], "wrap" if cell.wrappers else "infer")
         return program
 
+    @property
+    def makes_again(self) -> bool:
+        """Whether its class keeps states alone."""
+        return bool(save_of(self.text))
+
     def schedules(self, call: Call) -> list[str]:
         """What this process can run: the CPU path, by native code if there is some, or every schedule where kernels are
         interpreted; and chunks of two steps, where there are several.
@@ -586,6 +591,13 @@ def in_chunks(most_work: float = math.inf) -> Iterator[None]:
     """
     tried = mock.patch.object(chunked, "_worth_while", lambda _, layout, fixed: layout)
     with tried, mock.patch.object(agreement, "most_work", return_value=most_work):
+        yield
+
+
+@contextmanager
+def in_parts() -> Iterator[None]:
+    """What a backward pass makes again, it makes for one step at a time."""
+    with mock.patch.object(node, "AT_ONCE", 1), mock.patch.object(again, "AT_ONCE", 1):
         yield
 
 
@@ -631,7 +643,8 @@ def check(trial: Trial, call: Call) -> list[str]:
         rows = {name: x.to(kind if cell.inputs[name] else _wide(kind)) for name, x in xs.items()}
         own = (rows, *([state.to(kind) for state in states] for states in (first, begins)))
         try:
-            with _without_steps() if path == "native" else in_chunks() if path == CHUNKS else nullcontext():
+            how = _without_steps() if path == "native" else in_chunks() if path == CHUNKS else nullcontext()
+            with how, in_parts() if trial.makes_again and call.time % 2 else nullcontext():
                 got = _answer(layer, _called(method, call), *own)
         except NotPossible as reason:
             square = [

@@ -224,7 +224,10 @@ def test_a_stack_says_itself_what_it_keeps(run, command):
 
 
 def test_show_and_explain_states_alone(run):
-    assert "weight_ih_x_b, made once more" in run("show", "lstm", "--save", "states").stdout
+    shown = run("show", "lstm", "--save", "states").stdout
+    assert "weight_ih_x_b, made once more" in shown
+    assert "\n\nagain: some steps at once, before the adjoint runs over them\n" in shown
+    assert "from weight_hh_h_sum, made once more for some steps at once" in shown
     assert "once more" not in run("show", "lstm").stdout
     text = as_text(explain_model(library()["lstm"], "sm_90", save="states"))
     assert run("explain", "lstm", "--save", "states").stdout == text
@@ -246,6 +249,13 @@ def test_the_bytes_of_each_kind(save, time, chosen, every):
         chunks = -(-time // every)
         total = 2 * array * (chunks - 1) + 6 * array * every
         assert kept["total_bytes"] == {"gates": 600 * array, "states": 200 * array, "every": total}
+
+
+def test_an_adjoint_that_makes_products_again_has_none_more():
+    models = [explain_model(library()["lstm"], "sm_90", hidden=64, save=save) for save in ("", "states")]
+    usual, other = (model.scans[0][1][1].work for model in models)
+    assert other.products == usual.products > 0
+    assert other.read <= usual.read
 
 
 @pytest.mark.slow
@@ -484,6 +494,73 @@ def test_a_second_derivative_of_states_alone(module_of, native_of, native):
         found.append([*first, *torch.autograd.grad(sum(d.square().sum() for d in first), leaves)])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["torch", "native"])
+@pytest.mark.parametrize("norm", ["", "# with layer_norm\n"])  # with it no projection is given to the scan as one
+def test_products_are_made_again_in_parts(module_of, native_of, monkeypatch, path, norm):
+    """Each for as many steps as are at once, and none twice."""
+    modules = native_of if path == "native" else module_of
+    (layer_class,) = layers_of(modules(f"{norm}{LIBRARY['gru_v3']}\n# save states\n"))
+    for runtime in (again, node):
+        monkeypatch.setattr(runtime, "AT_ONCE", 4 * BATCH * 3 * HIDDEN)  # of the widest projection
+    layer, scan, made = layer_class(INPUTS, HIDDEN), layer_class.cell.scan, []
+    own = scan._again
+    monkeypatch.setattr(scan, "_again", lambda *given: made.append(own(*given)) or made[-1])
+    layer(torch.randn(TIME, BATCH, INPUTS))[0].sum().backward()
+    steps = [len(products[0]) for products in made]
+    assert sum(steps) == TIME
+    assert 1 < max(steps) <= (6 if norm else 4)
+    assert {product.shape[1:] for products in made for product in products} == {(BATCH, 2 * HIDDEN), (BATCH, HIDDEN)}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_v3"])
+def test_states_alone_in_half_precision(module_of, cell, dtype):
+    """Products that are made again are rounded, as gates are that are kept: gradients are off by no more."""
+    exact, _ = pair_of(module_of, cell)
+    with torch.no_grad():
+        for weight in exact.parameters():
+            weight.copy_(weight.to(dtype))
+    x = torch.randn(100, 8, INPUTS).to(dtype)
+    errors, want = [], None
+    for layer in (exact, *pair_of(module_of, cell, dtype=dtype)):
+        layer.load_state_dict(exact.state_dict())
+        rows = x.to(next(layer.parameters()).dtype).requires_grad_()
+        found = torch.autograd.grad(layer(rows)[0].double().square().sum(), [rows, *layer.parameters()])
+        want = want or found
+        errors.append(max(float((d.double() - own).norm() / own.norm()) for d, own in zip(found, want, strict=True)))
+    _, gates, states = errors
+    assert 0 < states <= 1.1 * gates
+
+
+def test_batches_of_gradients_of_states_alone(module_of, native_of):
+    for modules in (module_of, native_of):
+        _, layer = pair_of(modules, "gru_v3")
+        x = torch.randn(TIME, BATCH, INPUTS, dtype=torch.float64, requires_grad=True)
+        y, leaves = layer(x)[0], [x, *layer.parameters()]
+        seeds = torch.randn(3, *y.shape, dtype=y.dtype)
+        found = torch.autograd.grad(y, leaves, seeds, is_grads_batched=True, retain_graph=True)
+        each = [torch.autograd.grad(y, leaves, seed, retain_graph=True) for seed in seeds]
+        for got, want in zip(found, zip(*each, strict=True), strict=True):
+            torch.testing.assert_close(got, torch.stack(want), rtol=1e-12, atol=1e-12)
+
+
+def test_an_ensemble_of_states_alone(module_of):
+    """Each with weights of its own, by which its products are made again."""
+    layers = [pair_of(module_of, "lstm")[1] for _ in range(3)]
+    for n, layer in enumerate(layers):
+        with torch.no_grad():
+            for weight in layer.parameters():
+                weight.mul_(1 + n)
+    x = torch.randn(TIME, BATCH, INPUTS, dtype=torch.float64)
+    stacked, _ = torch.func.stack_module_state(layers)
+    stacked = {name: weight.detach().requires_grad_() for name, weight in stacked.items()}
+    run = torch.func.vmap(lambda weights: torch.func.functional_call(layers[0], weights, (x,))[0])
+    found = torch.autograd.grad(run(stacked).sum(), list(stacked.values()))
+    each = [torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters())) for layer in layers]
+    for got, want in zip(found, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.stack(want), rtol=1e-12, atol=1e-12)
 
 
 def test_states_alone_under_autocast(module_of):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rnngen import reference
+from rnngen.across import ACROSS
 from rnngen.build import Builder
 from rnngen.compile import PASSES, forms_of
 from rnngen.description import describe
@@ -413,6 +414,71 @@ def test_what_the_adjoint_does_not_read_it_does_not_give():
     text = text.replace("r  = sigmoid(", "r  = (")
     assert cells.forms(text)["supply"] is cells.forms(text)["save"]
     assert operands_of_outer(text)["weight_nh"] == "or_zero"
+
+
+def states_alone(name):
+    """The text of a cell that is compiled to keep states alone."""
+    return f"{cells.LIBRARY[name]}\n# save states\n"
+
+
+@pytest.mark.parametrize("name", cells.LIBRARY)
+def test_no_product_that_an_adjoint_makes_again_is_in_its_loop(name):
+    """It has as many products as where gates are kept, whatever the products that it makes again are of."""
+    usual, found = cells.program(cells.LIBRARY[name]), cells.program(states_alone(name))
+    assert [v.op for v in found.adjoint.values if v.op == "matmul"] == []
+    products = [sum(v.op in ACROSS and ACROSS[v.op].matrix for v in one.adjoint.values) for one in (usual, found)]
+    assert products[0] == products[1]
+    saved = cells.forms(states_alone(name))["save"]
+    assert bool(found.again.values) == any(v.op == "matmul" for v in saved.adjoint.values)
+    assert not any(value.op == "matmul" for value in found.gradients.values)
+
+
+def test_nothing_is_made_again_where_gates_are_kept():
+    forms = cells.forms("lstm")
+    assert forms["again"] is forms["supply"]
+    assert not forms["again"].again.values
+
+
+def test_what_is_at_hand_and_added_to_a_product_alone_goes_with_it():
+    """The adjoint of an LSTM reads as many blocks as where gates are kept; a GRU adds only some blocks."""
+    found = cells.program(states_alone("lstm"))
+    assert [v.op for v in found.again.values] == ["input", "input", "parameter", "matmul", "add"]
+    assert sum(found.backward.facts.streams) == sum(cells.program("lstm").backward.facts.streams) == 6
+    gru = cells.program(states_alone("gru")).again
+    assert {label: gru.by_name()[value].op for label, value in gru.outputs} == {"weight_hh_h": "matmul"}
+
+
+def test_a_product_of_what_is_made_of_products_is_made_again_too():
+    found = cells.program(states_alone("rhn"))
+    assert [label for label, _ in found.again.outputs] == ["weight_hh_h_sum", "weight_2_s1", "weight_3_s2"]
+    kinds = {binding.leaf: binding.kind for binding in found.bindings}
+    assert {kinds[leaf.name] for leaf in found.again.leaves("input")} == {"again", "previous"}
+    assert {kinds[label] for label, _ in found.again.outputs} == {"made"}
+
+
+TWICE = r"""
+name = "twice"
+step = "p = U @ h\nh' = tanh(W @ x + V @ p)"
+states = ["h"]
+output = "h'"
+[parameters]
+weight_ih = { shape = ["hidden", "inputs"], blocks = ["W"] }
+weight_hh = { shape = ["hidden", "hidden"], blocks = ["U"] }
+weight_ph = { shape = ["hidden", "hidden"], blocks = ["V"] }
+# save states
+"""
+
+
+def test_what_is_made_again_has_no_name_that_is_taken():
+    """Sums without a name of their own, of one stack; and a product that the adjoint gives, since another matrix is
+    applied to it.
+    """
+    found = cells.program(states_alone("mut3"))
+    assert [label for label, _ in found.again.outputs] == ["weight_hh_sum", "weight_hh_sum.1", "weight_hh_sum.2"]
+    found = cells.program(TWICE)
+    given, made = {label for label, _ in found.adjoint.outputs}, {label for label, _ in found.again.outputs}
+    assert "p" in given
+    assert made == {"p.1"}
 
 
 @pytest.mark.parametrize("name", ["gru_v3", "mgu"])

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 PASSES = (
     "resolve", "infer", "unpack", "wrap", "simplify", "pack", "hoist", "unfold", "differentiate", "expand", "mask",
-    "save", "supply", "lower", "cut",
+    "save", "supply", "again", "lower", "cut",
 )  # fmt: skip
 
 if TYPE_CHECKING:

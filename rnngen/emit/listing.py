@@ -24,6 +24,7 @@ _TITLES = {
     "before": "all steps at once",
     "scan": "step by step",
     "after": "all steps at once",
+    "again": "some steps at once, before the adjoint runs over them",
     "adjoint": "step by step, the other way in time",
     "gradients": "all steps at once; sum(...) is over every step and row",
 }
@@ -34,6 +35,7 @@ _SOURCES = {
     "previous": "the scan's output {}, one step earlier",
     "saved": "the scan's output {}",
     "gradient": "the gradient of {}",
+    "made": "{}, made once more for some steps at once",
 }
 _WIDEST = 60  # columns of an equation up to which shapes are lined up behind it
 _LEAST_COLUMNS = 24
@@ -65,7 +67,7 @@ def as_text(program: Program) -> str:
     shaped = _has_shapes(program)
     parts = []
     for name, graph in _filled(program).items():
-        notes = _sources(program) if name in ("adjoint", "gradients") else {}
+        notes = _sources(program) if name in ("again", "adjoint", "gradients") else {}
         parts.append("\n".join([f"{name}: {_TITLES[name]}", *_section(graph, notes, shaped)]))
     for name, chain in _chains(program).items():
         parts.append("\n".join([f"{name}, in stages", *_links(chain)]))

@@ -1,6 +1,6 @@
 """A compiled program as the records that the templates place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from rnngen.cell import Cell
@@ -49,7 +49,7 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
     for target, *pair in zip(TARGETS.values(), *written.values(), strict=True):
         files.setdefault(target.suffix, []).extend(pair)
     module = files.pop(".py")
-    gradients, reference = _gradients(program), _reference(program)
+    gradients, reference, again = _gradients(program), _reference(program), _again(program)
     return CellView(
         name=name,
         class_name=cell.class_name,
@@ -58,10 +58,10 @@ def cell_view(program: Chained, cell: Cell) -> CellView:
         equations=tuple(equation.text for equation in program.equations),
         wrappers=program.wrappers,
         save=cell.save if memory_of(cell.save or KINDS[0]).words else "",
-        stages=(*(one.stages for one in module), function(gradients), function(reference)),
+        stages=(*(one.stages for one in module), *map(function, (*again, gradients, reference))),
         loops=tuple(one.loops for one in module if one.loops),
         beside={suffix: tuple(t for one in texts for t in (one.stages, one.loops)) for suffix, texts in files.items()},
-        scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name),
+        scan=_scan(program, {d: _sweep(chain, written[d]) for d, chain in sweeps.items()}, gradients.name, again),
         run=_run(program),
         equations_function=reference.name,
         layer=layer_view(program, cell, possible(program.forward.facts)),
@@ -74,9 +74,9 @@ def model_view(description: Description) -> ModelView:
     return ModelView(class_name, description.inputs, tuple(_layer(layer) for layer in description.layers))
 
 
-def _scan(program: Chained, sweeps: Mapping[str, SweepView], gradients: str) -> ScanView:
+def _scan(program: Chained, sweeps: Mapping[str, SweepView], gradients: str, again: Sequence[FunctionText]) -> ScanView:
     name = program.cell.name
-    graphs = (program.scan, program.adjoint, program.gradients)
+    graphs = (program.scan, program.adjoint, program.gradients, *[program.again] * len(again))
     computed = [(g.values, g.states, g.outputs, sorted(g.heads)) for g in graphs], program.bindings
     return ScanView(
         name=f"{name}_scan",
@@ -88,6 +88,8 @@ def _scan(program: Chained, sweeps: Mapping[str, SweepView], gradients: str) -> 
         gradient_inputs=tuple(leaf.name for leaf in program.gradients.leaves("input")),
         sources=_sources(program),
         stream_gradients=program.stream_gradients,
+        again="".join(one.name for one in again),
+        again_inputs=tuple(leaf.name for leaf in program.again.leaves("input")),
     )
 
 
@@ -107,16 +109,34 @@ def _sweep(chain: Chain, written: list[Written]) -> SweepView:
 
 def _gradients(program: Chained) -> FunctionText:
     text = TorchText(program.gradients)
-    leaves = program.scan.leaves("parameter")
-    parameters = [text.names[leaf.name] for leaf in leaves]
     found = {label: text.text(value) for label, value in program.gradients.outputs}
     return FunctionText(
         name=f"{program.cell.name}_gradients",
         about="The gradients of the scan's parameters, from all steps at once.",
-        arguments=(*text.arguments("input"), *parameters, text.mask),
+        arguments=(*text.arguments("input"), *_parameters(program, text), text.mask),
         lines=tuple(text.lines),
-        returns=tuple_text([found.get(f"d_{leaf.name}", "None") for leaf in leaves]),
+        returns=tuple_text([found.get(f"d_{leaf.name}", "None") for leaf in program.scan.leaves("parameter")]),
     )
+
+
+def _again(program: Chained) -> tuple[FunctionText, ...]:
+    """The function that makes what `program.again` is; none if that is nothing."""
+    if not program.again.values:
+        return ()
+    text = TorchText(program.again)
+    made = FunctionText(
+        name=f"{program.cell.name}_again",
+        about="What the adjoint reads of some steps at once, which is made once more.",
+        arguments=(*text.arguments("input"), *_parameters(program, text), text.mask),
+        lines=tuple(text.lines),
+        returns=tuple_text([text.text(value) for _, value in program.again.outputs]),
+    )
+    return (made,)
+
+
+def _parameters(program: Chained, text: TorchText) -> list[str]:
+    """Those of the scan, as a function of all of them calls them."""
+    return [text.names[leaf.name] for leaf in program.scan.leaves("parameter")]
 
 
 def _sources(program: Chained) -> dict[str, tuple[str, ...]]:

@@ -23,7 +23,8 @@ class SweepView:
 class ScanView:
     """A scan in both directions, as the fields of `rnngen.runtime.Scan`.
 
-    identity: the cell's name and a digest of what the scan computes, for the operators' names.
+    identity: the cell's name and a digest of what the scan computes, for the operators' names. again: the name of a
+    function, "" if there is none.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ScanView:
     gradient_inputs: tuple[str, ...]
     sources: dict[str, tuple[str, ...]]
     stream_gradients: tuple[str | None, ...]
+    again: str
+    again_inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def lower(program: Differentiated) -> Differentiated:
         before=written_out(program.before, OPS),
         scan=written_out(program.scan, OPS),
         after=written_out(program.after, OPS),
+        again=written_out(program.again, OPS),
         adjoint=written_out(program.adjoint, OPS),
         gradients=written_out(program.gradients, OPS),
     )

@@ -7,7 +7,7 @@ U_n h + b_n beside the output; for an IndRNN the output alone. What is stored of
 
 That is what is kept as "gates". As "states" nothing else is stored than states, and all else is computed again,
 products too; what the scan takes in is there anyway, or made of x once more. For an LSTM it is c beside the output, for
-a GRU the output alone. The adjoint then has the products of the scan beside its own.
+a GRU the output alone. The adjoint then has the products of the scan beside its own, which the pass `again` takes out.
 """
 
 from collections.abc import Set

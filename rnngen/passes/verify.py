@@ -68,6 +68,7 @@ def _verify_adjoint(program: Differentiated) -> None:
     scan, adjoint, gradients = program.scan, program.adjoint, program.gradients
     must = _must(scan, "adjoint")
     forward, backward, after = scan.by_name(), adjoint.by_name(), gradients.by_name()
+    made = program.again.by_name()
     effective = _effective(scan)
 
     def match(name: str, found: Shape, wanted: Shape) -> None:
@@ -96,10 +97,11 @@ def _verify_adjoint(program: Differentiated) -> None:
             must(not _is_zero(gradients, value), f"the gradient of {parameter.name} is zero")
     sources = outputs | {state.name: backward[state.name].shape for state in adjoint.states}
     stored = {label: forward[value].shape for label, value in scan.outputs}
+    stored |= {label: made[value].shape for label, value in program.again.outputs}
     for binding in program.bindings:
         taken_in = binding.kind in ("stream", "again")
         sources[binding.leaf] = forward[binding.name].shape if taken_in else stored[binding.name]
-    for graph in (adjoint, gradients):
+    for graph in (program.again, adjoint, gradients):
         for leaf in graph.leaves("input"):
             wanted = sources.get(leaf.name, leaf.shape)
             must(leaf.shape == wanted, f"{leaf.name} is read as {leaf.shape} and is {wanted}")

@@ -1,4 +1,5 @@
-"""A scan by its operators that does not keep its projections: its backward pass makes them of x once more.
+"""A scan by its operators whose backward pass makes what it does not keep once more: projections, of x, and products of
+states.
 
 It is for cells that keep states alone. Of a long sequence it makes them some steps at a time, as `node` does for native
 code.
@@ -45,12 +46,14 @@ def again(
     direction: str,
     schedule: str,
 ) -> tuple[Tensor, ...] | None:
-    """What the forward operator gives; None where the scan keeps its projections, or has none, where nothing is to be
+    """What the forward operator gives; None where the scan makes nothing once more, where nothing is to be
     differentiated by a backward pass, and where types do not fit together. masks: the mask, the resets, and what they
     return to.
     """
     projected = tuple(isinstance(stream, Projection) for stream in streams)
-    if not (scan.again and any(projected)) or torch.jit.is_tracing() or is_transformed():
+    if not (scan.made or (scan.not_kept and any(projected))):
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed():
         return None
     every = [*tensors_of(streams), *states, *parameters, *masks]
     if not wants_gradient(every):
@@ -162,11 +165,14 @@ def _gradients(
 
 def _parts(common: Call, tensors: Sequence[Tensor | None], whole: bool) -> list[Part]:
     """The steps in the order of the adjoint, so many at a time that their projections fit."""
-    streams, states, *_ = common.apart(tensors)
+    streams, states, parameters, _ = common.apart(tensors)
     time = streams[0].shape[0]
     if whole or common.direction == "both":
         return [Part(0, time, time)]
-    widest = max(stream.width for stream in streams if isinstance(stream, Projection))
+    scan = common.scan
+    sizes = scan.forward.sizes(streams, states, scan.used(scan.forward, parameters))
+    projections = (stream.width for stream in streams if isinstance(stream, Projection))
+    widest = max(scan.width_of_made(sizes), *projections, 0)
     return parts_of(time, states[0].shape[0] * widest, _OTHER_WAY[common.direction], AT_ONCE)
 
 

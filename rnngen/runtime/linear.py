@@ -24,6 +24,8 @@ def product(stack: Tensor, vector: Tensor, added: Tensor | None = None) -> Tenso
     """
     vector, added = vector.to(stack.dtype), None if added is None else added.to(stack.dtype)
     if (added is None or added.dim() in (1, 3)) and native.multiplies(stack, vector, added):
+        if not _recorded(stack, vector, *([] if added is None else [added])):
+            return native.product(stack, vector, added)
         return _Product.apply(stack, vector, added)  # type: ignore[no-any-return, no-untyped-call]
     if stack.dim() == 2:
         if added is None or added.dim() == 1:
@@ -125,8 +127,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(stack, rows)
         ctx.count = 1 if stack.dim() == 2 else stack.shape[0] * stack.shape[-1] // rows.shape[-1]
         ctx.is_bias = added is None or added.dim() == 1
-        made = native.product(stack, rows, added if ctx.is_bias else None)
-        return made if added is None or ctx.is_bias else made.add_(added)
+        return native.product(stack, rows, added)
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:

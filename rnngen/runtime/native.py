@@ -152,11 +152,12 @@ def _numbers(stack: Tensor, inputs: int, outputs: int) -> tuple[int, int, int, i
     return outputs // inputs, inputs, inputs, inputs // stack.shape[-1]
 
 
-def product(stack: Tensor, rows: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+def product(stack: Tensor, rows: Tensor, added: Tensor | None, out: Tensor | None = None) -> Tensor:
     """See `linear.product`. out: where it goes, (time, batch, k * rows)."""
     if out is None:
         out = rows.new_empty(*rows.shape[:-1], outputs_of(stack))
-    _run("product", out, rows, stack, bias, _numbers(stack, rows.shape[-1], out.shape[-1]))
+    whole = added is not None and added.dim() == 3
+    _run("product", out, rows, stack, added, _numbers(stack, rows.shape[-1], out.shape[-1]), whole)
     return out
 
 

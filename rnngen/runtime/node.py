@@ -99,16 +99,19 @@ class Call:
     @cached_property
     def read(self) -> list[int]:
         """The projections that are kept, since the adjoint reads them and they are not to be made once more."""
-        names = {where[0] for kind, *where in self.scan.sources.values() if kind == "stream"} - self.scan.again
+        names = {where[0] for kind, *where in self.scan.sources.values() if kind == "stream"} - self.scan.not_kept
         streams = enumerate(zip(self.scan.forward.inputs, self.projected, strict=True))
         return [n for n, (name, projected) in streams if self.save and projected and name in names]
 
     @cached_property
     def widest(self) -> tuple[int, int]:
-        """The elements of a row of the widest projection, and of the widest gradient of one; 0 where there is none."""
+        """The elements of a row of the widest projection, and of the widest gradient of one, or of what is made again;
+        0 where there is none.
+        """
         shapes = zip(self.scan.forward.inputs.values(), self.projected, strict=True)
         forwards = max((row_of(shape, self.sizes) for shape, projected in shapes if projected), default=0)
-        return forwards, max((row for row, in_parts in self.gradients.values() if in_parts), default=0)
+        in_parts = (row for row, in_parts in self.gradients.values() if in_parts)
+        return forwards, max(self.scan.width_of_made(self.sizes), *in_parts, 0)
 
     def apart(self, tensors: Sequence[Any]) -> tuple[list[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
         """What there is one of for each tensor, as streams, states, parameters, and (mask, resets, what they return
@@ -281,6 +284,7 @@ class Gradients:
         self.ends = gradients[count:]
         self.time, self.batch = _time(self.streams[0]), self.states[0].shape[0]
         self._previous = dict(previous or {})
+        self._of_part: dict[str, Any] = {}  # inputs of the adjoint and of the gradients by name, of the steps at hand
 
     def found(self, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
         """Of each tensor that the node was given its gradient, None where it needs none."""
@@ -321,7 +325,7 @@ class Gradients:
         some = self.states[0]
         carried = [some.new_empty(self.batch, row) for row in self.call.carried]
         first = None if self.first is None else torch.zeros_like(self.first, memory_format=torch.contiguous_format)
-        widest = max((row for row, _ in self.call.gradients.values()), default=0)
+        widest = max(self.call.widest[1], *(row for row, _ in self.call.gradients.values()), 0)
         for _ in self._swept(dict.fromkeys(self.call.gradients), widest, carried, first):
             pass
         return carried[: len(self.states)]
@@ -340,6 +344,8 @@ class Gradients:
         order = "backwards" if backwards else "forwards"
         parts = parts_of(self.time, self.batch * widest, order, AT_ONCE)
         for part in parts:
+            inputs: list[Any] = []  # what was made again goes before there is more of it
+            self._of_part = {}
             inputs = [self._value(name, part) for name in which.inputs]
             results = {label: self._result(label, output, part) for label, output in outputs.items()}
             flags = part.of(self.valid), part.of(self.resets, 1), first
@@ -355,6 +361,17 @@ class Gradients:
 
     def _value(self, name: str, part: Part) -> Any:
         """Some steps of an input of the adjoint, or of the gradients."""
+        if name not in self._of_part:
+            self._of_part |= self._found(name, part)
+        return self._of_part[name]
+
+    def _found(self, name: str, part: Part) -> dict[str, Any]:
+        """The same, with what comes with it."""
+        if self.scan.sources[name][0] == "made":
+            return self.scan.made_again(lambda one: self._value(one, part), self.parameters, part.of(self.valid))
+        return {name: self._steps(name, part)}
+
+    def _steps(self, name: str, part: Part) -> Any:
         kind, *where = self.scan.sources[name]
         if kind == "stream":
             place = list(self.scan.forward.inputs).index(where[0])

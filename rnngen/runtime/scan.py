@@ -47,10 +47,12 @@ class Scan:
     sources: where each input of the adjoint and of `gradients` comes from: ("stream", name), ("again", name) for one
     that is not to be kept if it can be made once more, ("output", label),
     ("previous", label, state) for an output one step earlier, ("gradient", label) for what comes in from outside,
-    ("adjoint", label) for an output of the adjoint, ("accumulator", name) for one of its last states.
+    ("made", label) for what `again` gives, in the order in which it does.
     stream_gradients: for each stream the label of its adjoint, None if it has none; that of a number may have units.
     gradients: gradients(*gradient_inputs, *parameters) gives the gradient of each parameter, None of one that is not
     trained.
+    again: again(*again_inputs, *parameters, valid) gives what is made once more for many steps at once, before the
+    adjoint runs over them.
     """
 
     def __init__(
@@ -64,14 +66,18 @@ class Scan:
         stream_gradients: tuple[str | None, ...],
         gradient_inputs: tuple[str, ...],
         gradients: Callable[..., tuple[Tensor | None, ...]],
+        again_inputs: tuple[str, ...] = (),
+        again: Callable[..., tuple[Tensor, ...]] | None = None,
     ):
         self.name = name
         self.parameters = parameters
         self.forward, self.adjoint = forward, adjoint
-        self.again = {source[1] for source in sources.values() if source[0] == "again"}
+        self.not_kept = {source[1] for source in sources.values() if source[0] == "again"}
         self.sources = {name: (kind.replace("again", "stream"), *where) for name, (kind, *where) in sources.items()}
         self.stream_gradients = stream_gradients
         self.gradient_inputs, self.gradients = gradient_inputs, gradients
+        self._again_inputs, self._again = again_inputs, again
+        self.made = [source[1] for source in sources.values() if source[0] == "made"]
         self._states = len(forward.states)
         self._used = tuple([parameters.index(name) for name in sweep.parameters] for sweep in (forward, adjoint))
         wanted = {source[1] for source in sources.values() if source[0] in ("output", "previous")}
@@ -250,6 +256,20 @@ class Scan:
         """The parameters of one direction, in the order of its arguments."""
         return [parameters[place] for place in self._used[which.facts.backwards]]
 
+    def made_again(
+        self, value: Callable[[str], Tensor], parameters: Sequence[Tensor], valid: Tensor | None
+    ) -> dict[str, Tensor]:
+        """What `again` gives for some steps, by label. value: gives an input of it by its name, of these steps."""
+        assert self._again is not None
+        counts = None if valid is None else valid > 0
+        with torch.autocast(parameters[0].device.type, enabled=False):
+            found = self._again(*map(value, self._again_inputs), *parameters, counts)
+        return dict(zip(self.made, found, strict=True))
+
+    def width_of_made(self, sizes: Mapping[str, int]) -> int:
+        """The elements of a row of the widest of these, 0 if there is none."""
+        return max((row_of(self.adjoint.inputs[label], sizes) for label in self.made), default=0)
+
     def takes_both(self, hidden: int, heads: int, dtype: torch.dtype, device: torch.device, schedule: str) -> bool:
         """Whether a scan there can run two directions of so many units at once, and its adjoint too."""
         if not has_kernels(device.type) or device.type == "meta":
@@ -373,6 +393,8 @@ class Scan:
                     widths = [state.shape[-1] for state in states]
                     first = None if begin is None else begin.split(widths, -1)[place]
                     values[name] = previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
+                elif kind == "made":
+                    values.update(self.made_again(value, parameters, valid))
                 elif kind == "gradient":
                     come = outputs[where[0]]
                     shape = (ctx.time, states[0].shape[0], row_of(self.forward.outputs[where[0]], ctx.sizes))

@@ -1,11 +1,12 @@
 """The target torch: a step as a function of tensors, for the CPU. The loop over time is the runtime's."""
 
+from rnngen.build import with_sums_of_packs
 from rnngen.chain import Chain, Chained
 from rnngen.emit.statements import Names
 from rnngen.emit.target import Target, Written
 from rnngen.emit.torch.ahead import ahead
 from rnngen.emit.torch.spelling import SPELLING
-from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text, with_sums_of_packs
+from rnngen.emit.torch.text import FunctionText, TorchText, function, tuple_text
 
 
 class Torch(Target):

@@ -7,6 +7,7 @@ one `F.linear`; a pack of a parameter's blocks has them one after another in dim
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rnngen.build import with_sums_of_packs
 from rnngen.emit.render import render
 from rnngen.emit.statements import Names, identifier, statements
 from rnngen.emit.torch.spelling import SPELLING
@@ -258,35 +259,4 @@ def _with_choices_of_packs(graph: CellGraph) -> CellGraph:
             values += [whole, replace(value, op="or_zero", operands=(mask, whole.name))]
         else:
             values.append(value)
-    return prune(replace(graph, values=tuple(values)))
-
-
-def with_sums_of_packs(graph: CellGraph) -> CellGraph:
-    """P[0] + Q[0], P[1] + Q[1] as blocks of P + Q, where that is all that becomes of a product P."""
-    definitions = graph.by_name()
-    users, only_users = graph.users(), graph.only_users()
-    sums: dict[str, Value] = {}  # the second of the two packs, after which the sum can stand
-    blocks: dict[str, Value] = {}
-    for pack in graph.values:
-        picks = {user.block: user for user in users[pack.name] if user.op == "pick"}
-        if pack.op != "matmul" or len(picks) < max(blocks_of(pack.shape), 2) or len(picks) < len(users[pack.name]):
-            continue
-        adds = {n: user for n, pick in picks.items() if (user := only_users.get(pick.name)) and user.op == "add"}
-        others = [definitions[next(o for o in add.operands if o != picks[n].name)] for n, add in sorted(adds.items())]
-        if {o.op for o in others} != {"pick"} or [o.block for o in others] != list(range(len(picks))):
-            continue
-        if len({o.operands for o in others}) != 1:
-            continue
-        (other,) = others[0].operands
-        if definitions[other].shape != pack.shape:
-            continue
-        later = max(pack.name, other, key=list(definitions).index)
-        total = Value(f"{pack.name}_sum", "add", (other, pack.name), pack.shape)
-        sums[later] = total
-        blocks |= {add.name: replace(add, op="pick", operands=(total.name,), attribute=n) for n, add in adds.items()}
-    values = []
-    for value in graph.values:
-        values.append(blocks.get(value.name, value))
-        if value.name in sums:
-            values.append(sums[value.name])
     return prune(replace(graph, values=tuple(values)))

@@ -18,9 +18,9 @@
 
 static inline REAL *aligned(void *memory) { return (REAL *)(((uintptr_t)memory + 63) & ~(uintptr_t)63); }
 
-/* out (rows, ...) = x (rows, ...) by a product of `rnngen.h`. */
+/* out (rows, ...) = x (rows, ...) by a product of `rnngen.h`, plus `added`, as much as out, or 0. */
 static int apply(struct product product, REAL *out, int64_t out_width, const REAL *x, int64_t width, int64_t rows,
-    int threads)
+    const REAL *added, int threads)
 {
     void *const memory = malloc(packed_size(&product) * sizeof(REAL) + 64);
     if (!memory)
@@ -32,16 +32,22 @@ static int apply(struct product product, REAL *out, int64_t out_width, const REA
 #endif
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t first = block * ROWS_AT_ONCE, left = rows - first;
-        multiply(out + first * out_width, out_width, x + first * width, width,
-            left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE, &product);
+        const int64_t some = left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE;
+        REAL *const to = out + first * out_width;
+        multiply(to, out_width, x + first * width, width, some, &product);
+        if (added) {
+            const REAL *const more = added + first * out_width;
+            EACH(n, some * out_width) to[n] += more[n];
+        }
     }
     free(memory);
     return 0;
 }
 
 /* A call: where it goes, what it takes, matrices, a bias or 0; how many rows, matrices, rows and columns of each,
-   heads of square ones or 0; threads, and whether it is added to what is there; where a second result goes, or 0; of
-   an outer product, how far apart the rows of v and of d are. */
+   heads of square ones or 0; threads, and whether it is added to what is there, or of a product whether the bias is as
+   much as the result; where a second result goes, or 0; of an outer product, how far apart the rows of v and of d are.
+   */
 struct numbers {
     REAL *out;
     const REAL *rows, *matrices, *bias;
@@ -50,13 +56,14 @@ struct numbers {
     int64_t apart, d_apart;
 };
 
-/* M @ v for each matrix, and a bias. */
+/* M @ v for each matrix, and a bias, or what is added to it. */
 int product(const struct numbers *n)
 {
     struct product product = n->heads ? headed(n->matrices, n->count, n->outputs, n->heads)
                                       : dense(n->matrices, n->count, n->outputs, n->inputs);
-    product.bias = n->bias;
-    return apply(product, n->out, n->count * n->outputs, n->rows, n->inputs, n->count_of_rows, n->threads);
+    product.bias = n->more ? NULL : n->bias;
+    return apply(product, n->out, n->count * n->outputs, n->rows, n->inputs, n->count_of_rows,
+        n->more ? n->bias : NULL, n->threads);
 }
 
 /* The sum of M.T @ v over the matrices. */
@@ -64,7 +71,7 @@ int product_transposed(const struct numbers *n)
 {
     const struct product product = n->heads ? headed_transposed(n->matrices, n->count, n->outputs, n->heads)
                                             : dense_transposed(n->matrices, n->count, n->outputs, n->inputs);
-    return apply(product, n->out, n->inputs, n->rows, n->count * n->outputs, n->count_of_rows, n->threads);
+    return apply(product, n->out, n->inputs, n->rows, n->count * n->outputs, n->count_of_rows, NULL, n->threads);
 }
 
 /* `high` elements of d by `abreast` vectors of v: their sum of d v.T over packed rows. `ahead` is fetched meanwhile, a
