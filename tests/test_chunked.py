@@ -177,6 +177,41 @@ def test_a_count_of_what_is_rare_is_kept_beside_what_is_large(looks, layer_of):
         assert max(errors(found("chunked 50 25"), found("auto"))) < 1e-6
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+def test_what_rounding_makes_of_an_element_says_nothing_of_others(native, layer_of, native_of):
+    """The gradient of the first of two elements fades slowly behind a loss in the middle; that of the second is zero
+    there, and takes in the first one's near the end of the sequence alone. What it takes in of one unit is far from
+    zero, and yet no reason to take the first one for right.
+    """
+    text = """
+name = "lent"
+states = ["h"]
+inputs = { g = { shape = ["hidden"] } }
+step = "h' = 0.7 * h + g * (U @ h) + W @ x"
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+U = { shape = ["hidden", "hidden"] }
+"""
+    (layer_class,) = (layer_of(text),) if not native else (getattr(native_of(text), layer_of(text).__name__),)
+    torch.manual_seed(0)
+    layer = layer_class(1, 2)
+    with torch.no_grad():
+        layer.block("U").copy_(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+        layer.block("W").fill_(1.0)
+    g = torch.zeros(LONG, 1, 2)
+    g[500:] = 1.0
+
+    def found(schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        x = torch.ones(LONG, 1, 1, requires_grad=True)
+        y, _ = layer(x, g=g)
+        (d,) = torch.autograd.grad(y[330, 0, 0], x)  # 30 steps behind where its chunk begins
+        return [d]
+
+    with in_chunks():
+        assert max(errors(found("chunked 50 25"), found("auto"))) < 1e-6
+
+
 @pytest.mark.parametrize("number", ["bfloat16", "float16"])
 def test_what_is_nearly_forgotten_is_not_yet_in_half_precision(number, layer_of):
     """States there go from step to step in float32, so the plain scan is no more than one rounding off."""
@@ -298,6 +333,24 @@ def test_padding_takes_its_start_as_it_is(layer_of):
     rows, _ = pad_packed_sequence(z)
     assert torch.equal(k[0, 2], rows[54, 2])
     assert layer.report() == [Report("forward", 12, 50, 40)]
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+def test_what_is_behind_padding_begins_with_what_is_in_front_of_it(backwards):
+    """Chunk by chunk, of chunks that are nothing but padding here and there, the first ones too."""
+    count, batch, steps = 40, 3, 2
+    torch.manual_seed(0)
+    valid = (torch.rand(count, batch) < 0.4).int().flatten()[None, :, None].repeat(steps, 1, 1)
+    runs = mock.Mock(valid=valid)
+    begin, ends = torch.randn(2, count * batch, 4)
+    found = agreement.Chunks(runs, [begin], count, steps, 1, backwards)._linked([ends])[0].view(count, batch, 4)
+    order = range(count)[::-1] if backwards else range(count)
+    for sample in range(batch):
+        state = begin.view(count, batch, 4)[order[0], sample]
+        for chunk in order:
+            assert torch.equal(found[chunk, sample], state)
+            if valid[0, chunk * batch + sample]:
+                state = ends.view(count, batch, 4)[chunk, sample]
 
 
 def test_a_reset_is_a_free_start(layer_of):

@@ -154,4 +154,4 @@ def _worth_while(call: Call, layout: Layout, fixed: bool) -> Layout | None:
     if not fixed and 1 + longer / layout.steps <= most_work and longer <= layout.steps:
         return replace(layout, warm_up=math.ceil(longer))
     passes = math.inf if more == math.inf else math.ceil(more / layout.steps)
-    return layout if 1 + passes * left / len(found[0]) <= most_work else None
+    return layout if 1 + passes * left / len(ends[0]) <= most_work else None
