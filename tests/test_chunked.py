@@ -255,11 +255,12 @@ def test_a_chunk_that_is_not_right_is_seen(layer_of):
     assert min(errors(found, plain)) > 1e-3
 
 
+@pytest.mark.parametrize("of_state", [False, True], ids=["of an output", "of a state"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
-def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reverse, layer_of, native_of):
+def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reverse, of_state, layer_of, native_of):
     """What is left of it at the ends of chunks is not held against itself: it is added to what was large. One sample is
-    shorter, so its loss comes within a chunk.
+    shorter, so its loss comes within a chunk. That of the last state comes in before all chunks.
     """
     layer_class = layer_of("lstm")
     if native:
@@ -272,9 +273,9 @@ def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reve
     def found(schedule: str) -> list[torch.Tensor]:
         layer.schedule = schedule
         leaf = x.clone().requires_grad_()
-        y, _ = layer(pack_padded_sequence(leaf, lengths))
+        y, (h, _) = layer(pack_padded_sequence(leaf, lengths))
         rows, _ = pad_packed_sequence(y)
-        loss = rows[last, torch.arange(2)].square().sum()
+        loss = (h if of_state else rows[last, torch.arange(2)]).square().sum()
         return list(torch.autograd.grad(loss, [leaf, *layer.parameters()]))
 
     assert max(errors(found("chunked 50 40"), found("auto"))) < 2e-6

@@ -82,7 +82,8 @@ class Chunks:
     """Chunks of a scan, or of its adjoint.
 
     begin: states, of which the rows of the first chunk in the order of the scan count. backwards: whether that is the
-    last one. peaks: of an adjoint what gives states of each row, about the largest there are within it; None of a scan.
+    last one. peaks: of an adjoint what gives states of each row, about the largest there are within it, of what comes
+    in before it; None of a scan.
     """
 
     runs: Runs
@@ -91,7 +92,7 @@ class Chunks:
     steps: int
     warm_up: int
     backwards: bool
-    peaks: Callable[[], Sequence[Tensor]] | None = None
+    peaks: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
         self.rows = self.begin[0].shape[0]
@@ -99,13 +100,14 @@ class Chunks:
         self.most_work = most_work(self.begin[0].device.type)
         self.within: Sequence[Tensor | None] = [None] * len(self.begin)
         self.order = range(self.count)[::-1] if self.backwards else range(self.count)
-        # Rows that are nothing but padding give on what they begin with; of those with some of it at their ends a
-        # warm-up does not tell how fast they forget.
-        self.padding = self.padded = self.before = None
+        # Rows that are nothing but padding give on what they begin with; so do those that have nothing else ahead of
+        # their warm-up, to that. Of those with some of it at their ends a warm-up does not tell how fast they forget.
+        self.padding = self.padded = self.ahead = self.before = None
         if self.runs.valid is not None:
             padding = (self.runs.valid == 0).squeeze(-1)
-            ends = padding[: self.warm_up] if self.backwards else padding[self.steps - self.warm_up :]
-            self.padding = padding.all(0)
+            in_order = padding.flip(0) if self.backwards else padding
+            ahead, ends = in_order.split([self.steps - self.warm_up, self.warm_up])
+            self.padding, self.ahead = padding.all(0), ahead.all(0)
             self.before = self._before(self.padding)
             some = ends.any(0)[:, None]
             self.padded = shifted(some, some, self.count, self.backwards).flatten()
@@ -123,7 +125,8 @@ class Chunks:
             apart = self._apart(starts, wanted, noise)
             before, (left, more) = left, apart.outlook(self.warm_up)
             if left and report.passes == 1 and self.peaks:
-                self.within = self.peaks()
+                # What comes in before all chunks, as of a loss of the last state does, is at no end.
+                self.within = self.peaks(self._linked([torch.zeros_like(end) for end in self.runs.ends]))
                 apart = self._apart(starts, wanted, noise)
                 left, more = apart.outlook(self.warm_up)
             if left and report.passes == 1 and more < math.inf:
@@ -150,9 +153,14 @@ class Chunks:
         return starts
 
     def _anything(self) -> list[Tensor]:
-        """What a warm-up begins with: what the first chunk does, in an adjoint zero."""
+        """What a warm-up begins with: what the first chunk does, in an adjoint zero; there what comes in before all
+        chunks does so where nothing but padding is between.
+        """
         if self.peaks:
-            return [torch.zeros_like(state) for state in self.begin]
+            zeros = [torch.zeros_like(state) for state in self.begin]
+            if self.ahead is None:
+                return zeros
+            return [state.masked_fill(~self.ahead[:, None], 0) for state in self._linked(zeros)]
         return [state[self._of(self.order[0])].repeat(self.count, 1) for state in self.begin]
 
     def _linked(self, ends: Sequence[Tensor]) -> list[Tensor]:

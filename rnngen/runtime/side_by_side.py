@@ -115,11 +115,21 @@ class OneOfEach:
     steps: Tensor
 
     @classmethod
-    def of_most(cls, incoming: Sequence[Tensor], valid: Tensor | None) -> OneOfEach:
-        """Those where most comes in: (time, rows, width) each."""
-        sizes = [torch.linalg.vector_norm(one, math.inf, -1) for one in incoming]
-        most = torch.stack(sizes).amax(0)
-        return cls((most if valid is None else most * (valid.squeeze(-1) > 0)).argmax(0))
+    def of_most(
+        cls, incoming: Sequence[Tensor], states: Sequence[Tensor], valid: Tensor | None, time: int, backwards: bool
+    ) -> tuple[OneOfEach, list[Tensor]]:
+        """Those where most comes in: (time, rows, width) each, or states in front of the first step that counts; and
+        the states, zero where that is another step.
+        """
+        counts = states[0].new_ones(time, len(states[0])) if valid is None else (valid.squeeze(-1) > 0).int()
+        first = time - 1 - counts.flip(0).argmax(0) if backwards else counts.argmax(0)
+        sizes = [torch.linalg.vector_norm(one, math.inf, -1) for one in (*states, *incoming)]
+        before = torch.stack(sizes[: len(states)]).amax(0)
+        most = before.new_zeros(counts.shape).scatter_(0, first[None], before[None])
+        for size in sizes[len(states) :]:
+            most = torch.where(counts > 0, torch.maximum(most, size), most)
+        steps = most.argmax(0)
+        return cls(steps), [torch.where((steps == first)[:, None], state, 0) for state in states]
 
     def over_time(self, whole: Any) -> Any:
         """Those of a tensor over time."""
@@ -393,11 +403,10 @@ class _OfGradients:
             into.index_copy_(0, rows, new)
         self.is_settled = False
 
-    def peaks(self) -> Sequence[Tensor]:
-        """The states one step from zero, of each row that at which most comes in."""
+    def peaks(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The states one step from zero, of each row that at which most comes in; these do before it."""
         come = [d for d in self.given.incoming.values() if d is not None]
-        zeros = [torch.zeros_like(state) for state in self.given.states]
-        return self._picked(OneOfEach.of_most(come, self.valid), zeros).of_states() if come else zeros
+        return self._picked(*OneOfEach.of_most(come, states, self.valid, self.given.time, self.backwards)).of_states()
 
     def settled(self, states: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """All gradients, of rows that begin with these states."""
@@ -503,11 +512,11 @@ class _OfSweep:
         if self.which.facts.backwards and given.first is not None and self.given.first is not None:
             self.given.first.index_copy_(0, rows, given.first)
 
-    def peaks(self) -> Sequence[Tensor]:
-        """The states of an adjoint one step from zero, of each row that at which most comes in."""
+    def peaks(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The states of an adjoint one step from zero, of each row that at which most comes in; these do before it."""
         come = [self.given.inputs[place] for place in self.incoming]
-        zeros = [torch.zeros_like(state) for state in self.given.states[: self.carried]]
-        return self._ends_of(self._picked(OneOfEach.of_most(come, self.valid), zeros)) if come else zeros
+        time = self.given.inputs[0].shape[0]
+        return self._ends_of(self._picked(*OneOfEach.of_most(come, states, self.valid, time, self.backwards)))
 
     def _ends_of(self, given: Given) -> Sequence[Tensor]:
         """What a sweep over some of it ends with."""
