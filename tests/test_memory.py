@@ -399,6 +399,22 @@ def test_the_reference_keeps_what_it_has_always_kept(layer_of):
     assert_agree(answers(other, forward=other.reference), answers(plain, forward=plain.reference))
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
+def test_batches_of_gradients(layer_of, native_of, native):
+    layer = (native_of("lstm").LSTM if native else layer_of("lstm"))(INPUTS, HIDDEN, dtype=torch.float64)
+    x = torch.randn(TIME, BATCH, INPUTS, dtype=torch.float64)
+    seeds = torch.randn(3, TIME, BATCH, HIDDEN, dtype=torch.float64)
+
+    def found(save):
+        layer.save = save
+        leaves = [x.clone().requires_grad_(), *layer.parameters()]
+        y, _ = layer(leaves[0])
+        return torch.autograd.grad(y, leaves, seeds, is_grads_batched=True)
+
+    for one, other in zip(found("every 3"), found("gates"), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_hooks_of_saved_tensors(layer_of):
     """They may keep something else and give it back anew, as those do that move tensors to another device."""
     plain, other = alike(layer_of("lstm"), "every 4")

@@ -230,7 +230,7 @@ def _chunk_by_chunk(
         for place, of_chunk in enumerate(d_rows):
             if of_chunk is not None:
                 if found[place] is None:
-                    found[place] = torch.zeros_like(rows[place], memory_format=torch.contiguous_format)
+                    found[place] = of_chunk.new_zeros(rows[place].shape)  # a batch of them, where that is one
                 found[place][chunk.start : chunk.stop] = of_chunk  # type: ignore[index]
         for place, of_chunk in enumerate((*d_weights, *d_first), call.rows + call.states):
             found[place] = summed(found[place], of_chunk)
