@@ -3,6 +3,7 @@
 The random cells have every kind too, by every schedule.
 """
 
+import gc
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from cells import LIBRARY, heads_of
 from click.testing import CliRunner
+from random_cells import in_chunks
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from rnngen.cli import main
@@ -671,3 +673,27 @@ def test_a_million_steps_train_within_a_gigabyte(native_of):
     order = LONG.format(folder=str(path.parent), root=str(ROOT), module=path.stem)
     done = subprocess.run([sys.executable, "-c", order], capture_output=True, text=True, check=True)
     assert int(done.stdout) * 1024 < 1e9
+
+
+@pytest.mark.parametrize("schedule", ["auto", "chunked 4 2"])
+@pytest.mark.parametrize("save", ["gates", "states", "every 4"])
+@pytest.mark.parametrize("path", ["torch", "native"])
+def test_what_a_step_has_kept_goes_with_its_graph(module_of, native_of, path, save, schedule):
+    """Nothing refers to itself, which Python would find much later."""
+    modules = native_of if path == "native" else module_of
+    layer_class = next(layers_of(modules(states_alone("gru") if save == "states" else "gru")))
+    layer = layer_class(2, 3, schedule=schedule, dtype=torch.float64, **({} if save == "states" else {"save": save}))
+    x = torch.randn(12, 2, 2, dtype=torch.float64)
+    gc.disable()
+    try:
+        for _ in range(2):  # the first call of an operator leaves cycles of torch's
+            gc.collect()
+            with in_chunks():
+                layer(x)[0].square().sum().backward()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -393,8 +393,6 @@ class Scan:
                     widths = [state.shape[-1] for state in states]
                     first = None if begin is None else begin.split(widths, -1)[place]
                     values[name] = previous(kept["output", where[0]], states[place], ctx.direction, resets, first)
-                elif kind == "made":
-                    values.update(self.made_again(value, parameters, valid))
                 elif kind == "gradient":
                     come = outputs[where[0]]
                     shape = (ctx.time, states[0].shape[0], row_of(self.forward.outputs[where[0]], ctx.sizes))
@@ -403,6 +401,8 @@ class Scan:
                     values[name] = kept[kind, where[0]]
             return values[name]
 
+        if self.made:
+            values |= self.made_again(value, parameters, valid)
         ends = gradients[len(self.forward.outputs) :]
         last = [torch.zeros_like(state) if g is None else g for g, state in zip(ends, states, strict=False)]
         inputs = [value(name) for name in self.adjoint.inputs]
