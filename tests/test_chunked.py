@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rnngen.runtime import agreement
 from rnngen.runtime.agreement import Report
 from rnngen.runtime.layout import Layout
+from rnngen.runtime.side_by_side import _OfGradients
 
 T, B, I, H = 11, 2, 2, 3  # five chunks of two steps, behind one that comes before them
 # Passes that may be spent on repairs, beyond which chunks run one by one.
@@ -38,6 +39,16 @@ def test_every_cell_gives_its_own_answer(name, work, layer_of):
         found = compare(layer, torch.float64, (T, B, inputs, H), "chunked 2 1", **options)
     # Chunks agree to 4 units in the last place, 1e-15, beside the sums in another order that the judge allows for.
     assert not {key: pair for key, pair in found.items() if not pair[0] <= 10 * pair[1]}
+
+
+LATCH = """
+name = "latch"
+states = ["h"]
+inputs = { keep = { shape = [] } }
+step = "h' = keep * h + W @ x"
+[parameters]
+W = { shape = ["hidden", "inputs"] }
+"""
 
 
 def forgetting(layer_class, **options) -> nn.Module:
@@ -297,20 +308,37 @@ def test_what_is_no_number_is_of_its_own_sample(layer_of):
     assert report == Report("forward", 12, 50, 40, step_by_step=4)
 
 
+@pytest.mark.parametrize("near", [True, False])
+def test_a_few_rows_that_were_nearly_right_change_the_sums_by_what_they_were_off(near, native_of):
+    """Of a cell that forgets slowly for a while, and in one step elsewhere: all weights have their gradients from one
+    pass. Where it forgets hardly at all they take another.
+    """
+    torch.manual_seed(0)
+    layer = native_of(LATCH).Latch(I, 4)
+    x, keep = torch.randn(LONG, 1, I), torch.full((LONG, 1), 0.1)
+    keep[200:300] = 0.85 if near else 0.99
+
+    def found(schedule: str) -> list[torch.Tensor]:
+        layer.schedule = schedule
+        leaves = [one.clone().requires_grad_() for one in (x, keep)]
+        y, _ = layer(leaves[0], keep=leaves[1])
+        weights = torch.linspace(-1, 2, y.numel()).view(y.shape)
+        return list(torch.autograd.grad((y * weights).sum(), [*leaves, *layer.parameters()]))
+
+    plain = found("auto")
+    whole = mock.patch.object(_OfGradients, "whole", autospec=True, side_effect=_OfGradients.whole)
+    with in_chunks(), whole as run:
+        assert max(errors(found("chunked 50 40"), plain)) < 2e-6
+    assert 1 <= layer.report()[-1].repaired <= 3
+    assert run.call_count == (1 if near else 2)
+
+
 def test_what_is_remembered_for_a_while_alone_runs_again(layer_of):
     """Of a cell that keeps what it has for three chunks, and forgets within a few steps elsewhere, those two that
     follow on chunks without an end of it.
     """
-    text = """
-name = "latch"
-states = ["h"]
-inputs = { keep = { shape = [] } }
-step = "h' = keep * h + W @ x"
-[parameters]
-W = { shape = ["hidden", "inputs"] }
-"""
     torch.manual_seed(0)
-    layer = layer_of(text)(I, 4)
+    layer = layer_of(LATCH)(I, 4)
     x, keep = torch.randn(LONG, 1, I), torch.full((LONG, 1), 0.1)
     keep[180:330] = 1.0
     plain, _ = layer(x, keep=keep)

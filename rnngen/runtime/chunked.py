@@ -47,7 +47,9 @@ from rnngen.runtime.side_by_side import (
     refuse_capture,
 )
 
-_SURE = 1.5  # times as many steps as a few chunks have needed
+# Times as many steps of a warm-up as a few chunks have needed: at least, and where there is room. 250 more take 1.5 ms
+# of the 70 that a GRU of 128 units trains on 16384 characters, and to repair two of its 8 chunks takes 30.
+_LEAST, _ENOUGH = 1.5, 3
 
 
 def run_in_chunks(call: Call, schedule: str) -> Found:
@@ -150,8 +152,8 @@ def _worth_while(call: Call, layout: Layout, fixed: bool) -> Layout | None:
     if not left:
         return layout
     most_work = agreement.most_work(ends[0].device.type)
-    longer = layout.warm_up + more * _SURE
-    if not fixed and 1 + longer / layout.steps <= most_work and longer <= layout.steps:
-        return replace(layout, warm_up=math.ceil(longer))
+    most = min(1, most_work - 1) * layout.steps
+    if not fixed and layout.warm_up + more * _LEAST <= most:
+        return replace(layout, warm_up=int(min(math.ceil(layout.warm_up + more * _ENOUGH), most)))
     passes = math.inf if more == math.inf else math.ceil(more / layout.steps)
     return layout if 1 + passes * left / len(ends[0]) <= most_work else None

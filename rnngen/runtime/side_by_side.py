@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rnngen.runtime.scan import Scan
 
 _CUT = "chunks"  # the schedule of the operators, behind it the chunks and the steps of the warm-up
+_FEW = 0.25  # of all rows: to run so many twice, with gradients of weights, takes half as long as all once
+_NEAR = 0.01
 Found = tuple[list[Tensor], tuple[Tensor, ...]]
 
 
@@ -370,14 +372,17 @@ class _OfNode(OfCall):
 
 @dataclass
 class _OfGradients:
-    """The chunks of a node's backward pass. Rows that run again do so for their states alone, since the gradients of
-    weights are sums over all rows: where some have, `settled` has them all once more.
+    """The chunks of a node's backward pass. Gradients of weights are sums over all rows. So a few rows that were nearly
+    right run twice more, as they did and as they should, and the sums change by the difference; else rows run again for
+    their states alone, and `settled` has all gradients once more.
     """
 
     given: Gradients
     needs: Sequence[bool]
-    found: tuple[Tensor | None, ...] = ()
+    found: list[Tensor | None] = field(default_factory=list)
     ends: Sequence[Tensor] = ()
+    begun: Sequence[Tensor] = ()
+    corrected: int = 0
     is_settled: bool = False
 
     @property
@@ -394,21 +399,45 @@ class _OfGradients:
         return self._picked(some, states).of_states()
 
     def whole(self, states: Sequence[Tensor]) -> None:
-        self.found = self._picked(Some.all(self.given.time), states).found(self.needs)
+        self.found = list(self._picked(Some.all(self.given.time), states).found(self.needs))
         self.ends, self.is_settled = self.given.call.apart(self.found)[1], True
+        self.begun = [state.clone() for state in states]
 
     def again(self, rows: Tensor, states: Sequence[Tensor]) -> None:
-        ends = self._picked(Some.all(self.given.time, rows), states).of_states()
-        for into, new in zip(self.ends, ends, strict=True):
-            into.index_copy_(0, rows, new)
-        self.is_settled = False
+        some, begun = Some.all(self.given.time, rows), [state[rows] for state in self.begun]
+        self.corrected += len(rows)
+        if self.is_settled and self.corrected <= self.given.batch * _FEW and _is_near(begun, states):
+            self._correct(rows, *(self._picked(some, one).found(self.needs) for one in (begun, states)))
+        else:
+            self.is_settled = False
+            for into, new in zip(self.ends, self._picked(some, states).of_states(), strict=True):
+                into.index_copy_(0, rows, new)
+        for state, new in zip(self.begun, states, strict=True):
+            state.index_copy_(0, rows, new)
+
+    def _correct(self, rows: Tensor, old: Sequence[Tensor | None], new: Sequence[Tensor | None]) -> None:
+        """What was found with some rows as they should have been. old, new: what they gave, and give."""
+        apart = self.given.call.apart
+        every = zip(apart(self.found), apart(old), apart(new), strict=True)
+        of_streams, of_states, of_parameters, of_masks = (list(zip(*group, strict=True)) for group in every)
+        for total, before, after in of_streams:
+            if isinstance(total, Projection):
+                _put(total.rows, rows, after.rows)
+                of_parameters += [(total.stack, before.stack, after.stack), (total.bias, before.bias, after.bias)]
+            else:
+                _put(total, rows, after)
+        for total, _, after in (*of_states, *of_masks):
+            _put(total, rows, after)
+        for total, before, after in of_parameters:
+            if total is not None:
+                total.add_(after - before)
 
     def peaks(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
         """The states one step from zero, of each row that at which most comes in; these do before it."""
         come = [d for d in self.given.incoming.values() if d is not None]
         return self._picked(*OneOfEach.of_most(come, states, self.valid, self.given.time, self.backwards)).of_states()
 
-    def settled(self, states: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    def settled(self, states: Sequence[Tensor]) -> list[Tensor | None]:
         """All gradients, of rows that begin with these states."""
         if not self.is_settled:
             self.whole(states)
@@ -431,6 +460,18 @@ class _OfGradients:
         before = {where[0]: given.before(*where) for kind, *where in sources if kind == "previous"}
         previous = {label: some.over_time(rows) for label, rows in before.items()}
         return Gradients(call, tensors, kept, (*map(some.over_time, given.incoming.values()), *ends), previous)
+
+
+def _put(total: Tensor | None, rows: Tensor, some: Tensor | None) -> None:
+    """Some rows of what there is one of for each, or of each step."""
+    if total is not None and some is not None:
+        total.index_copy_(total.dim() - 2, rows, some)
+
+
+def _is_near(states: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether states are so little apart that a sum with what they make loses no digit if that is taken off again."""
+    pairs = zip(states, others, strict=True)
+    return all(bool((one - other).abs().amax() <= _NEAR * other.abs().amax()) for one, other in pairs)
 
 
 # Of the operators.
