@@ -52,6 +52,8 @@ def layer_norm(program: Program) -> Program:
         if value.name in products:
             product = products[value.name]
             if product not in scaled:
+                for other in norms[_normed(graph, product)].values():
+                    _keep(to, graph, other.operands[0])
                 scaled |= _scaled(to, value.name, norms[_normed(graph, product)], gains)
             names[value.name] = scaled[product]
     return replace(program, cell=renamed(graph, to, names), parameters=(*program.parameters, *parameters))
@@ -69,6 +71,15 @@ def _normed(graph: CellGraph, product: _Product) -> _Product:
     """What all products have in common that have one norm."""
     matrix = graph.by_name()[product[0]]
     return (matrix.operands[0] if matrix.op == "pick" else matrix.name), product[1]
+
+
+def _keep(to: Builder, graph: CellGraph, matrix: str) -> None:
+    """A matrix with what it is made of, before the product that it stands in front of in the equations."""
+    if matrix not in to.values:
+        value = graph.by_name()[matrix]
+        for operand in value.operands:
+            _keep(to, graph, operand)
+        to.keep(value)
 
 
 def _scaled(
