@@ -51,6 +51,17 @@ W = { shape = ["hidden", "inputs"] }
 """
 
 
+@pytest.fixture
+def class_of(layer_of, native_of):
+    """The class of a cell whose steps run in torch, or in native code."""
+
+    def class_of(cell: str, native: bool) -> type[nn.Module]:
+        layer_class = layer_of(cell)
+        return getattr(native_of(cell), layer_class.__name__) if native else layer_class
+
+    return class_of
+
+
 def forgetting(layer_class, **options) -> nn.Module:
     """A layer whose state fades by half in a step or two."""
     torch.manual_seed(0)
@@ -86,11 +97,9 @@ def errors(found, exact) -> list[float]:
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_what_forgets_is_right_after_one_pass(name, native, reverse, layer_of, native_of):
+def test_what_forgets_is_right_after_one_pass(name, native, reverse, class_of):
     """Within twice the rounding error of the plain scan."""
-    layer_class = layer_of(name)
-    if native:
-        layer_class = getattr(native_of(name), layer_class.__name__)
+    layer_class = class_of(name, native)
     layer = forgetting(layer_class, reverse=reverse)
     x = torch.randn(LONG + 1, 3, I)
     exact = answer(copy.deepcopy(layer).double(), "auto", x.double())
@@ -137,22 +146,14 @@ def test_a_sample_is_judged_by_itself(layer_of):
     """One that does not forget, beside one whose states are a thousand times as large and does: by the largest of the
     batch the first one would have been right from the start.
     """
-    text = """
-name = "two"
-states = ["h"]
-inputs = { d = { shape = [] } }
-step = "h' = d * h + W @ x"
-[parameters]
-W = { shape = ["hidden", "inputs"] }
-"""
     torch.manual_seed(0)
-    layer = layer_of(text)(1, 4)
+    layer = layer_of(LATCH)(1, 4)
     x = torch.stack((torch.full((LONG, 1), 1e-4), torch.randn(LONG, 1) * 1e3), 1)
-    d = torch.stack((torch.full((LONG,), 0.999), torch.full((LONG,), 0.1)), 1)
+    keep = torch.stack((torch.full((LONG,), 0.999), torch.full((LONG,), 0.1)), 1)
     with torch.no_grad(), in_chunks():
-        plain, _ = layer(x, d=d)
+        plain, _ = layer(x, keep=keep)
         layer.schedule = "chunked 50 25"
-        found, _ = layer(x, d=d)
+        found, _ = layer(x, keep=keep)
     for sample in range(2):
         assert errors([found[:, sample]], [plain[:, sample]]) < [1e-6]
     assert layer.report()[0].repaired > 0 or layer.report()[0].step_by_step > 0
@@ -189,7 +190,7 @@ def test_a_count_of_what_is_rare_is_kept_beside_what_is_large(looks, layer_of):
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
-def test_what_rounding_makes_of_an_element_says_nothing_of_others(native, layer_of, native_of):
+def test_what_rounding_makes_of_an_element_says_nothing_of_others(native, class_of):
     """The gradient of the first of two elements fades slowly behind a loss in the middle; that of the second is zero
     there, and takes in the first one's near the end of the sequence alone. What it takes in of one unit is far from
     zero, and yet no reason to take the first one for right.
@@ -203,7 +204,7 @@ step = "h' = 0.7 * h + g * (U @ h) + W @ x"
 W = { shape = ["hidden", "inputs"] }
 U = { shape = ["hidden", "hidden"] }
 """
-    (layer_class,) = (layer_of(text),) if not native else (getattr(native_of(text), layer_of(text).__name__),)
+    layer_class = class_of(text, native)
     torch.manual_seed(0)
     layer = layer_class(1, 2)
     with torch.no_grad():
@@ -269,13 +270,11 @@ def test_a_chunk_that_is_not_right_is_seen(layer_of):
 @pytest.mark.parametrize("of_state", [False, True], ids=["of an output", "of a state"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
-def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reverse, of_state, layer_of, native_of):
+def test_behind_a_loss_at_the_end_alone_an_adjoint_fades_to_nothing(native, reverse, of_state, class_of):
     """What is left of it at the ends of chunks is not held against itself: it is added to what was large. One sample is
     shorter, so its loss comes within a chunk. That of the last state comes in before all chunks.
     """
-    layer_class = layer_of("lstm")
-    if native:
-        layer_class = getattr(native_of("lstm"), layer_class.__name__)
+    layer_class = class_of("lstm", native)
     layer = forgetting(layer_class, reverse=reverse)
     lengths = torch.tensor([LONG, 433])
     last = torch.zeros(2, dtype=torch.long) if reverse else lengths - 1
@@ -498,11 +497,9 @@ def test_vmap(layer_of):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
-def test_a_second_derivative(native, reverse, layer_of, native_of):
+def test_a_second_derivative(native, reverse, class_of):
     """By the torch steps of the whole, of a state that is given too, with resets and lengths."""
-    layer_class = layer_of("gru")
-    if native:
-        layer_class = getattr(native_of("gru"), layer_class.__name__)
+    layer_class = class_of("gru", native)
     layer = forgetting(layer_class, reverse=reverse, dtype=torch.float64)
     x, hx = torch.randn(61, 2, I, dtype=torch.float64), torch.randn(1, 2, 8, dtype=torch.float64)
     resets = pack_padded_sequence(torch.rand(61, 2, 1) < 0.05, torch.tensor([61, 33]))
@@ -521,10 +518,8 @@ def test_a_second_derivative(native, reverse, layer_of, native_of):
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["torch", "native"])
-def test_batches_of_gradients(native, layer_of, native_of):
-    layer_class = layer_of("gru")
-    if native:
-        layer_class = getattr(native_of("gru"), layer_class.__name__)
+def test_batches_of_gradients(native, class_of):
+    layer_class = class_of("gru", native)
     layer = forgetting(layer_class, dtype=torch.float64)
     x = torch.randn(61, 2, I, dtype=torch.float64)
     incoming = torch.randn(3, 61, 2, 8, dtype=torch.float64)

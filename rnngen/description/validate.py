@@ -27,7 +27,7 @@ from rnngen.document import KeyPath, Places
 from rnngen.equations import FLOAT32, LARGEST
 from rnngen.errors import MOST_MISTAKES, Mistakes, did_you_mean
 from rnngen.runtime.layout import NAME as CHUNKED
-from rnngen.runtime.memory import mistake_of
+from rnngen.runtime.memory import EVERY, mistake_of
 
 Validated = TypeVar("Validated", bound=Table)
 
@@ -276,4 +276,6 @@ def _rewritten(kind: str, key: str | int, given: Any) -> str | None:
         return f"write {given}, without the quotes."
     if kind == "list_type" and isinstance(given, str):
         return "write it in square brackets."
+    if key == "save" and isinstance(given, int) and mistake_of(text := f"{EVERY} {given}") is None:
+        return f'write save = "{text}".'
     return None
